@@ -1,0 +1,53 @@
+"""Errors that a user can mend: one clear sentence each, shown without a traceback, exit status 2.
+
+Everything else that is raised is a fault of plumbline and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+
+class UserError(Exception):
+    """A mistake or a state that the user can mend; the message says what is wrong, where, and what to do."""
+
+
+class DataError(UserError, ValueError):
+    """A data file has a fault.
+
+    Args:
+        path: the file.
+        line: the 1-based line (or row) number, where there is one.
+        what: what is wrong with it and what to do.
+    """
+
+    def __init__(self, path: str | Path, line: int | None, what: str) -> None:
+        self.path, self.line, self.what = Path(path), line, what
+        super().__init__(f"{path}:{line}: {what}" if line else f"{path}: {what}")
+
+
+class RecipeError(UserError, ValueError):
+    """A recipe has faults; all of them are told at once, each with file and line."""
+
+    def __init__(self, faults: Sequence[str]) -> None:
+        self.faults = list(faults)
+        head = "the recipe has a fault:" if len(self.faults) == 1 else f"the recipe has {len(self.faults)} faults:"
+        super().__init__("\n".join([head, *(f"  {fault}" for fault in self.faults)]))
+
+
+class MismatchError(UserError):
+    """Two things that must fit do not: another tokenizer, another chat template, an adapter over another base."""
+
+
+class RunLockedError(UserError):
+    """Another process works on the same run folder."""
+
+    def __init__(self, folder: Path, pid: int | None) -> None:
+        self.folder, self.pid = folder, pid
+        who = f"process {pid}" if pid else "another process"
+        super().__init__(f"{folder} is in use by {who}: wait until it ends, or give this run another name with --run.")
+
+
+class StoreError(UserError):
+    """The preference store refuses: written by a newer version, lease lost, unknown response, and the like."""
