@@ -1,0 +1,141 @@
+"""Reading a recipe's YAML so that every value knows its line, and setting values from the command line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from plumbline.errors import RecipeError
+
+KeyPath = tuple[str | int, ...]
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's safe loader, with numbers as YAML 1.2 reads them (`2e-5` is a number there, a string in YAML 1.1)."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)[eE][-+]?\d+$"),
+    list("-+0123456789."),
+)
+
+
+class Source:
+    """Parsed YAML with the place of every key: `data` as plain Python values, `place(path)` as `file:line`."""
+
+    def __init__(self, path: Path, data: Any, lines: dict[KeyPath, int]) -> None:
+        self.path, self.data = path, data
+        self._lines = lines
+        self._from_command_line: set[KeyPath] = set()
+
+    @classmethod
+    def read(cls, path: Path) -> Source:
+        """Read a file; faults of YAML itself, duplicate keys included, are a RecipeError with their line."""
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise RecipeError([f"{path}: not UTF-8 at byte {error.start}; save the file as UTF-8"]) from None
+        except OSError as error:
+            raise RecipeError([f"{path}: cannot be read: {error.strerror}"]) from None
+        try:
+            node = yaml.compose(text, Loader=_Loader)
+            data = yaml.load(text, Loader=_Loader)
+        except yaml.YAMLError as error:
+            mark = getattr(error, "problem_mark", None)
+            line = mark.line + 1 if mark else 1
+            raise RecipeError([f"{path}:{line}: not valid YAML: {getattr(error, 'problem', None) or error}"]) from None
+        lines: dict[KeyPath, int] = {(): 1}
+        faults: list[str] = []
+        if node is not None:
+            _collect_lines(node, (), lines, faults, path)
+        if faults:
+            raise RecipeError(faults)
+        return cls(path, {} if data is None else data, lines)
+
+    def place(self, path: KeyPath) -> str:
+        """`file:line` of a key, or of the nearest key above it."""
+        for end in range(len(path), -1, -1):
+            if path[:end] in self._from_command_line:
+                return "command line"
+            if path[:end] in self._lines:
+                return f"{self.path}:{self._lines[path[:end]]}"
+        return str(self.path)
+
+    def set(self, assignment: str) -> None:
+        """Apply one `section.key=value` of the command line; list items are named by their `name`/`method` or index.
+
+        Raises:
+            RecipeError: the assignment has no `=`, or leads through something that is no section.
+        """
+        name, equals, text = assignment.partition("=")
+        if not equals or not name.strip():
+            raise RecipeError([f"command line: {assignment!r} is not of the form section.key=value"])
+        try:
+            value = yaml.load(text, Loader=_Loader) if text else None
+        except yaml.YAMLError:
+            value = text
+        target: Any = self.data
+        path: list[str | int] = []
+        *parents, last = name.strip().split(".")
+        for part in parents:
+            target, key = _descend(target, part, assignment)
+            path.append(key)
+        if isinstance(target, list):
+            raise RecipeError([f"command line: {assignment!r} must say which item of {'.'.join(parents)} and which key"])
+        if not isinstance(target, dict):
+            raise RecipeError([f"command line: {'.'.join(parents)} in {assignment!r} is not a section"])
+        target[last] = value
+        self._from_command_line.add((*path, last))
+
+
+def _collect_lines(
+    node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int], faults: list[str], file: Path
+) -> None:
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key_node, value_node in node.value:
+            key, line = str(key_node.value), key_node.start_mark.line + 1
+            if key in seen:
+                faults.append(f"{file}:{line}: {key!r} is given twice in this section; keep one")
+            seen.add(key)
+            lines[(*path, key)] = line
+            _collect_lines(value_node, (*path, key), lines, faults, file)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            lines[(*path, index)] = item.start_mark.line + 1
+            _collect_lines(item, (*path, index), lines, faults, file)
+
+
+def _descend(target: Any, part: str, assignment: str) -> tuple[Any, str | int]:
+    if isinstance(target, list):
+        for index, item in enumerate(target):
+            named = {str(index)} | ({str(item.get("name")), str(item.get("method"))} if isinstance(item, dict) else set())
+            if part in named:
+                return item, index
+        raise RecipeError([f"command line: {assignment!r}: there is no item {part!r} in this list"])
+    if isinstance(target, dict):
+        if target.get(part) is None:
+            target[part] = {}
+        return target[part], part
+    raise RecipeError([f"command line: {assignment!r}: {part!r} is not a section"])
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`; did you mean 'x'?` for the nearest known name, or the list of the known ones when none is near."""
+    import difflib
+
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f"; known are {', '.join(names)}" if len(names) <= 25 else ""
+
+
+def without_none(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The mapping without its None values."""
+    return {key: value for key, value in values.items() if value is not None}
