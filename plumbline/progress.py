@@ -37,9 +37,7 @@ class TrainerProgress(TrainerCallback):  # type: ignore[misc]  # transformers is
             self.what, total=state.max_steps, completed=state.global_step, unit="step", note=""
         )
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Move the bar to the optimizer step just made."""
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=state.global_step)
