@@ -1,0 +1,1 @@
+"""Tests of plumbline; the folders mirror the packages."""
