@@ -33,7 +33,7 @@ class ModelSection(Section):
     revision: str | None = Field(None, description="Branch, tag or commit on the hub.")
     chat_template: Path | None = Field(
         None,
-        description="A Jinja file to use as the chat template; needed where the model has none or has no generation marks.",
+        description="A Jinja file to use as the chat template, where the model has none or it lacks generation marks.",
     )
     pad_token: str | None = Field(
         None,
@@ -99,7 +99,7 @@ class LoRA(Section):
     target_modules: str | list[str] = Field("all-linear", description="Layers to adapt.")
 
     def to_peft(self, task_type: str) -> Any:
-        """The `peft.LoraConfig` for a task (`CAUSAL_LM` or `SEQ_CLS`); a classifier's head is saved with the adapter."""
+        """The `peft.LoraConfig` for a task (`CAUSAL_LM` or `SEQ_CLS`); a classifier's head is saved too."""
         from peft import LoraConfig
 
         head = ["score"] if task_type == "SEQ_CLS" else None

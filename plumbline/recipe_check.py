@@ -130,7 +130,7 @@ def _trainer_sections(recipe: Recipe) -> list[tuple[KeyPath, TrainerSection, str
 def _trainer_faults(recipe: Recipe, source: Source, trainers: Mapping[str, type]) -> list[str]:
     faults: list[str] = []
     for location, section, trainer in _trainer_sections(recipe):
-        own = [name for name in type(section).model_fields]
+        own = list(type(section).model_fields)
         faults += _fields_faults(section.trainer, own, location, source, trainers[trainer])
         if section.load_in_4bit and section.lora is None:  # type: ignore[attr-defined]
             place = source.place((*location, "load_in_4bit"))

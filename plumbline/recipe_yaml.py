@@ -86,16 +86,16 @@ class Source:
             target, key = _descend(target, part, assignment)
             path.append(key)
         if isinstance(target, list):
-            raise RecipeError([f"command line: {assignment!r} must say which item of {'.'.join(parents)} and which key"])
+            raise RecipeError(
+                [f"command line: {assignment!r} must say which item of {'.'.join(parents)} and which key"]
+            )
         if not isinstance(target, dict):
             raise RecipeError([f"command line: {'.'.join(parents)} in {assignment!r} is not a section"])
         target[last] = value
         self._from_command_line.add((*path, last))
 
 
-def _collect_lines(
-    node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int], faults: list[str], file: Path
-) -> None:
+def _collect_lines(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int], faults: list[str], file: Path) -> None:
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key_node, value_node in node.value:
@@ -114,7 +114,9 @@ def _collect_lines(
 def _descend(target: Any, part: str, assignment: str) -> tuple[Any, str | int]:
     if isinstance(target, list):
         for index, item in enumerate(target):
-            named = {str(index)} | ({str(item.get("name")), str(item.get("method"))} if isinstance(item, dict) else set())
+            named = {str(index)} | (
+                {str(item.get("name")), str(item.get("method"))} if isinstance(item, dict) else set()
+            )
             if part in named:
                 return item, index
         raise RecipeError([f"command line: {assignment!r}: there is no item {part!r} in this list"])
