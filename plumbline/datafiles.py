@@ -122,8 +122,8 @@ def load_conversations(paths: Iterable[str | Path]) -> list[Conversation]:
     """
     conversations: list[Conversation] = []
     faults: list[str] = []
-    paths = [Path(path) for path in paths]
-    for path in paths:
+    files = [Path(path) for path in paths]
+    for path in files:
         for line, row in read_rows(path):
             messages = _messages_of(row)
             fault = conversation_fault(messages, must_end_with="assistant")
@@ -133,7 +133,7 @@ def load_conversations(paths: Iterable[str | Path]) -> list[Conversation]:
                 conversations.append(_plain(messages))
     _refuse(faults, "conversations")
     if not conversations:
-        raise UserError(f"{_names(paths)}: no conversation in it; SFT needs rows with `messages`.")
+        raise UserError(f"{_names(files)}: no conversation in it; SFT needs rows with `messages`.")
     return conversations
 
 

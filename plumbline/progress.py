@@ -14,7 +14,7 @@ __all__ = ["TrainerProgress", "track"]
 SHOWN = ("loss", "eval_loss", "objective/scores", "objective/kl", "rewards/accuracies", "eval_rewards/accuracies")
 
 
-class TrainerProgress(TrainerCallback):  # type: ignore[misc]  # transformers is not type-checked
+class TrainerProgress(TrainerCallback):
     """Draws one bar over the optimizer steps: what is being trained, the rate, the time left, the last figures.
 
     Pass it to a trainer whose arguments have `disable_tqdm=True`. Only the main process draws.

@@ -237,7 +237,7 @@ def _resolved_paths(recipe: Recipe, source: Source, folder: Path, faults: list[s
         faults.append(
             f"{source.place(('data',))}: name data.prompts to sample responses from, or data.preferences to import"
         )
-    model = {}
+    model: dict[str, Any] = {}
     if recipe.model.name.startswith((".", "/", "~")) or (folder / recipe.model.name).exists():
         model["name"] = str(local(recipe.model.name, "model"))
     if recipe.model.chat_template is not None:

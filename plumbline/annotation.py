@@ -1,0 +1,90 @@
+"""Between sampling and the reward model: fill the preference store, import what people judged elsewhere, simulate."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from plumbline.errors import UserError
+from plumbline.stages import Domain
+
+if TYPE_CHECKING:
+    from plumbline.preferences.records import NewTask, Progress
+    from plumbline.preferences.simulated import SimulationReport
+
+
+def fill_store(domain: Domain) -> None:
+    """Put the sampled responses into the store as tasks; tasks that are there already are left alone."""
+    if domain.run.manifest("sample") is None:
+        return
+    with domain.service() as service:
+        service.add_tasks(_tasks(domain))
+
+
+def _tasks(domain: Domain) -> Iterator[NewTask]:
+    """One task for each prompt, with the responses of all policies; responses with the same text are shown once."""
+    from itertools import groupby
+
+    from plumbline.preferences.records import NewResponse, NewTask
+    from plumbline.sampling import read_responses
+
+    rows = read_responses(domain.run.folder("sample"))
+    for _, group in groupby(rows, key=lambda row: row["prompt_key"]):
+        responses: dict[str, NewResponse] = {}
+        for row in group:
+            if row["response"].strip():
+                source = NewResponse(text=row["response"], source=row["policy"], source_hash=row["policy_hash"])
+                responses.setdefault(row["response"].strip(), source)
+        if len(responses) >= 2:
+            yield NewTask(
+                prompt=row["prompt"],
+                responses=list(responses.values())[:9],
+                project=domain.recipe.name,
+                meta=json.loads(row["meta"] or "{}"),
+                origin="sample",
+            )
+
+
+def collect_judgements(domain: Domain) -> Progress:
+    """Put sampled responses and imported preferences into the store; say how many judgements are missing."""
+    fill_store(domain)
+    import_named_files(domain)
+    with domain.service() as service:
+        return service.progress()
+
+
+def import_named_files(domain: Domain) -> None:
+    """Import the files of `data.preferences`; what was imported before is not taken twice."""
+    from plumbline.preferences.importers import import_preferences
+
+    if not domain.recipe.data.preferences:
+        return
+    with domain.service() as service:
+        for file in domain.recipe.data.preferences:
+            report = import_preferences(file.path, service, format=file.format)
+            if report.taken or report.rejected:
+                domain.notify(f"{file.path.name}: {report.taken} judgements imported as {report.format}")
+            if report.rejected:
+                domain.notify(f"{file.path.name}: {report.rejected} rows set aside in {report.rejected_path}")
+
+
+def simulate_annotators(domain: Domain, limit: int | None = None) -> SimulationReport:
+    """Let the recipe's simulated annotators judge what is waiting, through the same service as people.
+
+    Raises:
+        UserError: the recipe has no `annotate.simulated`, or nothing was sampled yet.
+    """
+    from plumbline.console import track
+    from plumbline.preferences.simulated import simulate
+    from plumbline.utility import Utility
+
+    settings = domain.recipe.annotate.simulated
+    if settings is None:
+        raise UserError("the recipe has no `annotate.simulated` section: it says who the simulated annotators are.")
+    if domain.run.manifest("sample") is None and domain.recipe.data.prompts:
+        raise UserError("there is nothing to judge yet: run `plumbline run RECIPE --until sample` first.")
+    fill_store(domain)
+    utility = Utility.load(settings.utility)
+    with domain.service() as service:
+        return simulate(service, utility, settings.annotators, seed=domain.recipe.seed, limit=limit, progress=track)

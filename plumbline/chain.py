@@ -1,0 +1,223 @@
+"""The chain: run a recipe's stages in order, skip what is up to date, stop where people are needed.
+
+Nothing here does a stage's work; it decides which stages run, in which order, and with which inputs.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from plumbline.errors import UserError
+from plumbline.recipe import Recipe
+from plumbline.recipe_check import load_recipe
+from plumbline.recipe_yaml import nearest
+from plumbline.runs import Manifest, Run, fingerprint_of
+from plumbline.stages import Domain, Stage, inputs_of, stages_of
+
+log = logging.getLogger(__name__)
+
+State = Literal["up to date", "to run", "to resume"]
+
+
+class WaitingForPeople(Exception):
+    """The chain stands at the annotation stage: judgements are missing. Not an error.
+
+    Attributes:
+        missing: how many judgements are still missing.
+        required: how many are needed in all.
+    """
+
+    def __init__(self, missing: int, required: int, recipe_path: Path, run_name: str) -> None:
+        self.missing, self.required = missing, required
+        where = f"{recipe_path} --run {run_name}"
+        super().__init__(
+            f"{missing} of {required} judgements are still missing. Open the annotation app with\n"
+            f"  plumbline annotate {where}\n"
+            f"then go on with\n  plumbline run {where}"
+        )
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A stage and whether it has to run, with the reason."""
+
+    stage: Stage
+    state: State
+    why: str
+
+
+def trainer_configs() -> dict[str, type]:
+    """The configuration classes whose fields the recipe's sections take."""
+    from trl import DPOConfig, RewardConfig, SFTConfig
+
+    from rlhf.ppo import PPOConfig
+
+    return {"adapt": SFTConfig, "sft": SFTConfig, "reward": RewardConfig, "dpo": DPOConfig, "ppo": PPOConfig}
+
+
+def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read and check a recipe against the trainers of this installation."""
+    return load_recipe(path, overrides=overrides, trainers=trainer_configs())
+
+
+class Chain:
+    """A recipe's stages in a run folder.
+
+    Args:
+        recipe: the checked recipe.
+        recipe_path: its file, for messages.
+        run: the run folder.
+        notify: gets one sentence for each thing a user wants to know.
+    """
+
+    def __init__(self, recipe: Recipe, recipe_path: Path, run: Run, notify: Callable[[str], None]) -> None:
+        self.recipe, self.recipe_path, self.run, self.notify = recipe, recipe_path, run, notify
+        self.domain = Domain(recipe, run, notify)
+        self.stages = stages_of(self.domain)
+
+    def names(self) -> list[str]:
+        """The stages' names in order; `align` stands for all aligned policies."""
+        return [stage.name for stage in self.stages]
+
+    def select(self, name: str) -> list[str]:
+        """The stages that a name on the command line means: one, or all aligned policies for `align`.
+
+        Raises:
+            UserError: there is no such stage in this recipe.
+        """
+        if name == "align" and self.recipe.align:
+            return self.recipe.align_names
+        if name == "annotate":
+            return ["preferences"]
+        if name not in self.names():
+            raise UserError(f"there is no stage {name!r} in this recipe{nearest(name, [*self.names(), 'align'])}")
+        return [name]
+
+    def plan(self) -> list[Planned]:
+        """What would run now and why; nothing is changed."""
+        planned: list[Planned] = []
+        stale: dict[str, str] = {}
+        for stage in self.stages:
+            cause = next((name for name in stage.after if name in stale), None)
+            why = f"{cause} will change" if cause else self._why_stale(stage)
+            if why:
+                stale[stage.name] = why
+                resumable = not cause and self.run.partial(stage.name).exists()
+                planned.append(Planned(stage, "to resume" if resumable else "to run", why))
+            else:
+                planned.append(Planned(stage, "up to date", "inputs and configuration are unchanged"))
+        return planned
+
+    def run_stages(
+        self, *, until: str | None = None, only: Collection[str] | None = None, force: Collection[str] = ()
+    ) -> list[Manifest]:
+        """Run what is not up to date, in order.
+
+        Args:
+            until: the last stage to run.
+            only: run these stages alone; what they build on must be there.
+            force: stages to redo although they are up to date, with all that depends on them.
+
+        Returns:
+            The manifests of the selected stages, run or up to date.
+
+        Raises:
+            WaitingForPeople: judgements are missing at the annotation stage.
+            UserError: bad input, or another process works on the run folder.
+        """
+        selected = self._selected(until, only)
+        redone = {name for given in force for name in self.select(given)}
+        manifests: list[Manifest] = []
+        with self.run.lock():
+            for stage in self.stages:
+                if stage.name in redone or any(name in redone for name in stage.after):
+                    redone.add(stage.name)
+                if stage.name in selected:
+                    manifests.append(self._run_one(stage, forced=stage.name in redone))
+        return manifests
+
+    def _selected(self, until: str | None, only: Collection[str] | None) -> set[str]:
+        if only is not None:
+            return {name for given in only for name in self.select(given)}
+        if until is None:
+            return set(self.names())
+        last = max(self.names().index(name) for name in self.select(until))
+        return set(self.names()[: last + 1])
+
+    def _run_one(self, stage: Stage, *, forced: bool) -> Manifest:
+        from plumbline.annotation import collect_judgements, fill_store
+        from plumbline.lineage import describe_model
+        from plumbline.modelcard import write_card
+
+        if stage.name == "preferences":
+            self._wait_for_people(collect_judgements(self.domain))
+        inputs = inputs_of(self.domain, stage)
+        current = self.run.manifest(stage.name)
+        if current and not forced and current.fingerprint == self._fingerprint(stage, inputs):
+            self.notify(f"{stage.name}: up to date")
+            return current
+        if forced:
+            self.run.discard(stage.name)
+        self.notify(f"{stage.name}: {stage.what[0].lower()}{stage.what[1:]}")
+        log.info("stage %s: inputs %s", stage.name, {name: ref.hash[:12] for name, ref in inputs.items()})
+        manifest = self.run.execute(
+            stage.name,
+            config=stage.config,
+            seed=self.recipe.seed,
+            inputs=inputs,
+            body=stage.body,
+            describe=describe_model if stage.makes == "model" else lambda folder: None,
+            finish=lambda folder, made: write_card(folder, made, self.run) if stage.makes == "model" else None,
+        )
+        if stage.name == "sample":
+            fill_store(self.domain)
+        log.info("stage %s: done in %.1f s, metrics %s", stage.name, manifest.wall_seconds, manifest.metrics)
+        self.notify(f"{stage.name}: done in {manifest.wall_seconds:.0f} s{_shown(manifest.metrics)}")
+        return manifest
+
+    def _wait_for_people(self, progress: Any) -> None:
+        required = self.recipe.annotate.required or progress.required
+        missing = min(progress.missing, max(required - progress.done, 0)) if self.recipe.data.prompts else 0
+        if missing > 0:
+            raise WaitingForPeople(missing, required, self.recipe_path, self.run.name)
+
+    def _fingerprint(self, stage: Stage, inputs: dict[str, Any]) -> str:
+        return fingerprint_of(stage.name, stage.config, self.recipe.seed, inputs)
+
+    def _why_stale(self, stage: Stage) -> str | None:
+        manifest = self.run.manifest(stage.name)
+        if manifest is None:
+            return "not made yet"
+        inputs = inputs_of(self.domain, stage)
+        if manifest.fingerprint == self._fingerprint(stage, inputs):
+            return None
+        changed = [
+            name
+            for name, ref in inputs.items()
+            if name not in manifest.inputs or manifest.inputs[name].hash != ref.hash
+        ]
+        return f"changed: {', '.join(changed)}" if changed else "its configuration changed"
+
+
+SHOWN_METRICS = {
+    "eval_loss": "held-out loss",
+    "responses": "responses",
+    "judgements": "judgements",
+    "accuracy": "held-out accuracy",
+    "length_accuracy": "longer-is-better accuracy",
+    "reward": "held-out reward",
+    "kl": "KL to the SFT model",
+}
+
+
+def _shown(metrics: dict[str, Any]) -> str:
+    shown = [
+        f"{label} {metrics[name]:.3g}" if isinstance(metrics[name], float) else f"{label} {metrics[name]}"
+        for name, label in SHOWN_METRICS.items()
+        if name in metrics
+    ]
+    return f" ({', '.join(shown)})" if shown else ""

@@ -1,0 +1,432 @@
+"""The stages of the chain: what each reads, what of the recipe decides it, and which function does its work.
+
+A stage is data (`Stage`) plus a body; the bodies here only fetch a stage's inputs from the run folder and the recipe
+and call the package that does the work. `chain.py` decides which of them run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from plumbline.conversations import Split, prompt_key, split_of
+from plumbline.datafiles import Notices, PromptRow, load_conversations, load_prompts, load_texts
+from plumbline.errors import UserError
+from plumbline.models import ModelIdentity, check_fits, identify, resolve_model
+from plumbline.recipe import AlignSection, Recipe
+from plumbline.runs import InputRef, Run, StageContext, hash_file
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from plumbline.preferences.service import PreferenceService
+
+Metrics = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of the chain.
+
+    Attributes:
+        name: its folder in the run.
+        what: what it does, for progress bars and the plan.
+        makes: `model`, `responses`, `preferences` or `comparison`.
+        config: what of the recipe decides its result.
+        files: data files it reads, by input name.
+        after: stages whose output it reads.
+        body: does the work.
+    """
+
+    name: str
+    what: str
+    makes: str
+    config: dict[str, Any]
+    files: dict[str, list[Path]]
+    after: tuple[str, ...]
+    body: Callable[[StageContext], Metrics]
+
+
+class Domain:
+    """A recipe in a run folder: what every stage's body needs."""
+
+    def __init__(self, recipe: Recipe, run: Run, notify: Callable[[str], None]) -> None:
+        self.recipe, self.run, self.notify = recipe, run, notify
+        self._prompts: list[PromptRow] | None = None
+
+    @property
+    def base_model(self) -> Path:
+        """The base model's folder: as it came, or with the recipe's chat template and pad token."""
+        if self.recipe.model.chat_template or self.recipe.model.pad_token:
+            return self.run.folder("base")
+        return resolve_model(self.recipe.model.name, revision=self.recipe.model.revision)
+
+    @property
+    def start_of_sft(self) -> Path:
+        """The model that SFT starts from: the adapted one where there is an adaptation stage."""
+        return self.run.folder("adapt") if self.recipe.adapt else self.base_model
+
+    def model_of(self, stage: str) -> Path:
+        """The model folder that a finished stage made.
+
+        Raises:
+            MismatchError: the folder's tokenizer, template or base is not the one its manifest names.
+        """
+        folder = self.run.folder(stage)
+        manifest = self.run.manifest(stage)
+        if manifest is None or manifest.model is None:
+            raise UserError(f"{folder} holds no finished model: run the stage {stage!r} first.")
+        expected = ModelIdentity.from_json(manifest.model)
+        check_fits(expected, identify(folder), expected_name=f"{stage}'s manifest", found_name=str(folder))
+        return folder
+
+    def prompts(self, *splits: Split) -> list[PromptRow]:
+        """The recipe's prompts of some splits; imported preferences give the prompts where it names no prompt file."""
+        if self._prompts is None:
+            notices = Notices()
+            if self.recipe.data.prompts:
+                self._prompts = load_prompts(self.recipe.data.prompts, notices)
+            else:
+                self._prompts = self._prompts_of_preferences()
+            for line in notices.lines:
+                self.notify(line)
+        data = self.recipe.data
+        return [
+            row for row in self._prompts if split_of(row.prompt, validation=data.validation, test=data.test) in splits
+        ]
+
+    def _prompts_of_preferences(self) -> list[PromptRow]:
+        rows: dict[str, PromptRow] = {}
+        with self.service() as service:
+            for record in service.judgements():
+                rows.setdefault(prompt_key(record.prompt), PromptRow(record.prompt, dict(record.meta)))
+        return list(rows.values())
+
+    @contextmanager
+    def service(self) -> Iterator[PreferenceService]:
+        """The preference service of this domain, on the recipe's store, which is closed at the end."""
+        from datetime import timedelta
+
+        from plumbline.preferences.service import PreferenceService
+        from plumbline.preferences.store import Store
+
+        annotate = self.recipe.annotate
+        store = Store.open(annotate.store or self.run.root / "preferences.db")
+        try:
+            yield PreferenceService(
+                store,
+                project=self.recipe.name,
+                judgements_per_task=annotate.judgements_per_prompt,
+                lease=timedelta(minutes=annotate.lease_minutes),
+            )
+        finally:
+            store.close()
+
+    def pairs(self, half: str, split: str) -> Dataset:
+        """Chosen and rejected responses of one half and split of the snapshot."""
+        from plumbline.preferences.snapshot import load_pairs
+
+        data, reward = self.recipe.data, self.recipe.reward
+        return load_pairs(
+            self.run.folder("preferences"),
+            half=half,
+            split=split,
+            judge_share=reward.judge_share,
+            validation=data.validation,
+            test=data.test,
+        )
+
+
+def stages_of(domain: Domain) -> list[Stage]:
+    """Every stage of a recipe, in the order in which they run."""
+    recipe = domain.recipe
+    stages = [_base(domain)] if recipe.model.chat_template or recipe.model.pad_token else []
+    if recipe.adapt is not None:
+        stages.append(_adapt(domain))
+    stages.append(_sft(domain))
+    if recipe.data.prompts:
+        stages.append(_sample(domain))
+    stages += [_preferences(domain), _reward(domain)]
+    if recipe.reward.judge_share > 0:
+        stages.append(_judge(domain))
+    stages += [_align(domain, section) for section in recipe.align]
+    stages.append(_compare(domain))
+    return stages
+
+
+def _files(paths: list[str]) -> list[Path]:
+    return [Path(path) for path in paths]
+
+
+def _splits(recipe: Recipe) -> dict[str, Any]:
+    return {"validation": recipe.data.validation, "test": recipe.data.test}
+
+
+def _base(domain: Domain) -> Stage:
+    section = domain.recipe.model
+
+    def body(context: StageContext) -> Metrics:
+        from plumbline.base import prepare_base
+
+        source = resolve_model(section.name, revision=section.revision)
+        prepare_base(source, context.folder, chat_template=section.chat_template, pad_token=section.pad_token)
+        return {}
+
+    template = [section.chat_template] if section.chat_template else []
+    config = section.model_dump(mode="json", exclude={"chat_template"})
+    return Stage("base", "Preparing the base model", "model", config, {"chat_template": template}, (), body)
+
+
+def _adapt(domain: Domain) -> Stage:
+    recipe, section = domain.recipe, domain.recipe.adapt
+    assert section is not None
+
+    def body(context: StageContext) -> Metrics:
+        from datasets import Dataset
+
+        from sft import adapt
+
+        parts: dict[str, list[dict[str, str]]] = {"train": [], "validation": [], "test": []}
+        for text in load_texts(recipe.data.corpus):
+            split = split_of([{"role": "user", "content": text}], validation=recipe.data.validation, test=0.0)
+            parts[split].append({"text": text})
+        evaluation = Dataset.from_list(parts["validation"]) if parts["validation"] else None
+        train = Dataset.from_list(parts["train"])
+        return adapt(domain.base_model, train, evaluation, section, context.folder, context.scratch, seed=recipe.seed)
+
+    config = {**section.model_dump(mode="json"), "validation": recipe.data.validation}
+    after = _base_stage(domain)
+    return Stage(
+        "adapt", "Adapting to the domain", "model", config, {"corpus": _files(recipe.data.corpus)}, after, body
+    )
+
+
+def _base_stage(domain: Domain) -> tuple[str, ...]:
+    model = domain.recipe.model
+    return ("base",) if model.chat_template or model.pad_token else ("base model",)
+
+
+def _sft(domain: Domain) -> Stage:
+    recipe = domain.recipe
+
+    def body(context: StageContext) -> Metrics:
+        from datasets import Dataset
+
+        from sft import train_sft
+
+        rows: dict[str, list[dict[str, Any]]] = {"train": [], "validation": [], "test": []}
+        for messages in load_conversations(recipe.data.demonstrations):
+            rows[split_of(messages, **_splits(recipe))].append({"messages": messages})
+        if not rows["train"]:
+            raise UserError("no demonstration is left to train on: add rows, or lower data.validation and data.test.")
+        evaluation = Dataset.from_list(rows["validation"]) if rows["validation"] else None
+        train = Dataset.from_list(rows["train"])
+        return train_sft(
+            domain.start_of_sft, train, evaluation, recipe.sft, context.folder, context.scratch, seed=recipe.seed
+        )
+
+    config = {**recipe.sft.model_dump(mode="json"), **_splits(recipe)}
+    files = {"demonstrations": _files(recipe.data.demonstrations)}
+    after = ("adapt",) if recipe.adapt else _base_stage(domain)
+    return Stage("sft", "Supervised fine-tuning", "model", config, files, after, body)
+
+
+def _sample(domain: Domain) -> Stage:
+    recipe = domain.recipe
+
+    def body(context: StageContext) -> Metrics:
+        from plumbline.sampling import sample_to_folder
+
+        rows = sorted(domain.prompts("train", "validation"), key=lambda row: prompt_key(row.prompt))
+        policies = {name: _sampled_policy(domain, name) for name in recipe.sample.policies}
+        return sample_to_folder(
+            policies, rows[: recipe.sample.prompts], recipe.sample, context.folder, context.scratch, seed=recipe.seed
+        )
+
+    config = {**recipe.sample.model_dump(mode="json"), **_splits(recipe)}
+    files = {"prompts": _files(recipe.data.prompts)}
+    return Stage("sample", "Sampling responses", "responses", config, files, ("sft",), body)
+
+
+def _sampled_policy(domain: Domain, name: str) -> Path:
+    """The folder of a policy to sample from; its tokenizer and chat template must be those of the SFT model."""
+    sft = domain.model_of("sft")
+    if name == "sft":
+        return sft
+    folder = domain.base_model if name == "base" else Path(name)
+    check_fits(identify(sft), identify(folder), expected_name="the SFT model", found_name=f"the policy {name}")
+    return folder
+
+
+def _preferences(domain: Domain) -> Stage:
+    recipe = domain.recipe
+
+    def body(context: StageContext) -> Metrics:
+        from plumbline.preferences.snapshot import write_snapshot
+
+        with domain.service() as service:
+            snapshot = write_snapshot(service, context.folder)
+        return {
+            "judgements": snapshot.judgements,
+            "people_judgements": snapshot.people,
+            "simulated_judgements": snapshot.simulated_judgements,
+            "annotators": len(snapshot.annotators),
+            "snapshot": snapshot.hash,
+        }
+
+    files = {"imported": [file.path for file in recipe.data.preferences]}
+    after = ("sample", "judgements") if recipe.data.prompts else ("judgements",)
+    config = {"judgements_per_prompt": recipe.annotate.judgements_per_prompt}
+    return Stage("preferences", "Taking a snapshot of the preferences", "preferences", config, files, after, body)
+
+
+def _reward(domain: Domain) -> Stage:
+    return _reward_model(domain, "reward", "Training the reward model", half="policy", seed=domain.recipe.seed)
+
+
+def _judge(domain: Domain) -> Stage:
+    return _reward_model(domain, "judge", "Training the judge", half="judge", seed=domain.recipe.seed + 1)
+
+
+def _reward_model(domain: Domain, name: str, what: str, *, half: str, seed: int) -> Stage:
+    recipe = domain.recipe
+
+    def body(context: StageContext) -> Metrics:
+        from reward import train_reward
+
+        train, evaluation = domain.pairs(half, "train"), domain.pairs(half, "validation")
+        sft = domain.model_of("sft")
+        return train_reward(sft, train, evaluation, recipe.reward, context.folder, context.scratch, seed=seed)
+
+    config = {**recipe.reward.model_dump(mode="json"), **_splits(recipe), "half": half}
+    return Stage(name, what, "model", config, {}, ("sft", "preferences"), body)
+
+
+def _align(domain: Domain, section: AlignSection) -> Stage:
+    recipe = domain.recipe
+
+    def dpo(context: StageContext) -> Metrics:
+        from rlhf.dpo import train_dpo
+
+        train, evaluation = domain.pairs("policy", "train"), domain.pairs("policy", "validation")
+        sft = domain.model_of("sft")
+        return train_dpo(sft, train, evaluation, section, context.folder, context.scratch, seed=recipe.seed)
+
+    def ppo(context: StageContext) -> Metrics:
+        from datasets import Dataset
+
+        from rlhf.ppo import train_ppo
+
+        sft, reward = domain.model_of("sft"), domain.model_of("reward")
+        check_fits(identify(sft), identify(reward), expected_name="the SFT model", found_name="the reward model")
+        train = Dataset.from_list([{"prompt": row.prompt} for row in domain.prompts("train")])
+        held_out = domain.prompts("validation")
+        evaluation = Dataset.from_list([{"prompt": row.prompt} for row in held_out]) if held_out else None
+        return train_ppo(sft, reward, train, evaluation, section, context.folder, context.scratch, seed=recipe.seed)
+
+    config = {**section.model_dump(mode="json"), **_splits(recipe)}
+    if section.method == "dpo":
+        config["judge_share"] = recipe.reward.judge_share
+        return Stage(section.name, "Aligning by DPO", "model", config, {}, ("sft", "preferences"), dpo)
+    files = {"prompts": _files(recipe.data.prompts)}
+    after = ("sft", "reward") if recipe.data.prompts else ("sft", "reward", "preferences")
+    return Stage(section.name, "Aligning by PPO", "model", config, files, after, ppo)
+
+
+def _compare(domain: Domain) -> Stage:
+    recipe = domain.recipe
+    simulated = recipe.annotate.simulated
+
+    def body(context: StageContext) -> Metrics:
+        from plumbline.compare import compare
+        from plumbline.lineage import facts_for_report
+
+        notices = Notices()
+        prompts = domain.prompts("test") + load_prompts(recipe.data.benchmark, notices)
+        for line in notices.lines:
+            domain.notify(line)
+        if not prompts:
+            raise UserError("no prompt is left for the comparison: raise data.test, or name a data.benchmark.")
+        policies = {"base": domain.base_model, "sft": domain.model_of("sft")}
+        policies |= {name: domain.model_of(name) for name in recipe.align_names}
+        return compare(
+            policies,
+            baselines=["sft", "base"],
+            judge=domain.model_of("judge") if recipe.reward.judge_share > 0 else None,
+            utility=simulated.utility if simulated else None,
+            prompts=prompts,
+            section=recipe.compare,
+            folder=context.folder,
+            scratch=context.scratch,
+            seed=recipe.seed,
+            facts=facts_for_report(domain.run, recipe),
+        )
+
+    config = {**recipe.compare.model_dump(mode="json"), **_splits(recipe), "policies": recipe.align_names}
+    files = {"prompts": _files(recipe.data.prompts), "benchmark": _files(recipe.data.benchmark)}
+    if simulated:
+        files["utility"] = [simulated.utility]
+    judge = ("judge",) if recipe.reward.judge_share > 0 else ()
+    prompts = () if recipe.data.prompts else ("preferences",)
+    after = ("sft", *prompts, *judge, *recipe.align_names)
+    return Stage("compare", "Comparing aligned with baseline", "comparison", config, files, after, body)
+
+
+def inputs_of(domain: Domain, stage: Stage) -> dict[str, InputRef]:
+    """Everything a stage reads, with the hash of its content.
+
+    Raises:
+        UserError: a stage it builds on is not finished.
+    """
+    inputs: dict[str, InputRef] = {}
+    for name, paths in stage.files.items():
+        for number, path in enumerate(paths):
+            key = name if len(paths) == 1 else f"{name}[{number}]"
+            inputs[key] = InputRef(kind="file", source=str(path), hash=hash_file(path))
+    for name in stage.after:
+        if name == "base model":
+            inputs[name] = _model_input(domain)
+        elif name == "judgements":
+            inputs[name] = _judgements_input(domain)
+        else:
+            manifest = domain.run.manifest(name)
+            if manifest is None:
+                raise UserError(f"the stage {stage.name!r} needs the stage {name!r}, which has not been run yet.")
+            inputs[name] = InputRef(kind="stage", source=name, hash=manifest.output_hash)
+    return inputs
+
+
+def _model_input(domain: Domain) -> InputRef:
+    identity = identify(domain.base_model)
+    facts = identity.to_json()
+    digest = hashlib.sha256(
+        "\n".join(str(facts[key]) for key in ("weights_hash", "tokenizer_hash", "chat_template_hash")).encode()
+    )
+    return InputRef(kind="model", source=domain.recipe.model.name, hash=digest.hexdigest(), facts=facts)
+
+
+def _judgements_input(domain: Domain) -> InputRef:
+    digest = hashlib.sha256()
+    annotators: dict[str, int] = {}
+    simulated = total = 0
+    with domain.service() as service:
+        for record in service.judgements():
+            digest.update(record.judgement_id.encode())
+            annotators[record.annotator] = annotators.get(record.annotator, 0) + 1
+            simulated += record.simulated
+            total += 1
+    facts = {"judgements": total, "simulated": simulated, "by_annotator": annotators}
+    return InputRef(kind="judgements", source=_shown_store(domain), hash=digest.hexdigest(), facts=facts)
+
+
+def _shown_store(domain: Domain) -> str:
+    """The store's address without a password."""
+    store = domain.recipe.annotate.store
+    if not store:
+        return str(domain.run.root / "preferences.db")
+    head, at, tail = store.rpartition("@")
+    return f"{head.partition('://')[0]}://{tail}" if at else store
