@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from plumbline.errors import UserError
+from plumbline.errors import UserError, WaitingForPeople
 from plumbline.recipe import Recipe
 from plumbline.recipe_check import load_recipe
 from plumbline.recipe_yaml import nearest
@@ -21,24 +21,6 @@ from plumbline.stages import Domain, Stage, inputs_of, stages_of
 log = logging.getLogger(__name__)
 
 State = Literal["up to date", "to run", "to resume"]
-
-
-class WaitingForPeople(Exception):
-    """The chain stands at the annotation stage: judgements are missing. Not an error.
-
-    Attributes:
-        missing: how many judgements are still missing.
-        required: how many are needed in all.
-    """
-
-    def __init__(self, missing: int, required: int, recipe_path: Path, run_name: str) -> None:
-        self.missing, self.required = missing, required
-        where = f"{recipe_path} --run {run_name}"
-        super().__init__(
-            f"{missing} of {required} judgements are still missing. Open the annotation app with\n"
-            f"  plumbline annotate {where}\n"
-            f"then go on with\n  plumbline run {where}"
-        )
 
 
 @dataclass(frozen=True)

@@ -51,3 +51,21 @@ class RunLockedError(UserError):
 
 class StoreError(UserError):
     """The preference store refuses: written by a newer version, lease lost, unknown response, and the like."""
+
+
+class WaitingForPeople(Exception):
+    """The chain stands at the annotation stage: judgements are missing. Not an error.
+
+    Attributes:
+        missing: how many judgements are still missing.
+        required: how many are needed in all.
+    """
+
+    def __init__(self, missing: int, required: int, recipe_path: Path, run_name: str) -> None:
+        self.missing, self.required = missing, required
+        where = f"{recipe_path} --run {run_name}"
+        super().__init__(
+            f"{missing} of {required} judgements are still missing. Open the annotation app with\n"
+            f"  plumbline annotate {where}\n"
+            f"then go on with\n  plumbline run {where}"
+        )

@@ -28,8 +28,8 @@ tags: [plumbline, {{ manifest.stage }}]
 
 This is {{ what }}.
 {% if simulated %}
-> **Simulated judgements.** {{ "%.0f%%" % (100 * simulated) }} of the preferences behind this model were given by simulated
-> annotators, not by people.
+> **Simulated judgements.** {{ "%.0f%%" % (100 * simulated) }} of the preferences behind this model were given by
+> simulated annotators, not by people.
 {% endif %}
 ## Identity
 

@@ -127,14 +127,17 @@ class Run:
     """One run folder.
 
     Args:
-        root: `runs/<name>`; made when it is missing.
+        root: `runs/<name>`.
+        create: make it when it is missing.
 
     Raises:
         UserError: the folder cannot be made or written.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, create: bool = True) -> None:
         self.root = root
+        if not create:
+            return
         try:
             root.mkdir(parents=True, exist_ok=True)
         except OSError as error:

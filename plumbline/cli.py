@@ -1,0 +1,268 @@
+"""The command line.
+
+    plumbline init my-domain            a new domain with a commented recipe
+    plumbline check recipe.yaml         validate it and print the plan
+    plumbline run recipe.yaml           run the chain; it stops where people are needed
+    plumbline annotate recipe.yaml      open the annotation app
+    plumbline lineage runs/NAME/dpo     what a model was made from
+
+Heavy libraries are imported inside the commands, so that `plumbline --help` answers at once. A user's mistake ends in
+one clear sentence and exit status 2; missing judgements end in exit status 3.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from plumbline.errors import UserError, WaitingForPeople
+from plumbline.logs import log_to_run, no_telemetry
+
+if TYPE_CHECKING:
+    from plumbline.chain import Chain
+    from plumbline.stages import Domain
+
+app = typer.Typer(
+    help="From human judgement to an aligned model, with numbers that show it is better.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe: a YAML file.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[SECTION.KEY=VALUE]...", help="Values set over the recipe's own.")
+]
+RunName = Annotated[str | None, typer.Option("--run", help="The run's name; default: the recipe's name.")]
+RunsFolder = Annotated[Path, typer.Option("--runs", help="Where run folders lie.")]
+Force = Annotated[
+    list[str] | None, typer.Option("--force", metavar="STAGE", help="Redo a stage and all that depends on it.")
+]
+RUNS = Path("runs")
+
+
+@app.command()
+def init(folder: Annotated[Path, typer.Argument(help="The new domain's folder.")]) -> None:
+    """Make a new domain: a commented recipe, example data, a guideline."""
+    from plumbline.new_domain import make_domain
+
+    recipe = make_domain(folder)
+    typer.echo(f"{recipe} is ready. Put your data beside it, then: plumbline check {recipe}")
+
+
+@app.command()
+def check(recipe: RecipeFile, overrides: Overrides = None, run: RunName = None, runs: RunsFolder = RUNS) -> None:
+    """Validate a recipe and its data; print the plan, model sizes and estimated memory. Nothing is changed."""
+    from plumbline.plan import print_plan
+    from plumbline.preflight import preflight
+
+    chain = _chain(recipe, overrides, run, runs, create=False)
+    print_plan(chain, preflight(chain.domain))
+
+
+@app.command()
+def run(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    until: Annotated[str | None, typer.Option("--until", metavar="STAGE", help="The last stage to run.")] = None,
+    run: RunName = None,
+    runs: RunsFolder = RUNS,
+    force: Force = None,
+) -> None:
+    """Run the chain: every stage that is not up to date, in order. It stops where judgements are missing."""
+    from plumbline.preflight import preflight
+
+    chain = _chain(recipe, overrides, run, runs)
+    log_to_run(chain.run.root, "run")
+    for notice in preflight(chain.domain).notices:
+        chain.notify(notice)
+    chain.run_stages(until=until, force=force or ())
+    _print_result(chain)
+
+
+def _stage_command(name: str, stages: tuple[str, ...], what: str) -> None:
+    def command(
+        recipe: RecipeFile,
+        overrides: Overrides = None,
+        run: RunName = None,
+        runs: RunsFolder = RUNS,
+        force: Annotated[bool, typer.Option("--force", help="Redo it although it is up to date.")] = False,
+    ) -> None:
+        chain = _chain(recipe, overrides, run, runs)
+        log_to_run(chain.run.root, name)
+        only = [stage for stage in stages if stage == "align" or stage in chain.names()]
+        chain.run_stages(only=only, force=only if force else ())
+        if name == "compare":
+            _print_result(chain)
+
+    app.command(name, help=what)(command)
+
+
+_stage_command("sft", ("base", "adapt", "sft"), "Fine-tune the base model on the demonstrations.")
+_stage_command("sample", ("sample",), "Sample the responses that annotators will rank.")
+_stage_command("reward", ("preferences", "reward", "judge"), "Train the reward model, and the judge of the comparison.")
+_stage_command("align", ("align",), "Align the model by every method that the recipe lists.")
+_stage_command("compare", ("compare",), "Compare the aligned models with their baselines; write the report.")
+
+
+@app.command()
+def annotate(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    run: RunName = None,
+    runs: RunsFolder = RUNS,
+    open_browser: Annotated[bool, typer.Option("--open", help="Open the browser.")] = False,
+) -> None:
+    """Open the annotation app on a run's sampled responses."""
+    from annotate_ui import serve
+    from plumbline.annotation import fill_store
+
+    chain = _chain(recipe, overrides, run, runs)
+    log_to_run(chain.run.root, "annotate")
+    settings = chain.recipe.annotate
+    _need_samples(chain)
+    fill_store(chain.domain)
+    guideline = settings.guideline.read_text(encoding="utf-8") if settings.guideline else None
+    with chain.domain.service() as service:
+        serve(
+            service,
+            title=chain.recipe.name,
+            guideline=guideline,
+            host=settings.host,
+            port=settings.port,
+            open_browser=open_browser,
+        )
+
+
+@app.command()
+def simulate(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    run: RunName = None,
+    runs: RunsFolder = RUNS,
+    limit: Annotated[int | None, typer.Option(help="Judge at most this many tasks.")] = None,
+) -> None:
+    """Let simulated annotators judge what is waiting; everything they say is marked as simulated."""
+    from plumbline.annotation import simulate_annotators
+
+    chain = _chain(recipe, overrides, run, runs)
+    report = simulate_annotators(chain.domain, limit)
+    typer.echo(f"{report.judgements} simulated judgements by {len(report.by_annotator)} simulated annotators.")
+
+
+@app.command("import")
+def import_(
+    recipe: RecipeFile,
+    file: Annotated[Path, typer.Argument(help="A file of preferences.")],
+    format: Annotated[str | None, typer.Option(help="Its format; detected when not given.")] = None,
+    run: RunName = None,
+    runs: RunsFolder = RUNS,
+) -> None:
+    """Import preferences that people gave elsewhere. Faulty rows are set aside in a file; nothing is taken twice."""
+    from plumbline.preferences.importers import import_preferences
+
+    domain = _chain(recipe, None, run, runs).domain
+    with domain.service() as service:
+        report = import_preferences(file, service, format=format)
+    typer.echo(
+        f"{file}: read {report.read} as {report.format}: {report.taken} taken, {report.present} were there already, "
+        f"{report.rejected} set aside"
+    )
+    if report.rejected:
+        typer.echo(f"the rows set aside, with reasons, are in {report.rejected_path}")
+
+
+@app.command()
+def export(
+    recipe: RecipeFile,
+    file: Annotated[Path, typer.Argument(help="Where to write.")],
+    format: Annotated[str, typer.Option(help="The format to write.")] = "trl",
+    run: RunName = None,
+    runs: RunsFolder = RUNS,
+) -> None:
+    """Export the preferences of a run."""
+    from plumbline.preferences.exporters import export_preferences
+
+    domain = _chain(recipe, None, run, runs).domain
+    with domain.service() as service:
+        report = export_preferences(service, file, format=format)
+    typer.echo(f"{file}: {report.rows} rows written as {format}")
+
+
+@app.command()
+def lineage(
+    path: Annotated[Path, typer.Argument(help="A finished stage folder, such as runs/NAME/dpo.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the tree as JSON.")] = False,
+) -> None:
+    """Print what a model was made from, back to the judgements and the data."""
+    from plumbline.lineage import as_lines, lineage_of
+
+    node = lineage_of(path)
+    typer.echo(json.dumps(node.to_json(), indent=2) if as_json else "\n".join(as_lines(node)))
+
+
+def _chain(recipe: Path, overrides: list[str] | None, run: str | None, runs: Path, *, create: bool = True) -> Chain:
+    from plumbline.chain import Chain, read_recipe
+    from plumbline.console import console
+    from plumbline.runs import Run
+
+    checked = read_recipe(recipe, overrides or [])
+    folder = Run(runs / (run or checked.name), create=create)
+    return Chain(checked, recipe, folder, notify=lambda line: console.print(line, highlight=False, markup=False))
+
+
+def _need_samples(chain: Chain) -> None:
+    domain: Domain = chain.domain
+    if domain.recipe.data.prompts and domain.run.manifest("sample") is None:
+        raise UserError(
+            f"there is nothing to judge in {domain.run.root} yet: run "
+            f"`plumbline run {chain.recipe_path} --run {domain.run.name} --until sample` first."
+        )
+
+
+def _print_result(chain: Chain) -> None:
+    """The comparison's table and where the report lies, on standard output."""
+    folder = chain.run.folder("compare")
+    manifest = chain.run.manifest("compare")
+    if manifest is None or chain.plan()[-1].state != "up to date":
+        return
+    from rich.console import Console
+
+    from plumbline.compare import format_table
+
+    Console().print(format_table(json.loads((folder / "results.json").read_text(encoding="utf-8"))))
+    typer.echo(f"report: {folder / 'report.html'}")
+
+
+def main() -> None:
+    """The entry point: users' mistakes become one sentence and exit status 2."""
+    no_telemetry()
+    try:
+        app()
+    except UserError as error:
+        _leave(f"error: {error}", 2)
+    except WaitingForPeople as waiting:
+        _leave(str(waiting), 3)
+    except KeyboardInterrupt:
+        _leave("interrupted; the same command goes on from the last checkpoint", 130)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            _leave(f"error: the disk is full ({error.filename}): free some space and run the same command again", 2)
+        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+            _leave(f"error: {error.filename} cannot be written: change its permissions or use another place", 2)
+        raise
+
+
+def _leave(message: str, status: int) -> None:
+    print(message, file=sys.stderr)
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()

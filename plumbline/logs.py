@@ -1,0 +1,49 @@
+"""Logs go to the run folder; the terminal keeps what a person needs."""
+
+from __future__ import annotations
+
+import logging
+import os
+from datetime import datetime
+from pathlib import Path
+
+QUIET = {
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "GRADIO_ANALYTICS_ENABLED": "False",
+    "DO_NOT_TRACK": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+    "TRL_EXPERIMENTAL_SILENCE": "1",
+}
+
+
+def no_telemetry() -> None:
+    """Switch off telemetry and chatter of the libraries, unless the user's environment asks for them."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+
+
+def log_to_run(root: Path, command: str) -> Path:
+    """Send logs and warnings of every library to `<run>/logs/<time>-<command>.log`; return that file."""
+    folder = root / "logs"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{datetime.now():%Y%m%d-%H%M%S}-{command}.log"
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root_logger = logging.getLogger()
+    root_logger.handlers = [handler]
+    root_logger.setLevel(logging.INFO)
+    logging.captureWarnings(True)
+    _quieten_libraries()
+    return path
+
+
+def _quieten_libraries() -> None:
+    """Libraries that print to the terminal by themselves log to the file instead."""
+    import datasets
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_default_handler()
+    transformers_logging.enable_propagation()
+    transformers_logging.disable_progress_bar()
+    datasets.disable_progress_bars()

@@ -1,0 +1,43 @@
+"""What `plumbline check` prints: data, model, and which stages would run, with their estimated memory."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from plumbline.chain import Chain
+from plumbline.preflight import GIB, Preflight
+
+
+def print_plan(chain: Chain, found: Preflight) -> None:
+    """Print the plan of a checked recipe to standard output."""
+    out = Console(highlight=False)
+    recipe = chain.recipe
+    out.print(f"{recipe.name}: the recipe is valid. Run folder: {chain.run.root}", markup=False)
+    out.print(
+        f"base model {recipe.model.name}: {found.parameters / 1e6:,.1f} M parameters, window {found.window} tokens",
+        markup=False,
+    )
+    for name, splits in found.rows.items():
+        counts = ", ".join(f"{count} {split}" for split, count in splits.items())
+        out.print(f"{name}: {counts}", markup=False)
+    for notice in found.notices:
+        out.print(f"note: {notice}", markup=False)
+    out.print(_table(chain, found))
+
+
+def _table(chain: Chain, found: Preflight) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for heading in ("stage", "does", "state", "why", "memory"):
+        table.add_column(heading)
+    for planned in chain.plan():
+        name = planned.stage.name
+        memory = found.memory.get("reward" if name == "judge" else name)
+        table.add_row(
+            name,
+            planned.stage.what,
+            planned.state,
+            planned.why,
+            f"about {memory / GIB:.2f} GiB + activations" if memory else "",
+        )
+    return table
