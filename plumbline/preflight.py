@@ -52,7 +52,7 @@ def preflight(domain: Domain) -> Preflight:
     source = resolve_model(recipe.model.name, revision=recipe.model.revision)
     tokenizer = _tokenizer(recipe, source)
     training_chat_template(tokenizer)
-    config = AutoConfig.from_pretrained(source, trust_remote_code=recipe.model.trust_remote_code)
+    config = AutoConfig.from_pretrained(source)
     window = int(getattr(config, "max_position_embeddings", 0) or tokenizer.model_max_length)
     conversations = load_conversations(recipe.data.demonstrations)
     prompts = load_prompts(recipe.data.prompts, notices)

@@ -39,9 +39,6 @@ class ModelSection(Section):
         None,
         description="A token of the vocabulary to pad with; needed where the tokenizer has none. Not the eos token.",
     )
-    trust_remote_code: bool = Field(
-        False, description="Run Python code that comes with the model. Off unless you trust it."
-    )
 
     @model_validator(mode="before")
     @classmethod

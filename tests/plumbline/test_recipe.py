@@ -1,0 +1,154 @@
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from plumbline.errors import RecipeError
+from plumbline.recipe_check import load_recipe
+
+
+@dataclass
+class FakeConfig:
+    """Stands for a trainer's configuration class; the real ones are tested in test_shipped_recipes."""
+
+    output_dir: str = ""
+    use_cpu: bool = False
+    seed: int = 0
+    learning_rate: float = 1e-5
+    num_train_epochs: float = 1.0
+    beta: float = 0.1
+
+    def __post_init__(self):
+        if self.learning_rate <= 0:
+            raise ValueError("learning_rate must be positive")
+
+
+TRAINERS = {name: FakeConfig for name in ("adapt", "sft", "reward", "dpo", "ppo")}
+
+GOOD = """name: shop
+model: ./base
+data:
+  demonstrations: demos.jsonl
+  prompts: prompts.jsonl
+sft:
+  learning_rate: 2e-5
+align:
+  - method: dpo
+    beta: 0.2
+"""
+
+
+def recipe_file(folder: Path, text: str = GOOD) -> Path:
+    (folder / "base").mkdir(exist_ok=True)
+    for name in ("demos.jsonl", "prompts.jsonl"):
+        (folder / name).touch()
+    path = folder / "recipe.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def load(folder, text=GOOD, overrides=()):
+    return load_recipe(recipe_file(folder, text), overrides=overrides, trainers=TRAINERS)
+
+
+def faults_of(folder, text, overrides=()):
+    with pytest.raises(RecipeError) as refused:
+        load(folder, text, overrides)
+    return refused.value.faults
+
+
+def test_a_good_recipe_has_its_paths_resolved(tmp_path):
+    recipe = load(tmp_path)
+    assert recipe.model.name == str(tmp_path / "base")
+    assert recipe.data.demonstrations == [str(tmp_path / "demos.jsonl")]
+    assert recipe.sft.trainer == {"learning_rate": 2e-5}
+    assert recipe.align[0].name == "dpo"
+    assert recipe.align[0].trainer == {"beta": 0.2}
+
+
+def test_a_hub_name_stays_a_name(tmp_path):
+    assert load(tmp_path, GOOD.replace("./base", "Qwen/Qwen3-0.6B")).model.name == "Qwen/Qwen3-0.6B"
+
+
+def test_the_command_line_sets_values_over_the_file(tmp_path):
+    recipe = load(
+        tmp_path, overrides=["sft.learning_rate=1e-3", "align.dpo.beta=0.5", "reward.learning_rate=3e-5", "seed=3"]
+    )
+    assert recipe.sft.trainer["learning_rate"] == 1e-3
+    assert recipe.align[0].trainer["beta"] == 0.5
+    assert recipe.reward.trainer["learning_rate"] == 3e-5
+    assert recipe.seed == 3
+
+
+def test_all_faults_are_told_at_once_with_their_lines(tmp_path):
+    text = """name: shop
+model: ./base
+data:
+  demonstration: demos.jsonl
+sample:
+  temperature: hot
+sft:
+  learning_rat: 1
+  seed: 3
+align:
+  - method: dpp
+"""
+    faults = "\n".join(faults_of(tmp_path, text))
+    place = tmp_path / "recipe.yaml"
+    assert f"{place}:4: unknown key 'data.demonstration'; did you mean 'demonstrations'?" in faults
+    assert f"{place}:6: sample.temperature: " in faults
+    assert f"{place}:8: unknown key 'sft.learning_rat'; did you mean 'learning_rate'?" in faults
+    assert f"{place}:9: sft.seed cannot be set here: set `seed` at the top of the recipe" in faults
+    assert f"{place}:11: align.0.method: " in faults
+
+
+def test_missing_files_and_sections_are_told(tmp_path):
+    faults = "\n".join(faults_of(tmp_path, "name: shop\nmodel: ./base\ndata:\n  prompts: nowhere.jsonl\n"))
+    assert f"recipe.yaml:4: data.prompts: there is no file {tmp_path / 'nowhere.jsonl'}" in faults
+    assert "data.demonstrations is missing" in faults
+    assert "'name' is missing" in "\n".join(faults_of(tmp_path, "model: ./base\ndata: {}\n"))
+
+
+def test_what_the_trainer_itself_refuses_is_a_fault_of_its_section(tmp_path):
+    assert faults_of(tmp_path, GOOD.replace("2e-5", "-1.0")) == [
+        f"{tmp_path / 'recipe.yaml'}:6: sft: learning_rate must be positive"
+    ]
+
+
+def test_a_wrong_type_for_a_trainers_field_is_told(tmp_path):
+    (fault,) = faults_of(tmp_path, GOOD.replace("2e-5", "fast"))
+    assert ":7: sft.learning_rate: " in fault
+    assert "given: 'fast'" in fault
+
+
+def test_faults_of_the_command_line_say_so(tmp_path):
+    assert faults_of(tmp_path, GOOD, ["sft.bta=1"])[0].startswith("command line: unknown key 'sft.bta'")
+    assert "not of the form section.key=value" in faults_of(tmp_path, GOOD, ["sft"])[0]
+    assert "there is no item 'ppo'" in faults_of(tmp_path, GOOD, ["align.ppo.beta=1"])[0]
+
+
+def test_two_policies_of_one_name_and_reserved_names_are_refused(tmp_path):
+    faults = faults_of(tmp_path, GOOD + "  - method: dpo\n  - {method: ppo, name: sft}\n")
+    assert "two aligned policies are called 'dpo'" in faults[0]
+    assert "'sft' is the folder of another stage" in faults[1]
+
+
+def test_yaml_faults_have_their_line(tmp_path):
+    assert ":2: 'name' is given twice" in faults_of(tmp_path, "name: a\nname: b\n")[0]
+    assert ":2: not valid YAML" in faults_of(tmp_path, "name: a\n  b: [\n")[0]
+    (tmp_path / "latin.yaml").write_bytes(b"name: caf\xe9\n")
+    with pytest.raises(RecipeError, match="not UTF-8 at byte 9"):
+        load_recipe(tmp_path / "latin.yaml", trainers=TRAINERS)
+    with pytest.raises(RecipeError, match="cannot be read"):
+        load_recipe(tmp_path / "nowhere.yaml", trainers=TRAINERS)
+
+
+def test_four_bits_need_an_adapter(tmp_path):
+    (fault,) = faults_of(tmp_path, GOOD.replace("learning_rate: 2e-5", "load_in_4bit: true"))
+    assert ":7: load_in_4bit needs `lora:`" in fault
+
+
+def test_adaptation_and_corpus_go_together(tmp_path):
+    assert "adapt needs raw text" in faults_of(tmp_path, GOOD + "adapt: {}\n")[0]
+    with_corpus = GOOD.replace("  prompts:", "  corpus: demos.jsonl\n  prompts:")
+    assert "add `adapt: {}`" in faults_of(tmp_path, with_corpus)[0]
