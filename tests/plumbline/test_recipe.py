@@ -23,7 +23,7 @@ class FakeConfig:
             raise ValueError("learning_rate must be positive")
 
 
-TRAINERS = {name: FakeConfig for name in ("adapt", "sft", "reward", "dpo", "ppo")}
+TRAINERS = dict.fromkeys(("adapt", "sft", "reward", "dpo", "ppo"), FakeConfig)
 
 GOOD = """name: shop
 model: ./base
