@@ -1,0 +1,113 @@
+"""Finding model folders and what lies in them: local folders, hub snapshots, adapters, safetensors, tokenizers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from plumbline.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+ADAPTER_CONFIG = "adapter_config.json"
+DOWNLOADED = ["*.safetensors", "*.json", "*.jinja", "tokenizer*", "*.model", "*.txt", "*.py"]
+
+
+def resolve_model(source: str | Path, *, revision: str | None = None) -> Path:
+    """The folder of a model: a local one as it is, or the snapshot of a hub model, downloaded when it is not there.
+
+    Raises:
+        UserError: there is no such folder or hub model, or it holds no model.
+    """
+    path = Path(source).expanduser()
+    if path.is_dir():
+        if not ((path / "config.json").is_file() or is_adapter(path)):
+            raise UserError(f"{path} holds no model: it has neither config.json nor {ADAPTER_CONFIG}.")
+        return path.resolve()
+    text = str(source)
+    if path.exists() or isinstance(source, Path) or text.startswith((".", "/", "~")) or text.count("/") > 1:
+        raise UserError(f"there is no model folder {path}: give the folder of a model, or a hub name such as org/name.")
+    folder = _download(text, revision)
+    if not is_adapter(folder):
+        weight_files(folder)
+    return folder
+
+
+def _download(name: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=DOWNLOADED))
+    except GatedRepoError as error:
+        raise UserError(
+            f"the model {name} is gated: accept its terms on its hub page and run `hf auth login`."
+        ) from error
+    except RevisionNotFoundError as error:
+        raise UserError(f"the model {name} has no revision {revision!r} on the hub: set model.revision.") from error
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise UserError(
+            f"there is no model {name!r}, neither as a folder here nor on the hub: check the spelling, or log in with "
+            "`hf auth login` where it is private."
+        ) from error
+    except (LocalEntryNotFoundError, HfHubHTTPError) as error:
+        raise UserError(
+            f"the model {name} is not on this machine and the hub cannot be reached: connect to the network once, or "
+            "give the folder of a model."
+        ) from error
+
+
+def read_tokenizer(path: str | Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """Load a tokenizer as it is, without asking for a chat template or a pad token.
+
+    Raises:
+        UserError: the folder has no tokenizer that can be loaded.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise UserError(f"{path} has no tokenizer that can be loaded: {reason[0]}") from error
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether a folder holds an adapter instead of full weights."""
+    return (folder / ADAPTER_CONFIG).is_file()
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a model folder, by name.
+
+    Raises:
+        UserError: there are none.
+    """
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise UserError(
+            f"{folder} has no weights in safetensors: plumbline unpickles nothing. Convert the model with "
+            "`model.save_pretrained(folder)` of a current transformers, or name another one."
+        )
+    return files
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        UserError: the file is no JSON.
+    """
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise UserError(f"{path} cannot be read as JSON ({error}): restore the model folder.") from error

@@ -1,0 +1,6 @@
+"""Stage 1: domain adaptation (continued pretraining on raw text) and supervised fine-tuning on conversations."""
+
+from sft.adaptation import adapt
+from sft.training import train_sft
+
+__all__ = ["adapt", "train_sft"]
