@@ -14,7 +14,7 @@ from typing import Any, Literal
 from plumbline.errors import UserError, WaitingForPeople
 from plumbline.recipe import Recipe
 from plumbline.recipe_check import load_recipe
-from plumbline.recipe_yaml import nearest
+from plumbline.recipe_yaml import Source, nearest
 from plumbline.runs import Manifest, Run, fingerprint_of
 from plumbline.stages import Domain, Stage, inputs_of, stages_of
 
@@ -43,6 +43,7 @@ def trainer_configs() -> dict[str, type]:
 
 def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read and check a recipe against the trainers of this installation."""
+    Source.read(path)  # a file that cannot be read is told before the trainers' slow imports
     return load_recipe(path, overrides=overrides, trainers=trainer_configs())
 
 

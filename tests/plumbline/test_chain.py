@@ -1,0 +1,121 @@
+"""The chain's logic on stages that do nothing but write a file; the real stages run in tests/test_end_to_end.py."""
+
+from pathlib import Path
+
+import pytest
+
+from plumbline.chain import Chain
+from plumbline.errors import UserError, WaitingForPeople
+from plumbline.recipe import DataSection, ModelSection, Recipe
+from plumbline.runs import Run
+from plumbline.stages import Stage
+
+
+class Counting:
+    """A chain of three stages a -> b -> c that counts how often each ran."""
+
+    def __init__(self, folder: Path, config: str = "1") -> None:
+        self.ran: list[str] = []
+        self.data = folder / "data.jsonl"
+        self.data.touch()
+        recipe = Recipe(name="x", model=ModelSection(name="m"), data=DataSection(demonstrations=["d"], prompts=["p"]))
+        self.said: list[str] = []
+        self.chain = Chain(recipe, folder / "recipe.yaml", Run(folder / "runs" / "x"), self.said.append)
+        self.chain.stages = [
+            self.stage("a", {"data": [self.data]}, (), {"lr": config}),
+            self.stage("b", {}, ("a",), {}),
+            self.stage("c", {}, ("b",), {}),
+        ]
+
+    def stage(self, name, files, after, config):
+        def body(context):
+            self.ran.append(name)
+            (context.folder / "out").write_text(name + self.data.read_text() + str(config))
+            return {"n": 1}
+
+        return Stage(name, f"Doing {name}", "comparison", config, files, after, body)
+
+
+def test_stages_run_in_order_and_are_skipped_when_up_to_date(tmp_path):
+    counting = Counting(tmp_path)
+    counting.chain.run_stages()
+    assert counting.ran == ["a", "b", "c"]
+    counting.chain.run_stages()
+    assert counting.ran == ["a", "b", "c"]
+    assert "c: up to date" in counting.said
+    assert {planned.state for planned in counting.chain.plan()} == {"up to date"}
+
+
+def test_changed_data_redo_what_depends_on_them(tmp_path):
+    counting = Counting(tmp_path)
+    counting.chain.run_stages()
+    counting.data.write_text("more")
+    plan = {planned.stage.name: planned for planned in counting.chain.plan()}
+    assert plan["a"].why == "changed: data"
+    assert plan["b"].why == "a will change"
+    counting.chain.run_stages()
+    assert counting.ran == ["a", "b", "c", "a", "b", "c"]
+
+
+def test_an_equal_result_does_not_redo_what_depends_on_it(tmp_path):
+    Counting(tmp_path).chain.run_stages()
+    counting = Counting(tmp_path)
+    a = counting.chain.stages[0]
+
+    def same_result(context):
+        (context.folder / "out").write_text("a" + str({"lr": "1"}))
+        return {}
+
+    counting.chain.stages[0] = Stage("a", a.what, a.makes, {"lr": "1", "log": True}, a.files, a.after, same_result)
+    counting.chain.run_stages()
+    assert counting.ran == []
+
+
+def test_changed_configuration_is_said(tmp_path):
+    Counting(tmp_path).chain.run_stages()
+    counting = Counting(tmp_path, config="2")
+    assert counting.chain.plan()[0].why == "its configuration changed"
+
+
+def test_force_redoes_a_stage_and_what_depends_on_it(tmp_path):
+    counting = Counting(tmp_path)
+    counting.chain.run_stages()
+    counting.chain.run_stages(force=["b"])
+    assert counting.ran == ["a", "b", "c", "b", "c"]
+    with pytest.raises(UserError, match="there is no stage 'd'"):
+        counting.chain.run_stages(force=["d"])
+
+
+def test_until_and_only(tmp_path):
+    counting = Counting(tmp_path)
+    counting.chain.run_stages(until="b")
+    assert counting.ran == ["a", "b"]
+    with pytest.raises(UserError, match="there is no stage 'bb' in this recipe; did you mean"):
+        counting.chain.run_stages(until="bb")
+    (tmp_path / "other").mkdir()
+    other = Counting(tmp_path / "other")
+    with pytest.raises(UserError, match="the stage 'c' needs the stage 'b'"):
+        other.chain.run_stages(only=["c"])
+
+
+def test_a_failing_stage_stops_the_chain_and_goes_on_when_run_again(tmp_path):
+    counting = Counting(tmp_path)
+    good = counting.chain.stages[1]
+
+    def fails(context):
+        raise UserError("no disk")
+
+    counting.chain.stages[1] = Stage("b", good.what, good.makes, good.config, good.files, good.after, fails)
+    with pytest.raises(UserError, match="no disk"):
+        counting.chain.run_stages()
+    assert counting.chain.plan()[1].state == "to resume"
+    counting.chain.stages[1] = good
+    counting.chain.run_stages()
+    assert counting.ran == ["a", "b", "c"]
+
+
+def test_waiting_for_people_says_how_many_and_how_to_go_on():
+    waiting = WaitingForPeople(7, 20, Path("recipe.yaml"), "demo")
+    assert str(waiting).startswith("7 of 20 judgements are still missing.")
+    assert "plumbline annotate recipe.yaml --run demo" in str(waiting)
+    assert "plumbline run recipe.yaml --run demo" in str(waiting)
