@@ -8,7 +8,6 @@ import pytest
 import plumbline.cli
 from plumbline.errors import UserError
 
-
 COMMANDS = ("init", "check", "run", "sft", "sample", "annotate", "simulate", "reward", "align", "compare")
 COMMANDS += ("import", "export", "lineage")
 
