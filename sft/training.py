@@ -1,4 +1,4 @@
-"""Supervised fine-tuning on conversations by TRL's SFTTrainer; the loss is on what the assistant says and on its end."""
+"""Supervised fine-tuning on conversations by TRL's SFTTrainer; the loss is on the assistant's turns and their end."""
 
 from __future__ import annotations
 
