@@ -9,6 +9,9 @@ import torch
 from transformers import Cache, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
+KEPT_SHARE = 0.8
+"""Continuations that ended leave the batch when no more than this share of it still runs: leaving copies the cache."""
+
 
 class _RoomyLayer(DynamicLayer):  # type: ignore[misc]  # transformers is not type-checked
     """A cache layer with room for the tokens to come: adding one writes it in place, where `cat` would copy all.
@@ -95,21 +98,24 @@ def generate(
     _make_room(cache, max_new_tokens)
     mask = mask.repeat_interleave(n, dim=0)
     position = positions[:, -1:].repeat_interleave(n, dim=0)
-    live = list(range(len(rows) * n))
-    responses: list[list[int]] = [[] for _ in live]
-    ends = torch.tensor(stop, device=model.device)
-    for _ in range(max_new_tokens):
+    slots = list(range(len(rows) * n))  # which continuation each row of the batch is
+    responses: list[list[int]] = [[] for _ in slots]
+    running = set(slots)
+    for step in range(1, max_new_tokens + 1):
         token = _draw(logits, temperature, top_p, generator)
-        for row, drawn in zip(live, token.tolist(), strict=True):
-            responses[row].append(drawn)
-        kept = (~torch.isin(token, ends)).nonzero().squeeze(-1)
-        if len(kept) == 0 or len(responses[live[0]]) == max_new_tokens:
+        for slot, drawn in zip(slots, token.tolist(), strict=True):
+            if slot in running:
+                responses[slot].append(drawn)
+                if drawn in stop:
+                    running.discard(slot)
+        if not running or step == max_new_tokens:
             break
-        if len(kept) < len(live):
-            live = [live[row] for row in kept.tolist()]
+        if len(running) <= KEPT_SHARE * len(slots):
+            kept = torch.tensor([row for row, slot in enumerate(slots) if slot in running], device=model.device)
+            slots = [slot for slot in slots if slot in running]
             token, mask, position = token[kept], mask[kept], position[kept]
             cache.batch_select_indices(kept)
-        mask, position = torch.cat([mask, mask.new_ones(len(live), 1)], dim=-1), position + 1
+        mask, position = torch.cat([mask, mask.new_ones(len(slots), 1)], dim=-1), position + 1
         out = model(
             input_ids=token[:, None],
             attention_mask=mask,

@@ -1,0 +1,128 @@
+"""The reward model: one score for a conversation that ends with the assistant's message."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
+from trl.trainer.reward_trainer import suppress_seqcls_warning
+
+from plumbline.conversations import Conversation, conversation_fault
+from plumbline.errors import UserError
+from plumbline.identity import adapter_base
+from plumbline.model_files import is_adapter
+from plumbline.models import context_window, fastest_device, load_tokenizer
+
+
+class RewardModel:
+    """Scores conversations in float32: higher is better; only differences have a meaning.
+
+    The score is read at the last token of the conversation, found by the attention mask, so it does not depend on what
+    else is in the batch nor on the padding token.
+
+    Args:
+        model: a sequence classifier with one label.
+        tokenizer: with the chat template that the model was trained with.
+    """
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.model, self.tokenizer = model.eval(), tokenizer
+
+    @classmethod
+    def load(cls, path: str | Path, *, device: str | torch.device | None = None) -> RewardModel:
+        """Load a reward model: full weights, or an adapter with its head over its base.
+
+        Args:
+            path: the model folder.
+            device: where to; default: the accelerator, or the CPU.
+
+        Raises:
+            UserError: the folder holds no classifier with one label.
+        """
+        model = load_classifier(Path(path))
+        return cls(model.to(device or fastest_device()), load_tokenizer(path))
+
+    @torch.inference_mode()
+    def score(self, conversations: Sequence[Conversation], *, batch_tokens: int = 16384) -> torch.Tensor:
+        """Score conversations.
+
+        Args:
+            conversations: each ends with the assistant's message.
+            batch_tokens: most tokens of one batch, padding included.
+
+        Returns:
+            `(len(conversations),)` float32 on the CPU.
+
+        Raises:
+            UserError: a conversation does not end with the assistant's message or is longer than the model's window;
+                the message names its row.
+        """
+        encoded = self._encode(conversations)
+        scores = torch.empty(len(encoded), dtype=torch.float32)
+        order = sorted(range(len(encoded)), key=lambda index: len(encoded[index]), reverse=True)
+        while order:
+            size = max(1, batch_tokens // len(encoded[order[0]]))
+            batch, order = order[:size], order[size:]
+            scores[batch] = self._score_batch([encoded[index] for index in batch])
+        return scores
+
+    def _encode(self, conversations: Sequence[Conversation]) -> list[list[int]]:
+        for row, conversation in enumerate(conversations, 1):
+            fault = conversation_fault(conversation, must_end_with="assistant")
+            if fault:
+                raise UserError(f"conversation {row} cannot be scored: {fault}.")
+        if not conversations:
+            return []
+        texts = self.tokenizer.apply_chat_template(list(conversations), tokenize=False)
+        encoded: list[list[int]] = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
+        window = context_window(self.model)
+        for row, ids in enumerate(encoded, 1):
+            if window and len(ids) > window:
+                raise UserError(
+                    f"conversation {row} has {len(ids)} tokens, more than the reward model's window of {window}: "
+                    "shorten it, or sample with a lower max_new_tokens."
+                )
+        return encoded
+
+    def _score_batch(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
+        """Scores `(batch,)` of rows of token ids, padded on the right."""
+        lengths = torch.tensor([len(row) for row in rows])
+        mask = torch.arange(int(lengths.max())) < lengths[:, None]
+        ids = torch.zeros_like(mask, dtype=torch.long)
+        ids[mask] = torch.tensor([token for row in rows for token in row])
+        device = self.model.device
+        trunk = getattr(self.model, self.model.base_model_prefix)
+        hidden = trunk(input_ids=ids.to(device), attention_mask=mask.long().to(device), use_cache=False)
+        last = hidden.last_hidden_state[torch.arange(len(rows)), lengths.to(device) - 1]
+        return self.model.score(last).float().squeeze(-1).cpu()
+
+
+def load_classifier(path: Path, **options: Any) -> PreTrainedModel:
+    """Load a sequence classifier with one label in float32; an adapter is merged into its base, its head included.
+
+    Args:
+        path: a reward model, or the full weights of a policy (then the head is new and random).
+        options: of `from_pretrained`, in place of float32.
+
+    Raises:
+        UserError: it is no classifier with one label whose head plumbline knows.
+    """
+    base = adapter_base(path)[1] if is_adapter(path) else path
+    try:
+        with suppress_seqcls_warning():
+            model = AutoModelForSequenceClassification.from_pretrained(
+                base, num_labels=1, use_safetensors=True, **(options or {"dtype": torch.float32})
+            )
+    except (OSError, ValueError, RuntimeError) as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{path} cannot be loaded as a reward model with one score: {first}") from error
+    if not hasattr(model, "score"):
+        raise UserError(f"{path} ({type(model).__name__}) is no decoder with a score head: train a reward model first.")
+    if base != path:
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, path).merge_and_unload()
+    return model

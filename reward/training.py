@@ -1,0 +1,135 @@
+"""Training a reward model on preference pairs, by TRL's RewardTrainer (Bradley–Terry loss)."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Protocol
+
+from datasets import Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
+from trl import RewardConfig, RewardTrainer
+
+from plumbline.adapters import check_joinable
+from plumbline.errors import UserError
+from plumbline.models import load_tokenizer, quantized_options, starting_weights
+from plumbline.training import TrainedSection, enough_pairs, max_length_for, train_and_save, trainer_config
+from reward.accuracy import held_out_accuracy
+from reward.model import RewardModel, load_classifier
+
+log = logging.getLogger(__name__)
+
+REWARD_DEFAULTS: dict[str, Any] = {
+    "per_device_train_batch_size": 8,
+    "num_train_epochs": 1,
+    "learning_rate": 1e-5,
+    "warmup_steps": 0.05,
+    "center_rewards_coefficient": 0.01,  # keeps the mean score near zero (arXiv:2312.09244), which PPO likes
+}
+"""What `reward:` does not name, on top of `plumbline.training.COMMON_DEFAULTS`."""
+
+LORA_LEARNING_RATE = 1e-4
+
+
+class RewardSection(TrainedSection, Protocol):
+    """What is read of the recipe's section."""
+
+    @property
+    def use_margin(self) -> bool: ...  # subtract the pair's margin in the loss
+
+
+def train_reward(
+    model: Path,
+    train: Dataset,
+    evaluation: Dataset | None,
+    section: RewardSection,
+    folder: Path,
+    scratch: Path,
+    *,
+    seed: int,
+) -> dict[str, Any]:
+    """Train a reward model from a policy's weights and write it to `folder`.
+
+    Args:
+        model: the policy to start from; an adapter is merged, see `plumbline.models`.
+        train: rows with `prompt`, `chosen`, `rejected` (messages) and `margin`.
+        evaluation: held-out rows of prompts that are not in `train`, or None.
+        section: fields of `trl.RewardConfig` in `trainer`, `lora`, `load_in_4bit`, `use_margin`.
+        folder: where the model goes.
+        scratch: where checkpoints go; training goes on from the last complete one.
+        seed: of everything random, the head included.
+
+    Returns:
+        The fields of `reward.accuracy.HeldOut`, `train_loss`, `eval_loss`, `train_pairs`, `dropped_pairs` and more.
+
+    Raises:
+        UserError: fewer pairs than a batch, all pairs longer than `max_length`, a loss that became NaN.
+    """
+    if section.lora is not None:
+        check_joinable(model)
+    start = starting_weights(model, scratch)
+    defaults = REWARD_DEFAULTS | {"max_length": max_length_for(section, start, stage="reward")}
+    if section.lora is not None:
+        defaults["learning_rate"] = LORA_LEARNING_RATE
+    held_out = evaluation if evaluation is not None and len(evaluation) else None
+    config = trainer_config(
+        RewardConfig, section, scratch, defaults, stage="reward", seed=seed, evaluates=held_out is not None
+    )
+    enough_pairs(len(train), config, stage="reward")
+    set_seed(seed)
+    trainer = RewardTrainer(
+        model=_classifier(start, section),
+        args=config,
+        train_dataset=_columns(train, section),
+        eval_dataset=_columns(held_out, section) if held_out is not None else None,
+        processing_class=pad_apart(load_tokenizer(start)),
+        peft_config=section.lora.to_peft("SEQ_CLS") if section.lora is not None else None,
+    )
+    dropped = len(train) - len(trainer.train_dataset)
+    if dropped:
+        log.warning("reward: %d pairs are longer than max_length %s and were left out", dropped, config.max_length)
+    enough_pairs(len(trainer.train_dataset), config, stage="reward")
+    metrics = train_and_save(
+        trainer, stage="reward", what="Training the reward model", policy=model, folder=folder, scratch=scratch
+    )
+    metrics |= {"train_pairs": len(trainer.train_dataset), "dropped_pairs": dropped}
+    if held_out is not None:
+        metrics |= asdict(held_out_accuracy(RewardModel.load(folder), held_out))
+    return metrics
+
+
+def _classifier(start: Path, section: RewardSection) -> PreTrainedModel:
+    """The policy's trunk with a new head of one label; 4-bit weights leave the head alone."""
+    if not section.load_in_4bit:
+        return load_classifier(start)
+    options = quantized_options()
+    options["quantization_config"].llm_int8_skip_modules = ["score"]
+    return load_classifier(start, **options)
+
+
+def _columns(pairs: Dataset, section: RewardSection) -> Dataset:
+    return pairs.select_columns(["prompt", "chosen", "rejected", *(["margin"] if section.use_margin else [])])
+
+
+def pad_apart(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """Give a tokenizer whose pad token may end a conversation another pad token.
+
+    Classifiers of transformers read the score at the last token that is not the pad token. Where pad and eos are one
+    token and a conversation ends with it, that would be the token before.
+
+    Raises:
+        UserError: every special token occurs at the end of a conversation.
+    """
+    ending = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], return_dict=True
+    )["input_ids"]
+    if tokenizer.pad_token_id != tokenizer.eos_token_id and tokenizer.pad_token_id not in ending:
+        return tokenizer
+    unused = [token for token, index in sorted(tokenizer.get_vocab().items()) if index not in ending]
+    special = [token for token in tokenizer.all_special_tokens if token in unused]
+    if not unused:
+        raise UserError("the tokenizer has no token to pad with: set model.pad_token in the recipe.")
+    tokenizer.pad_token = (special or unused)[0]
+    log.info("reward: pad and eos are one token; the reward model pads with %r instead", tokenizer.pad_token)
+    return tokenizer

@@ -1,0 +1,97 @@
+"""Direct preference optimisation (arXiv:2305.18290), by TRL's DPOTrainer."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, load_from_disk
+from transformers import set_seed
+from trl import DPOConfig, DPOTrainer
+
+from plumbline.adapters import check_joinable
+from plumbline.models import load_policy, load_tokenizer, starting_weights
+from plumbline.training import TrainedSection, enough_pairs, max_length_for, train_and_save, trainer_config
+
+DPO_DEFAULTS: dict[str, Any] = {
+    "per_device_train_batch_size": 8,
+    "num_train_epochs": 1,
+    "learning_rate": 1e-6,
+    "warmup_steps": 0.1,
+    "beta": 0.1,
+    "precompute_ref_log_probs": True,
+}
+"""What a `dpo` section does not name, on top of `plumbline.training.COMMON_DEFAULTS`."""
+
+LORA_LEARNING_RATE = 1e-5
+
+
+def train_dpo(
+    policy: Path,
+    train: Dataset,
+    evaluation: Dataset | None,
+    section: TrainedSection,
+    folder: Path,
+    scratch: Path,
+    *,
+    seed: int,
+) -> dict[str, Any]:
+    """Align a policy by DPO and write it to `folder`.
+
+    The reference is the policy at the start. Its log-probabilities are computed once, before the training, and kept in
+    `scratch`, so no second model is in memory and a resumed training does not compute them again.
+
+    Args:
+        policy: full weights or an adapter; an adapter is merged, see `plumbline.models`.
+        train: rows with `prompt`, `chosen`, `rejected` (messages).
+        evaluation: held-out rows of prompts that are not in `train`, or None.
+        section: fields of `trl.DPOConfig` in `trainer`, `lora`, `load_in_4bit`.
+        folder: where the policy goes.
+        scratch: where checkpoints go; training goes on from the last complete one.
+        seed: of everything random.
+
+    Returns:
+        `train_loss`, `eval_loss`, `eval_rewards/accuracies`, `eval_rewards/margins`, `train_pairs`, `dropped_pairs` and
+        more.
+
+    Raises:
+        UserError: fewer pairs than a batch, all prompts longer than `max_length`, a loss that became NaN.
+    """
+    stage = str(getattr(section, "name", "") or "dpo")
+    if section.lora is not None:
+        check_joinable(policy)
+    start = starting_weights(policy, scratch)
+    defaults = DPO_DEFAULTS | {"max_length": max_length_for(section, start, stage=stage)}
+    if section.lora is not None:
+        defaults["learning_rate"] = LORA_LEARNING_RATE
+    held_out = evaluation if evaluation is not None and len(evaluation) else None
+    config = trainer_config(
+        DPOConfig, section, scratch, defaults, stage=stage, seed=seed, evaluates=held_out is not None
+    )
+    enough_pairs(len(train), config, stage=stage)
+    set_seed(seed)
+    trainer = DPOTrainer(
+        model=load_policy(start, trainable=True, load_in_4bit=section.load_in_4bit),
+        args=config,
+        train_dataset=_on_disk(train, scratch / "train"),
+        eval_dataset=_on_disk(held_out, scratch / "evaluation") if held_out is not None else None,
+        processing_class=load_tokenizer(start),
+        peft_config=section.lora.to_peft("CAUSAL_LM") if section.lora is not None else None,
+    )
+    enough_pairs(len(trainer.train_dataset), config, stage=stage)
+    metrics = train_and_save(
+        trainer, stage=stage, what="Aligning by DPO", policy=policy, folder=folder, scratch=scratch
+    )
+    kept = len(trainer.train_dataset)
+    return {**metrics, "train_pairs": kept, "dropped_pairs": len(train) - kept}
+
+
+def _on_disk(pairs: Dataset, folder: Path) -> Dataset:
+    """The pairs as files in `folder`: the trainer keeps what it computes from them (log-probabilities) beside them."""
+    if not folder.exists():
+        partial = folder.with_suffix(".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        pairs.select_columns(["prompt", "chosen", "rejected"]).save_to_disk(str(partial))
+        partial.rename(folder)
+    return load_from_disk(str(folder))
