@@ -1,0 +1,1 @@
+"""Aligning a policy with preferences: PPO against a learned reward (`rlhf.ppo`), DPO on pairs (`rlhf.dpo`)."""

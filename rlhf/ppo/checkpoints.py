@@ -1,0 +1,103 @@
+"""What a PPO checkpoint holds besides optimizer, scheduler and random states, which `transformers.Trainer` writes.
+
+The policy lies at the checkpoint's root as `from_pretrained` loads it, the critic below `value_model/`, and the small
+state (KL coefficient, running moments of the scores, what the run's schedule was) in `ppo_state.json`.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel, set_peft_model_state_dict
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from plumbline.errors import UserError
+from rlhf.ppo.core import KLController, RunningMoments
+from rlhf.ppo.models import REFERENCE
+
+CRITIC = "value_model"
+STATE_FILE = "ppo_state.json"
+
+
+def save_part(model: PreTrainedModel | PeftModel, folder: str | Path, state_dict: dict[str, Tensor] | None) -> None:
+    """Write a model (of a PEFT model: the adapters that are trained) as safetensors that `from_pretrained` loads."""
+    options: dict[str, Any] = {} if state_dict is None else {"state_dict": state_dict}
+    if isinstance(model, PeftModel):
+        options["selected_adapters"] = [name for name in model.peft_config if name != REFERENCE]
+    model.save_pretrained(folder, **options)
+
+
+def load_part(model: PreTrainedModel | PeftModel, folder: Path) -> None:
+    """Put the weights that `save_part` wrote back into a model, bit by bit."""
+    if isinstance(model, PeftModel):
+        from peft.utils import load_peft_weights
+
+        for name in model.peft_config:
+            if name != REFERENCE:
+                weights = load_peft_weights(str(folder if name == "default" else folder / name), device="cpu")
+                set_peft_model_state_dict(model, weights, adapter_name=name)
+        return
+    saved = type(model).from_pretrained(folder, dtype=model.dtype)
+    model.load_state_dict(saved.state_dict())
+
+
+def part_of_state(state_dict: dict[str, Tensor] | None, prefix: str) -> dict[str, Tensor] | None:
+    """The entries of a gathered state dict below a prefix, with the prefix taken off."""
+    if state_dict is None:
+        return None
+    return {name.removeprefix(prefix): tensor for name, tensor in state_dict.items() if name.startswith(prefix)}
+
+
+def write_state(folder: Path, schedule: dict[str, int], kl: KLController, moments: RunningMoments) -> None:
+    """Write the small state; floats come back as they were."""
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {"schedule": schedule, "kl_coef": kl.coefficient, "score_moments": vars(moments)}
+    (folder / STATE_FILE).write_text(json.dumps(state, indent=1), encoding="utf-8")
+
+
+def read_state(folder: Path, schedule: dict[str, int], kl: KLController, moments: RunningMoments) -> None:
+    """Restore the small state.
+
+    Raises:
+        UserError: the folder is no PPO checkpoint, is from the middle of a rollout, or its run drew other prompts.
+    """
+    path = folder / STATE_FILE
+    if not path.exists():
+        raise UserError(f"{folder} is not a checkpoint of PPOTrainer: it has no {STATE_FILE}.")
+    state = json.loads(path.read_text(encoding="utf-8"))
+    differing = [
+        f"{name} {value} (now {schedule[name]})"
+        for name, value in state["schedule"].items()
+        if schedule.get(name) != value
+    ]
+    if differing:
+        raise UserError(
+            f"{folder} was written with {', '.join(differing)}: resume with the same data and settings, or start anew."
+        )
+    kl.coefficient = state["kl_coef"]
+    vars(moments).update(state["score_moments"])
+
+
+def check_boundary(folder: Path, steps_per_rollout: int) -> None:
+    """Refuse a checkpoint from the middle of a rollout.
+
+    Raises:
+        UserError: its rollout is gone, so the run could not go on exactly.
+    """
+    step = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))["global_step"]
+    if step % steps_per_rollout:
+        raise UserError(
+            f"{folder} is from step {step}, inside a rollout of {steps_per_rollout} steps: resume from a checkpoint at "
+            "the end of a rollout."
+        )
+
+
+def max_over_processes(number: int, device: torch.device) -> int:
+    """The largest of the processes' numbers."""
+    tensor = torch.tensor(number, device=device)
+    torch.distributed.all_reduce(tensor, torch.distributed.ReduceOp.MAX)
+    return int(tensor)

@@ -1,0 +1,115 @@
+"""The settings of PPO, by the names of TRL's former `PPOConfig`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from transformers import TrainingArguments
+
+
+def _setting(default: Any, help: str) -> Any:
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass
+class PPOConfig(TrainingArguments):  # type: ignore[misc]  # transformers is not type-checked
+    """Settings of `PPOTrainer`: those of `transformers.TrainingArguments`, and these.
+
+    A *rollout* is `batch_size` episodes (prompt and response) over all processes:
+    `per_device_train_batch_size × gradient_accumulation_steps × processes`. Each rollout is learned from in
+    `num_ppo_epochs × num_mini_batches` optimizer steps. `max_steps`, `logging_steps`, `save_steps` and `eval_steps`
+    count optimizer steps; what they ask for is done at the end of the rollout it falls in.
+
+    Raises:
+        ValueError: a setting is out of its range; the message names it.
+    """
+
+    learning_rate: float = _setting(3e-6, "Learning rate of policy and critic.")
+    value_learning_rate: float | None = _setting(None, "Learning rate of the critic; default: learning_rate.")
+    logging_steps: float = _setting(1, "Log every so many optimizer steps, at the end of a rollout.")
+    bf16: bool | None = _setting(None, "bfloat16 autocast; default: on a GPU that has it.")
+    dataset_num_proc: int | None = _setting(None, "Processes that tokenise the prompts.")
+
+    total_episodes: int | None = _setting(None, "Episodes to train on; default: num_train_epochs × prompts.")
+    num_ppo_epochs: int = _setting(4, "Passes over each rollout.")
+    num_mini_batches: int = _setting(1, "Optimizer steps in each pass over a rollout.")
+    micro_batch_tokens: int | None = _setting(
+        None, "Most tokens (padding included) in one forward and backward; default: per_device_train_batch_size rows."
+    )
+    local_rollout_forward_batch_size: int = _setting(64, "Responses that one process generates at once.")
+
+    response_length: int = _setting(53, "Longest response, in tokens.")
+    stop_token: str | None = _setting("eos", "'eos': a response ends at an eos token; None: it never ends early.")
+    stop_token_id: int | None = _setting(None, "End a response at this token instead.")
+    temperature: float = _setting(0.7, "Sampling temperature; also divides the logits in the update and the reference.")
+    missing_eos_penalty: float | None = _setting(
+        None, "Taken off the score of a response that did not end by itself, after any normalisation."
+    )
+    bootstrap_truncated: bool = _setting(
+        False, "Value a response cut at response_length by the critic, as if it went on; default: it is over (0)."
+    )
+
+    reward_weights: list[float] | None = field(
+        default=None, metadata={"help": "Weight of each reward; default: 1 each."}
+    )
+    normalize_scores: bool = _setting(False, "Shift and scale scores by their running mean and standard deviation.")
+    score_clip: float | None = _setting(None, "Clip (normalised) scores to ± this.")
+    whiten_rewards: bool = _setting(False, "Scale the tokens' rewards to variance 1 over the rollout, mean kept.")
+    kl_coef: float = _setting(0.05, "Coefficient of the KL penalty in the reward.")
+    kl_estimator: str = _setting("k1", "Estimator of the KL at a token: 'k1' (unbiased) or 'k3' (never negative).")
+    kl_target: float | None = _setting(None, "Adapt kl_coef so that a response's mean KL is this; default: fixed.")
+    kl_horizon: int = _setting(10_000, "Episodes over which kl_coef adapts.")
+
+    cliprange: float = _setting(0.2, "The ratio of new to old probability counts up to 1 ± this.")
+    cliprange_value: float = _setting(0.2, "A new value counts up to the old one ± this.")
+    vf_coef: float = _setting(0.1, "Weight of the value loss.")
+    gamma: float = _setting(1.0, "Discount.")
+    lam: float = _setting(0.95, "Decay of the trace in generalised advantage estimation.")
+    value_warmup_rollouts: int = _setting(0, "Rollouts at the start from which only the critic learns.")
+
+    model_adapter_name: str | None = _setting(None, "Name of the adapter to train, where the model has several.")
+    ref_adapter_name: str | None = _setting(None, "Name of the adapter that is the reference.")
+    sft_model_path: str = _setting("EleutherAI/pythia-160m", "For scripts; the trainer does not read it.")
+    reward_model_path: str = _setting("EleutherAI/pythia-160m", "For scripts; the trainer does not read it.")
+    num_sample_generations: int = _setting(0, "Accepted for old scripts, no effect: use eval_strategy.")
+    ds3_gather_for_generation: bool = _setting(True, "Accepted for old scripts, no effect.")
+
+    micro_batch_size: int | None = _setting(None, "Set by the trainer: rows of one forward, over all processes.")
+    local_batch_size: int | None = _setting(None, "Set by the trainer: episodes of a rollout on one process.")
+    batch_size: int | None = _setting(None, "Set by the trainer: episodes of a rollout.")
+    local_mini_batch_size: int | None = _setting(None, "Set by the trainer: episodes of a step on one process.")
+    mini_batch_size: int | None = _setting(None, "Set by the trainer: episodes of an optimizer step.")
+    num_total_batches: int | None = _setting(None, "Set by the trainer: rollouts.")
+
+    def __post_init__(self) -> None:
+        if self.bf16 is None:
+            self.bf16 = not self.fp16 and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+        super().__post_init__()
+        self._check_ranges()
+
+    def _check_ranges(self) -> None:
+        at_least_one = (
+            "num_ppo_epochs",
+            "num_mini_batches",
+            "response_length",
+            "local_rollout_forward_batch_size",
+            "kl_horizon",
+        )
+        above_zero = ("temperature", "cliprange", "cliprange_value", "total_episodes", "score_clip", "kl_target")
+        fractions = ("gamma", "lam")
+        for name in at_least_one:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 1.")
+        for name in above_zero:
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"{name} is {value}: it must be above 0.")
+        for name in fractions:
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: it must be between 0 and 1.")
+        if self.kl_estimator not in ("k1", "k3"):
+            raise ValueError(f"kl_estimator is {self.kl_estimator!r}: it must be 'k1' or 'k3'.")
+        if self.stop_token not in ("eos", None):
+            raise ValueError(f"stop_token is {self.stop_token!r}: it must be 'eos' or None; or give stop_token_id.")

@@ -1,0 +1,243 @@
+"""Scores of finished responses, from whatever the user has: a reward model, a path, a function, or several of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from plumbline.conversations import Conversation
+from plumbline.errors import UserError
+from plumbline.models import context_window
+from rlhf.ppo.data import split_rows
+from rlhf.ppo.generation import PADDING
+from rlhf.ppo.models import disable_dropout, freeze, scores_at_tokens
+
+RewardFunction = Callable[..., Sequence[float]]
+"""As in TRL's GRPOTrainer: called with `prompts`, `completions`, `completion_ids` and the dataset's other columns."""
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """An object that scores whole conversations, as `reward.RewardModel` does."""
+
+    def score(self, conversations: Sequence[Conversation]) -> Tensor:
+        """Scores `(conversations,)`; each conversation ends with the assistant's message."""
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """Finished responses, as a reward sees them.
+
+    Attributes:
+        prompts: as the dataset has them, text or conversations.
+        prompt_ids, response_ids: what the policy read and wrote.
+        responses: the responses as text, without special tokens.
+        columns: the dataset's other columns.
+    """
+
+    prompts: list[str | Conversation]
+    prompt_ids: list[list[int]]
+    response_ids: list[list[int]]
+    responses: list[str]
+    columns: dict[str, list[Any]] = field(default_factory=dict)
+
+    @property
+    def conversations(self) -> list[Conversation]:
+        """Prompt and response as one conversation; a prompt that is text is the user's message."""
+        return [
+            [*as_messages(prompt), {"role": "assistant", "content": response}]
+            for prompt, response in zip(self.prompts, self.responses, strict=True)
+        ]
+
+    @property
+    def completions(self) -> list[Any]:
+        """Responses in the form of the prompts: text, or a list of one message."""
+        return [
+            response if isinstance(prompt, str) else [{"role": "assistant", "content": response}]
+            for prompt, response in zip(self.prompts, self.responses, strict=True)
+        ]
+
+
+def as_messages(prompt: str | Conversation) -> Conversation:
+    """A prompt as messages."""
+    return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+
+
+SILENCE = "…"
+"""What stands for a response without text: a conversation in which the assistant says nothing cannot be written."""
+
+
+class ScorerReward:
+    """Scores by an object with `.score(conversations)`, with its own tokenizer and chat template.
+
+    A response that is longer than the scorer's window allows (another tokenizer may need more tokens for the same
+    text) is cut at its end, so that one odd response does not end a run.
+    """
+
+    def __init__(self, scorer: Scorer) -> None:
+        self.scorer = scorer
+        self.tokenizer = getattr(scorer, "tokenizer", None)
+        self.window = context_window(scorer.model) if hasattr(scorer, "model") else None
+
+    def __call__(self, episodes: Episodes) -> Tensor:
+        """Scores `(episodes,)`."""
+        conversations = [self._fitting(conversation) for conversation in episodes.conversations]
+        return torch.as_tensor(self.scorer.score(conversations), dtype=torch.float32)
+
+    def _fitting(self, conversation: Conversation) -> Conversation:
+        *prompt, response = conversation
+        text = response["content"]
+        while not self._fits(conversation) and text:
+            text = text[: len(text) * 7 // 8]
+            conversation = [*prompt, {"role": "assistant", "content": text}]
+        return conversation if text.strip() else [*prompt, {"role": "assistant", "content": SILENCE}]
+
+    def _fits(self, conversation: Conversation) -> bool:
+        if self.window is None or self.tokenizer is None:
+            return True
+        if 2 * sum(len(message["content"].encode()) for message in conversation) < self.window:
+            return True  # certainly: a token is at least a byte, and the template's own tokens are few
+        ids = self.tokenizer.apply_chat_template(conversation, tokenize=True, return_dict=True)["input_ids"]
+        return len(ids) <= self.window
+
+
+class ModelReward:
+    """Scores by a sequence classifier with one label, read at the last token of the response.
+
+    With the policy's tokenizer (`tokenizer` None) it reads the policy's own tokens, the stop token included. With
+    another one the conversation or text is written anew by that tokenizer and its chat template.
+    """
+
+    def __init__(self, model: nn.Module, tokenizer: PreTrainedTokenizerBase | None = None, *, rows: int = 64) -> None:
+        disable_dropout(model)
+        self.model, self.tokenizer, self.rows = freeze(model), tokenizer, rows
+
+    @torch.no_grad()
+    def __call__(self, episodes: Episodes) -> Tensor:
+        """Scores `(episodes,)`."""
+        sequences = self._sequences(episodes)
+        scores = torch.empty(len(sequences))
+        for rows in split_rows([len(ids) for ids in sequences], rows=self.rows):
+            scores[rows] = self._score([sequences[row] for row in rows]).cpu()
+        return scores
+
+    def _score(self, sequences: list[list[int]]) -> Tensor:
+        device = next(self.model.parameters()).device
+        lengths = torch.tensor([len(ids) for ids in sequences], device=device)
+        longest = int(lengths.max())
+        padded = torch.tensor([ids + [PADDING] * (longest - len(ids)) for ids in sequences], device=device)
+        mask = (torch.arange(longest, device=device) < lengths.unsqueeze(1)).long()
+        # The last token is found by length: a pad token that is also the eos token must not hide it.
+        return scores_at_tokens(self.model, padded, mask).gather(1, (lengths - 1).unsqueeze(1)).squeeze(1)
+
+    def _sequences(self, episodes: Episodes) -> list[list[int]]:
+        if self.tokenizer is None:
+            return [prompt + ids for prompt, ids in zip(episodes.prompt_ids, episodes.response_ids, strict=True)]
+        if isinstance(episodes.prompts[0], str):
+            texts = [f"{prompt}{text}" for prompt, text in zip(episodes.prompts, episodes.responses, strict=True)]
+            return self.tokenizer(texts)["input_ids"]
+        return [
+            self.tokenizer.apply_chat_template(messages, tokenize=True, return_dict=True)["input_ids"]
+            for messages in episodes.conversations
+        ]
+
+
+class FunctionReward:
+    """Scores by a Python function."""
+
+    def __init__(self, function: RewardFunction) -> None:
+        self.function = function
+
+    def __call__(self, episodes: Episodes) -> Tensor:
+        """Scores `(episodes,)`.
+
+        Raises:
+            UserError: the function did not give one number for each response.
+        """
+        scores = self.function(
+            prompts=episodes.prompts,
+            completions=episodes.completions,
+            completion_ids=episodes.response_ids,
+            **episodes.columns,
+        )
+        if len(scores) != len(episodes.prompts):
+            name = getattr(self.function, "__name__", repr(self.function))
+            raise UserError(
+                f"the reward function {name} gave {len(scores)} scores for {len(episodes.prompts)} responses: it must "
+                "give one for each."
+            )
+        return torch.as_tensor([float(score) for score in scores], dtype=torch.float32)
+
+
+Reward = ScorerReward | ModelReward | FunctionReward
+
+
+class WeightedRewards:
+    """The weighted sum of several rewards.
+
+    Args:
+        rewards: what scores.
+        weights: of each; None weighs each by 1.
+
+    Raises:
+        UserError: not as many weights as rewards.
+    """
+
+    def __init__(self, rewards: Sequence[Reward], weights: Sequence[float] | None = None) -> None:
+        if weights is not None and len(weights) != len(rewards):
+            raise UserError(f"reward_weights has {len(weights)} entries for {len(rewards)} rewards: give one for each.")
+        self.rewards, self.weights = list(rewards), list(weights or [1.0] * len(rewards))
+
+    def __call__(self, episodes: Episodes) -> Tensor:
+        """Scores `(episodes,)` in float32.
+
+        Raises:
+            UserError: a score is NaN or infinite; the message shows prompt and response.
+        """
+        total = torch.zeros(len(episodes.prompts))
+        for reward, weight in zip(self.rewards, self.weights, strict=True):
+            total += weight * reward(episodes)
+        bad = (~torch.isfinite(total)).nonzero().flatten().tolist()
+        if bad:
+            raise UserError(
+                f"the reward of a response is {total[bad[0]].item()}: prompt {episodes.prompts[bad[0]]!r}, response "
+                f"{episodes.responses[bad[0]]!r}. A reward must be a finite number."
+            )
+        return total
+
+
+def make_reward(source: Any, tokenizer: PreTrainedTokenizerBase | None = None, *, rows: int = 64) -> Reward:
+    """A reward from what the user gave.
+
+    Args:
+        source: a folder of a reward model, a sequence classifier, an object with `.score(conversations)`, or a
+            function.
+        tokenizer: of a sequence classifier, where it is not the policy's.
+        rows: responses that a sequence classifier scores at once.
+
+    Raises:
+        UserError: it is none of these.
+    """
+    if isinstance(source, str | Path):
+        from reward import RewardModel
+
+        return ScorerReward(RewardModel.load(source))
+    if isinstance(source, nn.Module) and hasattr(source, "base_model_prefix"):
+        labels = getattr(source.config, "num_labels", 1)
+        if labels != 1:
+            raise UserError(f"the reward model has {labels} labels: load it with num_labels=1.")
+        return ModelReward(source, tokenizer, rows=rows)
+    if callable(getattr(source, "score", None)):
+        return ScorerReward(source)
+    if callable(source):
+        return FunctionReward(source)
+    raise UserError(
+        f"reward_model is {type(source).__name__}: give a reward model, its folder, an object with "
+        "`.score(conversations)`, or a function."
+    )

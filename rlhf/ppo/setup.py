@@ -1,0 +1,233 @@
+"""From the arguments of `PPOTrainer` to the parts it works with."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from peft import PeftConfig, PeftModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from plumbline.errors import UserError
+from plumbline.models import context_window, load_policy
+from rlhf.ppo.config import PPOConfig
+from rlhf.ppo.data import Schedule
+from rlhf.ppo.generation import Sampling
+from rlhf.ppo.models import (
+    ActorCritic,
+    Reference,
+    TokenLogprobs,
+    TokenValues,
+    base_of,
+    critic_from_policy,
+    critic_from_reward,
+    disable_dropout,
+    with_adapter,
+)
+from rlhf.ppo.rewards import ModelReward, Reward, ScorerReward, WeightedRewards, make_reward
+
+log = logging.getLogger(__name__)
+
+ModelSource: TypeAlias = PreTrainedModel | PeftModel | str | Path
+
+
+def with_batch_sizes(args: PPOConfig) -> PPOConfig:
+    """A copy of the settings with the batch sizes filled in, for a loop in which each optimizer step is one item.
+
+    Raises:
+        UserError: the rollout cannot be divided into equal mini-batches.
+    """
+    local = args.per_device_train_batch_size * args.gradient_accumulation_steps
+    if local % args.num_mini_batches:
+        raise UserError(
+            f"a process makes {local} episodes a rollout (per_device_train_batch_size × gradient_accumulation_steps), "
+            f"which num_mini_batches {args.num_mini_batches} does not divide: change one of them."
+        )
+    args = copy.copy(args)
+    args.micro_batch_size = args.per_device_train_batch_size * args.world_size
+    args.local_batch_size, args.batch_size = local, local * args.world_size
+    args.local_mini_batch_size = local // args.num_mini_batches
+    args.mini_batch_size = args.batch_size // args.num_mini_batches
+    args.gradient_accumulation_steps = 1  # the trainer accumulates over micro-batches by itself, within one step
+    args._n_gpu = min(args.n_gpu, 1)  # several GPUs need `accelerate launch`; DataParallel is not for this model
+    if args.ddp_find_unused_parameters is None:
+        args.ddp_find_unused_parameters = False
+    return args
+
+
+def make_schedule(args: PPOConfig, prompts: int) -> Schedule:
+    """The run's schedule; fills in `max_steps`, `total_episodes` and `num_total_batches`, in whole rollouts."""
+    assert args.batch_size is not None
+    schedule = Schedule(
+        prompts=prompts,
+        batch_size=args.batch_size,
+        rollouts=1,
+        num_ppo_epochs=args.num_ppo_epochs,
+        num_mini_batches=args.num_mini_batches,
+        seed=args.seed if args.data_seed is None else args.data_seed,
+        rank=args.process_index,
+        processes=args.world_size,
+    )
+    if args.max_steps > 0:
+        rollouts = math.ceil(args.max_steps / schedule.steps_per_rollout)
+    else:
+        episodes = args.total_episodes or math.ceil(args.num_train_epochs * prompts)
+        rollouts = math.ceil(episodes / args.batch_size)
+    schedule = replace(schedule, rollouts=rollouts)
+    args.max_steps, args.num_total_batches = schedule.steps, rollouts
+    args.total_episodes = rollouts * args.batch_size
+    return schedule
+
+
+def make_sampling(args: PPOConfig, tokenizer: PreTrainedTokenizerBase, policy: PreTrainedModel) -> Sampling:
+    """How the policy is sampled.
+
+    Raises:
+        UserError: responses are to end at an eos token and there is none.
+    """
+    stop: set[int] = set()
+    if args.stop_token_id is not None:
+        stop = {args.stop_token_id}
+    elif args.stop_token == "eos":
+        named = getattr(policy.generation_config, "eos_token_id", None)
+        known = named if isinstance(named, list) else [named]
+        stop = {token for token in (tokenizer.eos_token_id, *known) if token is not None}
+        if not stop:
+            raise UserError(
+                "the tokenizer has no eos token, so no response could end: set stop_token_id, or stop_token=None to "
+                "sample response_length tokens always."
+            )
+    return Sampling(args.temperature, args.response_length, frozenset(stop), args.local_rollout_forward_batch_size)
+
+
+def make_actor_critic(
+    args: PPOConfig,
+    model: ModelSource,
+    value_model: ModelSource | None,
+    reward: WeightedRewards,
+    peft_config: PeftConfig | None,
+) -> ActorCritic:
+    """Policy and critic, dropout off, with adapters where `peft_config` asks for them.
+
+    Raises:
+        UserError: the policy is a PEFT model already and `peft_config` is given too.
+    """
+    if peft_config is not None and not isinstance(peft_config, PeftConfig):
+        raise UserError(f"peft_config is {type(peft_config).__name__}: give a `peft.PeftConfig`, such as LoraConfig.")
+    policy = load_policy(model, trainable=True) if isinstance(model, str | Path) else model
+    critic = make_critic(policy, value_model, reward)
+    if isinstance(policy, PeftModel):
+        if peft_config is not None:
+            raise UserError("the policy is a PEFT model already: leave out peft_config, or merge its adapter first.")
+        policy.set_adapter(args.model_adapter_name or policy.active_adapter)
+    elif peft_config is not None:
+        policy = with_adapter(policy, peft_config, "CAUSAL_LM")
+        critic = critic if isinstance(critic, PeftModel) else with_adapter(critic, peft_config, "SEQ_CLS")
+    for part in (policy, critic):
+        disable_dropout(part)
+    return ActorCritic(TokenLogprobs(policy, args.temperature), TokenValues(critic))
+
+
+def make_critic(
+    policy: PreTrainedModel | PeftModel, value_model: ModelSource | None, reward: WeightedRewards
+) -> PreTrainedModel | PeftModel:
+    """The critic: the given one, else a copy of the first reward model over the policy's tokens, else of the policy."""
+    if isinstance(value_model, str | Path):
+        from reward import RewardModel
+
+        return critic_from_reward(RewardModel.load(value_model).model)
+    if value_model is not None:
+        return value_model
+    for candidate in map(model_of_reward, reward.rewards):
+        if candidate is not None and _same_vocabulary(policy, candidate):
+            return critic_from_reward(candidate)
+    log.info("No reward model over the policy's vocabulary: the critic starts from the policy, with a head of zeros.")
+    return critic_from_policy(policy)
+
+
+def model_of_reward(reward: Reward) -> PreTrainedModel | PeftModel | None:
+    """The sequence classifier behind a reward that reads the policy's own tokens, or None."""
+    if isinstance(reward, ModelReward):
+        return reward.model if reward.tokenizer is None else None
+    model = getattr(reward.scorer, "model", None) if isinstance(reward, ScorerReward) else None
+    return model if isinstance(model, PreTrainedModel | PeftModel) and hasattr(base_of(model), "score") else None
+
+
+def _same_vocabulary(policy: PreTrainedModel | PeftModel, classifier: PreTrainedModel | PeftModel) -> bool:
+    sizes = [base_of(model).get_input_embeddings().weight.shape[0] for model in (policy, classifier)]
+    return sizes[0] == sizes[1]
+
+
+def make_rewards(
+    args: PPOConfig, source: Any, tokenizers: PreTrainedTokenizerBase | Sequence[PreTrainedTokenizerBase | None] | None
+) -> WeightedRewards:
+    """One reward or a list of them, weighted.
+
+    Raises:
+        UserError: a reward is none, or there are not as many tokenizers or weights as rewards.
+    """
+    sources = list(source) if isinstance(source, list | tuple) else [source]
+    if not isinstance(tokenizers, list | tuple):
+        tokenizers = [tokenizers] * len(sources)
+    if len(tokenizers) != len(sources):
+        raise UserError(
+            f"there are {len(tokenizers)} reward_processing_classes for {len(sources)} rewards: give one for each."
+        )
+    rows = args.local_rollout_forward_batch_size
+    rewards = [make_reward(one, tokenizer, rows=rows) for one, tokenizer in zip(sources, tokenizers, strict=True)]
+    return WeightedRewards(rewards, args.reward_weights)
+
+
+def make_reference(
+    args: PPOConfig,
+    actor_critic: ActorCritic,
+    ref_model: PreTrainedModel | str | Path | None,
+    model: ModelSource,
+    *,
+    new_adapter: bool,
+) -> Reference:
+    """The reference policy.
+
+    Raises:
+        UserError: it is the very model that is trained.
+    """
+    if ref_model is not None and ref_model is model and not isinstance(model, str | Path):
+        raise UserError(
+            "ref_model is the same object as model, so it would be trained too: leave it out (None), a frozen copy is "
+            "made then."
+        )
+    if isinstance(ref_model, str | Path):
+        ref_model = load_policy(ref_model)
+    return Reference(actor_critic.policy, ref_model, new_adapter=new_adapter, adapter_name=args.ref_adapter_name)
+
+
+def check_vocabulary(actor_critic: ActorCritic, reward: WeightedRewards) -> None:
+    """Refuse a critic or a reward model that cannot read the policy's tokens.
+
+    Raises:
+        UserError: says which sizes differ and what to do.
+    """
+    policy = actor_critic.policy.model
+    readers = [("value model", actor_critic.critic.model)]
+    readers += [
+        ("reward model", one.model) for one in reward.rewards if isinstance(one, ModelReward) and one.tokenizer is None
+    ]
+    for name, reader in readers:
+        if not _same_vocabulary(policy, reader):
+            sizes = [base_of(one).get_input_embeddings().weight.shape[0] for one in (policy, reader)]
+            raise UserError(
+                f"the policy has a vocabulary of {sizes[0]} and the {name} one of {sizes[1]}: give a {name} over the "
+                "same tokenizer"
+                + ("." if name == "value model" else ", or the reward's own tokenizer as reward_processing_classes.")
+            )
+
+
+def window_of(actor_critic: ActorCritic) -> int | None:
+    """The longest sequence that both policy and critic read, in tokens."""
+    windows = [context_window(base_of(part.model)) for part in (actor_critic.policy, actor_critic.critic)]
+    return min((window for window in windows if window is not None), default=None)

@@ -1,0 +1,107 @@
+"""The PPO stage of the chain: from a policy's and a reward model's folders to an aligned policy's folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+
+from plumbline.adapters import check_joinable
+from plumbline.models import load_policy, load_tokenizer, starting_weights
+from plumbline.training import TrainedSection, train_and_save, trainer_config
+from rlhf.ppo.config import PPOConfig
+from rlhf.ppo.trainer import PPOTrainer
+
+DEFAULTS: dict[str, Any] = {
+    "learning_rate": 3e-6,
+    "lr_scheduler_type": "linear",
+    "per_device_train_batch_size": 8,
+    "gradient_accumulation_steps": 8,
+    "num_mini_batches": 2,
+    "num_ppo_epochs": 2,
+    "response_length": 256,
+    "temperature": 1.0,
+    "missing_eos_penalty": 1.0,
+    "logging_steps": 1,
+    "eval_strategy": "no",
+    "load_best_model_at_end": False,
+    "metric_for_best_model": "eval_objective/rlhf_reward",
+}
+"""What an `align` entry with `method: ppo` does not name. Sources are in docs/ppo.md."""
+
+LORA_LEARNING_RATE = 3e-5
+
+FIRST_AND_LAST = ("objective/scores", "objective/kl", "response/length", "response/ended")
+
+
+class NamedSection(TrainedSection):
+    """An `align` entry of the recipe, as far as this stage reads it."""
+
+    name: str
+
+
+def train_ppo(
+    policy: Path,
+    reward: Path,
+    prompts: Dataset,
+    evaluation: Dataset | None,
+    section: NamedSection,
+    folder: Path,
+    scratch: Path,
+    *,
+    seed: int,
+) -> dict[str, Any]:
+    """Align a policy with a reward model by PPO, or go on from the last complete checkpoint.
+
+    Args:
+        policy: folder of the policy to start from; it is the reference too.
+        reward: folder of the reward model; the critic starts from it.
+        prompts: with a column `prompt` of conversations that end with the user's message.
+        evaluation: held-out prompts, or None.
+        section: the recipe's `align` entry; its `trainer` fields are those of `PPOConfig`.
+        folder: where the aligned policy goes, with its tokenizer.
+        scratch: where checkpoints go.
+        seed: of everything random.
+
+    Returns:
+        Metrics: `scores_first`, `scores_last` and the like of the first and the last rollout, and `eval_…` of the
+        final policy on the held-out prompts.
+
+    Raises:
+        UserError: models, prompts or settings do not fit; a reward or the loss is no finite number.
+    """
+    from reward import RewardModel
+
+    defaults = DEFAULTS | ({"learning_rate": LORA_LEARNING_RATE} if section.lora else {})
+    config = trainer_config(
+        PPOConfig, section, scratch, defaults, stage=section.name, seed=seed, evaluates=evaluation is not None
+    )
+    if section.lora:
+        check_joinable(policy)
+    start = starting_weights(policy, scratch)
+    trainer = PPOTrainer(
+        args=config,
+        processing_class=load_tokenizer(policy),
+        model=load_policy(start, trainable=True, load_in_4bit=section.load_in_4bit),
+        ref_model=None,
+        reward_model=RewardModel.load(reward),
+        train_dataset=prompts,
+        eval_dataset=evaluation,
+        peft_config=section.lora.to_peft("CAUSAL_LM") if section.lora else None,
+    )
+    metrics = train_and_save(
+        trainer, stage=section.name, what="Aligning by PPO", policy=policy, folder=folder, scratch=scratch
+    )
+    return metrics | _first_and_last(trainer.state.log_history) | (trainer.evaluate() if evaluation else {})
+
+
+def _first_and_last(history: list[dict[str, Any]]) -> dict[str, float]:
+    rollouts = [entry for entry in history if FIRST_AND_LAST[0] in entry]
+    if not rollouts:
+        return {}
+    return {
+        f"{name.split('/')[1]}_{when}": entry[name]
+        for when, entry in (("first", rollouts[0]), ("last", rollouts[-1]))
+        for name in FIRST_AND_LAST
+    }

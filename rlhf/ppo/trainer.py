@@ -1,0 +1,434 @@
+"""`PPOTrainer`: PPO with a learned reward and a critic, on the loop of `transformers.Trainer`.
+
+The loop sees one optimizer step after the other; the data it iterates over are the numbers of these steps. The first
+step of a rollout makes the rollout (generate, score, ask policy, reference and critic about every token, estimate
+advantages); each step then learns from one mini-batch of it. So checkpoints, resuming, clipping, callbacks, logging
+and DDP are the loop's own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from peft import PeftConfig
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainerControl
+from transformers.trainer_utils import get_last_checkpoint
+
+from plumbline.errors import UserError
+from rlhf.ppo import checkpoints, setup
+from rlhf.ppo.boundaries import RolloutBoundaries
+from rlhf.ppo.config import PPOConfig
+from rlhf.ppo.core import KLController, RunningMoments, policy_loss, value_loss
+from rlhf.ppo.data import EVALUATION, SAMPLING, PromptSet, sampling_noise, split_into, split_rows
+from rlhf.ppo.generation import generate
+from rlhf.ppo.metrics import MetricMeans, UpdateSums, evaluation_metrics, rollout_metrics
+from rlhf.ppo.models import base_of
+from rlhf.ppo.rewards import Episodes
+from rlhf.ppo.rollout import MicroBatch, Rollout, state_values
+
+
+class PPOTrainer(Trainer):
+    """Trains a policy with Proximal Policy Optimization (arXiv:1707.06347) against a reward.
+
+    Args:
+        args: the settings.
+        processing_class: the policy's tokenizer.
+        model: the policy, or its folder. A PEFT model goes on training its adapter.
+        ref_model: the reference of the KL penalty; None takes the policy as it starts (a frozen copy; with an adapter,
+            the same weights with the adapter as it starts).
+        reward_model: a reward model, its folder, an object with `.score(conversations)`, a function as in TRL's
+            GRPOTrainer, or a list of these (weighted by `args.reward_weights`).
+        train_dataset: with `prompt` (text, or a conversation ending with the user) or `input_ids`.
+        value_model: a sequence classifier with one label; None starts it from the reward model where that reads the
+            policy's tokens, else from the policy.
+        data_collator: taken for old scripts; prompts need no collating.
+        eval_dataset: held-out prompts, or several by name.
+        optimizers, callbacks: as in `transformers.Trainer`.
+        peft_config: puts a new adapter on policy and critic; the reference is then the policy without it.
+        reward_processing_classes: tokenizer of a reward model that does not read the policy's tokens (or one for each).
+
+    Raises:
+        UserError: models, data or settings do not fit; before any training.
+    """
+
+    def __init__(
+        self,
+        args: PPOConfig,
+        processing_class: PreTrainedTokenizerBase,
+        model: setup.ModelSource,
+        ref_model: PreTrainedModel | str | Path | None,
+        reward_model: Any,
+        train_dataset: Dataset,
+        value_model: setup.ModelSource | None = None,
+        data_collator: Any = None,
+        eval_dataset: Dataset | dict[str, Dataset] | None = None,
+        optimizers: tuple[torch.optim.Optimizer | None, torch.optim.lr_scheduler.LRScheduler | None] = (None, None),
+        callbacks: list[TrainerCallback] | None = None,
+        peft_config: PeftConfig | None = None,
+        reward_processing_classes: Any = None,
+    ) -> None:
+        args = setup.with_batch_sizes(args)
+        self.processing_class = processing_class
+        self.reward = setup.make_rewards(args, reward_model, reward_processing_classes)
+        actor_critic = setup.make_actor_critic(args, model, value_model, self.reward, peft_config)
+        setup.check_vocabulary(actor_critic, self.reward)
+        self.reference = setup.make_reference(args, actor_critic, ref_model, model, new_adapter=peft_config is not None)
+        self.sampling = setup.make_sampling(args, processing_class, base_of(actor_critic.policy.model))
+        self._prompt_options: dict[str, Any] = {
+            "window": setup.window_of(actor_critic),
+            "response_length": args.response_length,
+            "num_proc": args.dataset_num_proc,
+        }
+        self.prompts = self._prompt_set(train_dataset, "train_dataset")
+        self.schedule = setup.make_schedule(args, len(self.prompts))
+        self.kl = KLController(args.kl_coef, args.kl_target, args.kl_horizon)
+        self.score_moments = RunningMoments()
+        self._means, self._updates = MetricMeans(), UpdateSums(args.device)
+        self._rollout: Rollout | None = None
+        self._runtimes: dict[str, float] = {}  # seconds of the phases of the last rollout
+        self._writes_checkpoint = False
+        super().__init__(
+            model=actor_critic,
+            args=args,
+            train_dataset=self.prompts.dataset,
+            eval_dataset=eval_dataset,
+            processing_class=processing_class,
+            optimizers=optimizers,
+            callbacks=callbacks,
+        )
+        self._eval_prompts = {
+            name: self._prompt_set(dataset, "eval_dataset") for name, dataset in _by_name(eval_dataset).items()
+        }
+        self.add_callback(RolloutBoundaries(self.schedule))
+        for part in (self.reference.separate, *map(setup.model_of_reward, self.reward.rewards)):
+            if part is not None and not getattr(part, "is_quantized", False):
+                part.to(args.device)
+
+    def _prompt_set(self, dataset: Dataset, name: str) -> PromptSet:
+        return PromptSet(dataset, self.processing_class, name=name, **self._prompt_options)
+
+    # What the loop asks for
+
+    def train(self, resume_from_checkpoint: str | Path | bool | None = None, **kwargs: Any) -> Any:
+        """Train; `resume_from_checkpoint` (a folder, or True for the last one) goes on exactly where a run was killed.
+
+        Raises:
+            UserError: the checkpoint is not one of this run.
+        """
+        checkpoint = str(resume_from_checkpoint) if resume_from_checkpoint else None
+        if resume_from_checkpoint is True:
+            checkpoint = get_last_checkpoint(self.args.output_dir)
+            if checkpoint is None:
+                raise UserError(f"{self.args.output_dir} holds no checkpoint to resume from.")
+        if checkpoint is not None:
+            checkpoints.read_state(Path(checkpoint), self._identity(), self.kl, self.score_moments)
+            checkpoints.check_boundary(Path(checkpoint), self.schedule.steps_per_rollout)
+        self._train_started, self._episodes_made = time.perf_counter(), 0
+        return super().train(resume_from_checkpoint=checkpoint, **kwargs)
+
+    def get_train_dataloader(self) -> DataLoader:
+        """The numbers of the optimizer steps; every process sees all of them."""
+        return DataLoader(range(self.schedule.steps), batch_size=1, collate_fn=lambda steps: {"step": steps[0]})
+
+    def get_total_train_batch_size(self, args: PPOConfig) -> int:
+        """Episodes that the loop counts for each optimizer step, so that its samples per second are episodes."""
+        return max(1, self.schedule.batch_size // self.schedule.steps_per_rollout)
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """One optimizer over policy and critic; the critic's groups have `value_learning_rate` where it is set."""
+        made_now = self.optimizer is None
+        optimizer = super().create_optimizer(model)
+        if made_now and self.args.value_learning_rate is not None:
+            critic = {id(parameter) for parameter in (model or self.model).critic.parameters()}
+            groups = []
+            for group in optimizer.param_groups:
+                parts: tuple[list[Any], list[Any]] = ([], [])
+                for parameter in group["params"]:
+                    parts[id(parameter) in critic].append(parameter)
+                groups += [
+                    {**group, "params": parts[0]},
+                    {**group, "params": parts[1], "lr": self.args.value_learning_rate},
+                ]
+            optimizer.param_groups[:] = [group for group in groups if group["params"]]
+        return optimizer
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, int], num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        """One optimizer step's gradients: a mini-batch of the rollout, in micro-batches.
+
+        Returns:
+            The mini-batch's loss on this process, scaled so that its mean over processes is the loss of all.
+        """
+        number, epoch, mini_batch = self.schedule.locate(inputs["step"])
+        if epoch == mini_batch == 0:
+            self._rollout = self._make_rollout(number)
+        rollout = self._rollout
+        assert rollout is not None, "the loop began inside a rollout"
+        started = time.perf_counter()
+        model.train()
+        batches = self._micro_batches(rollout, epoch)[mini_batch]
+        tokens = self._sum(sum(batch.response_mask.sum() for batch in batches))
+        total = torch.zeros((), device=self.args.device)
+        for position, batch in enumerate(batches, 1):
+            last = position == len(batches)
+            self.accelerator.gradient_state._set_sync_gradients(last)
+            with contextlib.nullcontext() if last else self.accelerator.no_sync(model):
+                loss = self._loss(model, rollout, batch) * self.args.world_size / tokens
+                self.accelerator.backward(loss)
+            total += loss.detach()
+        self._means.add({"step_runtime": time.perf_counter() - started})
+        if (epoch, mini_batch) == (self.schedule.num_ppo_epochs - 1, self.schedule.num_mini_batches - 1):
+            self._means.add(self._updates.metrics(self._sum))
+            self._updates, self._rollout = UpdateSums(self.args.device), None
+        return total
+
+    def _loss(self, model: nn.Module, rollout: Rollout, batch: MicroBatch) -> Tensor:
+        """Sum over the response tokens of a micro-batch of policy loss + vf_coef × value loss."""
+        output = model(batch.input_ids, batch.response_mask)
+        old_logprobs, old_values, advantages, returns = (
+            rollout.packed(tensor, batch)
+            for tensor in (rollout.logprobs, rollout.values, rollout.advantages, rollout.returns)
+        )
+        values, _ = state_values(output.values, batch)
+        policy = policy_loss(output.logprobs, old_logprobs, advantages, self.args.cliprange)
+        value = value_loss(values, old_values, returns, self.args.cliprange_value)
+        self._updates.add(policy, value, output.logprobs - old_logprobs)
+        # During the critic's warm-up the policy keeps a gradient of zero: every process still reduces all parameters.
+        weight = 0.0 if rollout.number < self.args.value_warmup_rollouts else 1.0
+        return weight * policy.loss.sum() + self.args.vf_coef * value.loss.sum()
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add what the rollouts since the last entry showed to a training entry."""
+        if "loss" in logs:
+            seconds = time.perf_counter() - self._train_started
+            logs |= self._means.take()
+            logs["episode"] = self.state.global_step // self.schedule.steps_per_rollout * self.schedule.batch_size
+            logs["episodes_per_second"] = self._episodes_made / seconds
+        super().log(logs, start_time)
+
+    # Rollouts
+
+    def _make_rollout(self, number: int) -> Rollout:
+        episodes = self.schedule.episodes(number)
+        rows = [self.prompts[index] for index in self.schedule.prompt_of(episodes)]
+        noise = sampling_noise(self.args.seed, episodes, self.args.response_length, stream=SAMPLING)
+        rollout, raw_scores, _ = self._episodes(number, rows, noise)
+        with self._timed("forward_runtime"):
+            self._ask_models(rollout, [batch for part in self._micro_batches(rollout, 0) for batch in part])
+        scores = rollout.estimate_advantages(
+            self._normalised(raw_scores),
+            kl_coef=self.kl.coefficient,
+            kl_estimator=self.args.kl_estimator,
+            missing_eos_penalty=self.args.missing_eos_penalty,
+            bootstrap_truncated=self.args.bootstrap_truncated,
+            whiten_rewards=self.args.whiten_rewards,
+            gamma=self.args.gamma,
+            lam=self.args.lam,
+            reduce=self._sum,
+        )
+        metrics = rollout_metrics(
+            rollout,
+            raw_scores,
+            scores,
+            kl_coef=self.kl.coefficient,
+            kl_estimator=self.args.kl_estimator,
+            reduce=self._sum,
+        )
+        self._means.add(metrics | self._runtimes)
+        self.kl.update(metrics["objective/kl"], self.schedule.batch_size)
+        self._episodes_made += self.schedule.batch_size
+        return rollout
+
+    def _episodes(
+        self, number: int, rows: Sequence[dict[str, Any]], noise: np.ndarray
+    ) -> tuple[Rollout, Tensor, Episodes]:
+        """Responses to some prompts, laid out; their raw scores `(batch,)`; and both as text."""
+        prompt_ids = [row["input_ids"] for row in rows]
+        self.model.eval()
+        with self._timed("generation_runtime"), self.accelerator.autocast():
+            responses = generate(base_of(self.model.policy.model), prompt_ids, noise, self.sampling)
+        response_ids = [response.tokens for response in responses]
+        episodes = Episodes(
+            prompts=[row["prompt"] for row in rows],
+            prompt_ids=prompt_ids,
+            response_ids=response_ids,
+            responses=self.processing_class.batch_decode(response_ids, skip_special_tokens=True),
+            columns={name: [row[name] for row in rows] for name in rows[0] if name not in ("prompt", "input_ids")},
+        )
+        with self._timed("reward_runtime"):
+            scores = self.reward(episodes).to(self.args.device)
+        return Rollout.of_responses(number, prompt_ids, responses, self.args.device), scores, episodes
+
+    @torch.no_grad()
+    def _ask_models(self, rollout: Rollout, batches: Sequence[MicroBatch]) -> None:
+        """Fill in log-probabilities, entropies and values.
+
+        The batches of a rollout are those of its first PPO epoch, so that the first step's ratios are exactly 1.
+        """
+        self.model.eval()
+        for batch in batches:
+            with self.accelerator.autocast():
+                output = self.model_wrapped(batch.input_ids, batch.response_mask, with_entropy=True)
+                reference = self.reference.logprobs(self.model, batch.input_ids, batch.response_mask)
+            values, final_values = state_values(output.values, batch)
+            rollout.store(rollout.logprobs, batch, output.logprobs)
+            rollout.store(rollout.entropy, batch, output.entropy)
+            rollout.store(rollout.ref_logprobs, batch, reference)
+            rollout.store(rollout.values, batch, values)
+            rollout.final_values[batch.rows] = final_values
+
+    def _micro_batches(self, rollout: Rollout, epoch: int) -> list[list[MicroBatch]]:
+        """For each mini-batch of a PPO epoch: its micro-batches, as many on each process."""
+        lengths = rollout.lengths
+        parts = []
+        for rows in self.schedule.mini_batches(rollout.number, epoch):
+            groups = split_rows(
+                [lengths[row] for row in rows],
+                rows=self.args.per_device_train_batch_size,
+                tokens=self.args.micro_batch_tokens,
+            )
+            if self.args.world_size > 1:
+                groups = split_into(groups, int(checkpoints.max_over_processes(len(groups), self.args.device)))
+            parts.append([rollout.micro_batch([rows[index] for index in group]) for group in groups])
+        return parts
+
+    def _normalised(self, scores: Tensor) -> Tensor:
+        if self.args.normalize_scores:
+            self.score_moments.update(scores, self._sum)
+            scores = self.score_moments.normalise(scores)
+        return scores if self.args.score_clip is None else scores.clamp(-self.args.score_clip, self.args.score_clip)
+
+    def _sum(self, tensor: Tensor) -> Tensor:
+        return self.accelerator.reduce(tensor, "sum") if self.args.world_size > 1 else tensor
+
+    @contextlib.contextmanager
+    def _timed(self, name: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self._runtimes[name] = time.perf_counter() - started
+
+    # Evaluation
+
+    def evaluate(
+        self,
+        eval_dataset: Dataset | dict[str, Dataset] | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> dict[str, float]:
+        """Sample a response to each held-out prompt, with the same random numbers each time, and log what they score.
+
+        Returns:
+            `eval_objective/scores`, `…/kl`, `…/rlhf_reward`, `eval_response/length`, `…/ended`; with several datasets
+            `eval_NAME_…`.
+        """
+        sets = self._eval_prompts
+        if eval_dataset is not None:
+            sets = {name: self._prompt_set(given, "eval_dataset") for name, given in _by_name(eval_dataset).items()}
+        if not sets:
+            raise UserError("there is nothing to evaluate on: give an eval_dataset.")
+        metrics: dict[str, float] = {}
+        for name, prompts in sets.items():
+            prefix = f"{metric_key_prefix}_{name}" if name else metric_key_prefix
+            found = self._evaluate_on(prompts)
+            metrics |= {f"{prefix}_{key}": value for key, value in found.items()}
+        self.log(metrics)
+        self.control: TrainerControl = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _evaluate_on(self, prompts: PromptSet) -> dict[str, float]:
+        own = range(self.args.process_index, len(prompts), self.args.world_size)
+        rollout, scores, _ = self._evaluation_episodes(prompts, own)
+        if rollout is not None:
+            groups = split_rows(rollout.lengths, rows=self.args.per_device_eval_batch_size)
+            self._ask_models(rollout, [rollout.micro_batch(group) for group in groups])
+        return evaluation_metrics(rollout, scores, kl_coef=self.kl.coefficient, reduce=self._sum)
+
+    def _evaluation_episodes(
+        self, prompts: PromptSet, own: Sequence[int]
+    ) -> tuple[Rollout | None, Tensor, Episodes | None]:
+        if not own:
+            return None, torch.zeros(0, device=self.args.device), None
+        noise = sampling_noise(self.args.seed, own, self.args.response_length, stream=EVALUATION)
+        return self._episodes(-1, [prompts[index] for index in own], noise)
+
+    def generate_completions(self, sampling: bool = False) -> list[dict[str, Any]]:
+        """Print a table of held-out prompts, sampled responses and scores, and return its rows.
+
+        Args:
+            sampling: only as many prompts as one evaluation batch has.
+        """
+        from rich.console import Console
+        from rich.table import Table
+
+        prompts = next(iter(self._eval_prompts.values()), self.prompts)
+        count = min(len(prompts), self.args.per_device_eval_batch_size) if sampling else len(prompts)
+        _, scores, episodes = self._evaluation_episodes(prompts, range(count))
+        assert episodes is not None
+        rows = [
+            {"prompt": prompt, "response": response, "score": score}
+            for prompt, response, score in zip(episodes.prompts, episodes.responses, scores.tolist(), strict=True)
+        ]
+        if self.is_world_process_zero():
+            table = Table("prompt", "response", "score", show_lines=True)
+            for row in rows:
+                text = row["prompt"] if isinstance(row["prompt"], str) else row["prompt"][-1]["content"]
+                table.add_row(text, row["response"], f"{row['score']:.3f}")
+            Console().print(table)
+        return rows
+
+    # Checkpoints
+
+    def _identity(self) -> dict[str, int]:
+        """What must be the same in a resumed run for its prompts and random numbers to be the same."""
+        names = ("prompts", "batch_size", "num_ppo_epochs", "num_mini_batches", "seed")
+        return {name: getattr(self.schedule, name) for name in names}
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
+        if self.args.should_save:
+            checkpoints.write_state(folder, self._identity(), self.kl, self.score_moments)
+        self._writes_checkpoint = True
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self._writes_checkpoint = False
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
+        """Write the policy with its tokenizer, and into a checkpoint the critic too."""
+        if not self.args.should_save:
+            return
+        folder = Path(output_dir or self.args.output_dir)
+        parts = {"policy.model.": (self.model.policy.model, folder)}
+        if self._writes_checkpoint:
+            parts["critic.model."] = (self.model.critic.model, folder / checkpoints.CRITIC)
+        for prefix, (part, place) in parts.items():
+            checkpoints.save_part(part, place, checkpoints.part_of_state(state_dict, prefix))
+        self.processing_class.save_pretrained(folder)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        if self.is_fsdp_enabled:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            return
+        folder = Path(resume_from_checkpoint)
+        checkpoints.load_part(self.model.policy.model, folder)
+        checkpoints.load_part(self.model.critic.model, folder / checkpoints.CRITIC)
+
+    def _load_best_model(self) -> None:
+        self._load_from_checkpoint(self.state.best_model_checkpoint)
+
+
+def _by_name(dataset: Dataset | dict[str, Dataset] | None) -> dict[str, Dataset]:
+    """Datasets by name; a single one has the empty name."""
+    if dataset is None:
+        return {}
+    return dict(dataset) if isinstance(dataset, dict) else {"": dataset}
