@@ -196,7 +196,7 @@ def _told(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 def _write_log(state: TrainerState, path: Path) -> None:
     entries = [_told(entry) for entry in state.log_history if "train_runtime" not in entry]
-    path.write_text("".join(json.dumps(entry) + "\n" for entry in entries), encoding="utf-8")
+    path.write_text("".join(json.dumps(entry, sort_keys=True) + "\n" for entry in entries), encoding="utf-8")
 
 
 def _metrics(state: TrainerState) -> dict[str, Any]:
