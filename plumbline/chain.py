@@ -147,14 +147,15 @@ class Chain:
             self.run.discard(stage.name)
         self.notify(f"{stage.name}: {stage.what[0].lower()}{stage.what[1:]}")
         log.info("stage %s: inputs %s", stage.name, {name: ref.hash[:12] for name, ref in inputs.items()})
+        place = self.run.folder(stage.name)
         manifest = self.run.execute(
             stage.name,
             config=stage.config,
             seed=self.recipe.seed,
             inputs=inputs,
             body=stage.body,
-            describe=describe_model if stage.makes == "model" else lambda folder: None,
-            finish=lambda folder, made: write_card(folder, made, self.run) if stage.makes == "model" else None,
+            describe=(lambda folder: describe_model(folder, place)) if stage.makes == "model" else _nothing,
+            finish=(lambda folder, made: write_card(folder, made, self.run)) if stage.makes == "model" else _nothing,
         )
         if stage.name == "sample":
             fill_store(self.domain)
@@ -184,6 +185,10 @@ class Chain:
             if name not in manifest.inputs or manifest.inputs[name].hash != ref.hash
         ]
         return f"changed: {', '.join(changed)}" if changed else "its configuration changed"
+
+
+def _nothing(*_: Any) -> None:
+    """What stages that make no model do about identity and model card."""
 
 
 SHOWN_METRICS = {

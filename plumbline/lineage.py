@@ -117,11 +117,12 @@ def simulated_share(node: Node) -> float | None:
     return sum(simulated for _, simulated in counts.values()) / total if total else None
 
 
-def describe_model(folder: Path) -> dict[str, Any]:
-    """The identity of a model folder, for its manifest."""
+def describe_model(folder: Path, place: Path) -> dict[str, Any]:
+    """The identity of a model in `folder`, as it will be when the folder is in its `place`, for its manifest."""
     from plumbline.models import identify
 
-    return identify(folder).to_json()
+    identity = identify(folder).to_json()
+    return {key: str(place) if value == str(folder) else value for key, value in identity.items()}
 
 
 def facts_for_report(run: Run, recipe: Recipe) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from datetime import datetime
 from pathlib import Path
 
@@ -19,6 +20,7 @@ QUIET = {
 
 def no_telemetry() -> None:
     """Switch off telemetry and chatter of the libraries, unless the user's environment asks for them."""
+    warnings.simplefilter("ignore", FutureWarning)  # what libraries say to each other about coming versions
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
 

@@ -24,12 +24,13 @@ def print_plan(chain: Chain, found: Preflight) -> None:
     for notice in found.notices:
         out.print(f"note: {notice}", markup=False)
     out.print(_table(chain, found))
+    out.print("memory: weights, gradients and optimizer, estimated; activations come on top", style="dim")
 
 
 def _table(chain: Chain, found: Preflight) -> Table:
     table = Table(box=None, pad_edge=False)
     for heading in ("stage", "does", "state", "why", "memory"):
-        table.add_column(heading)
+        table.add_column(heading, no_wrap=heading in ("stage", "state", "memory"))
     for planned in chain.plan():
         name = planned.stage.name
         memory = found.memory.get("reward" if name == "judge" else name)
@@ -38,6 +39,10 @@ def _table(chain: Chain, found: Preflight) -> Table:
             planned.stage.what,
             planned.state,
             planned.why,
-            f"about {memory / GIB:.2f} GiB + activations" if memory else "",
+            _amount(memory) if memory else "",
         )
     return table
+
+
+def _amount(size: int) -> str:
+    return f"{size / GIB:.1f} GiB" if size >= GIB else f"{size / 2**20:.1f} MiB"
