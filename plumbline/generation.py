@@ -13,7 +13,7 @@ KEPT_SHARE = 0.8
 """Continuations that ended leave the batch when no more than this share of it still runs: leaving copies the cache."""
 
 
-class _RoomyLayer(DynamicLayer):  # type: ignore[misc]  # transformers is not type-checked
+class _RoomyLayer(DynamicLayer):
     """A cache layer with room for the tokens to come: adding one writes it in place, where `cat` would copy all.
 
     Keys and values are `(batch, heads, seq, head_dim)` views into buffers of `seq + room`.

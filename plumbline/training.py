@@ -133,7 +133,7 @@ def _precision(named: Mapping[str, Any]) -> dict[str, Any]:
 
 def _matched(named: Mapping[str, Any]) -> dict[str, Any]:
     """Evaluate and save at the same time, as keeping the best checkpoint needs, where only one of them is named."""
-    matched = {}
+    matched: dict[str, Any] = {}
     for field in ("strategy", "steps"):
         given = [named[f"{what}_{field}"] for what in ("eval", "save") if f"{what}_{field}" in named]
         if len(given) == 1:

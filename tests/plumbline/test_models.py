@@ -127,7 +127,9 @@ def test_check_fits_names_both_things(base: Path, tmp_path: Path) -> None:
     other = tiny_model(tmp_path / "other", seed=5)
     adapter = identify(new_adapter(other, tmp_path / "adapter", seed=1))
     check_fits(identify(other), adapter, **names)
-    with pytest.raises(MismatchError, match=r"the reward model is an adapter over .*other.* the SFT model has the base"):
+    with pytest.raises(
+        MismatchError, match=r"the reward model is an adapter over .*other.* the SFT model has the base"
+    ):
         check_fits(identify(base), adapter, **names)
 
 
