@@ -14,7 +14,7 @@ def _setting(default: Any, help: str) -> Any:
 
 
 @dataclass
-class PPOConfig(TrainingArguments):  # type: ignore[misc]  # transformers is not type-checked
+class PPOConfig(TrainingArguments):
     """Settings of `PPOTrainer`: those of `transformers.TrainingArguments`, and these.
 
     A *rollout* is `batch_size` episodes (prompt and response) over all processes:

@@ -50,7 +50,7 @@ class Sampling:
     batch_rows: int = 64
 
 
-class PreallocatedLayer(DynamicLayer):  # type: ignore[misc]  # transformers is not type-checked
+class PreallocatedLayer(DynamicLayer):
     """A layer of the key-value cache with room for the whole sequence, so that a new token is written in place."""
 
     def __init__(self, capacity: int) -> None:
