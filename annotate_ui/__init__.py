@@ -1,0 +1,13 @@
+"""The annotation app: people rank responses in the browser.
+
+    from annotate_ui import serve
+    serve(service, title="support", guideline="# How to rank", host="127.0.0.1", port=7860)
+
+The app is a view: every rule (who gets what, when a judgement counts, what a correction does) is in
+`plumbline.preferences.service.PreferenceService`.
+"""
+
+from annotate_ui.app import build_app
+from annotate_ui.server import serve
+
+__all__ = ["build_app", "serve"]

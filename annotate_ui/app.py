@@ -1,0 +1,149 @@
+"""The app: a sign-in page, and behind it the Gradio page on which annotators work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+
+import gradio as gr
+from fastapi import FastAPI, Form, Request, Response
+from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse
+from fastapi.staticfiles import StaticFiles
+from pydantic import ValidationError
+
+from annotate_ui.desk import Desk, Reply
+from annotate_ui.guard import Guard
+from annotate_ui.render import render_guideline, render_shell, render_sign_in
+from annotate_ui.sessions import Session, Sessions
+from annotate_ui.theme import plumbline_theme
+from plumbline.errors import UserError
+
+if TYPE_CHECKING:
+    from plumbline.preferences.service import PreferenceService
+
+STATIC = Path(__file__).parent / "static"
+WORK_PATH = "/annotate"
+HEAD = "".join(f'<link rel="stylesheet" href="/assets/{name}.css">' for name in ("base", "board"))
+SCRIPT = '<script src="/assets/board.js"></script>'
+
+
+def build_app(service: PreferenceService, *, title: str, guideline: str | None = None) -> FastAPI:
+    """The annotation app as an ASGI application, to be served on this machine only (see `serve`).
+
+    Args:
+        service: owns every rule and the store.
+        title: what is annotated.
+        guideline: Markdown for the annotators, or None.
+
+    Returns:
+        An application with `/` (sign in), `/annotate/` (the work) and `/assets/`.
+    """
+    sessions, desk = Sessions(), Desk(service)
+    app = FastAPI(title="plumbline", docs_url=None, redoc_url=None, openapi_url=None)
+    app.mount("/assets", StaticFiles(directory=STATIC))
+    _add_sign_in(app, service, sessions, title)
+    gr.mount_gradio_app(
+        app,
+        build_blocks(desk, sessions, title=title, guideline=guideline),
+        path=WORK_PATH,
+        auth_dependency=lambda request: session.name if (session := sessions.read(request)) else None,
+        theme=plumbline_theme(),
+        head=HEAD,
+        allowed_paths=[],
+        show_error=False,
+        run_history=False,
+        footer_links=[],
+        enable_monitoring=False,
+        mcp_server=False,
+        pwa=False,
+        ssr_mode=False,
+        max_file_size="1kb",
+    )
+    app.add_middleware(Guard)
+    return app
+
+
+def build_blocks(desk: Desk, sessions: Sessions, *, title: str, guideline: str | None) -> gr.Blocks:
+    """The view: the guideline at the side, the board in the middle. What it shows comes from `desk`, call by call."""
+    actions = (desk.next, desk.judge, desk.skip, desk.flag, desk.undo, desk.release, desk.renew)
+    with gr.Blocks(title=f"{title} · plumbline", analytics_enabled=False, fill_width=True) as blocks:
+        if guideline:
+            with gr.Sidebar(label="Guideline", open=False, width=360, elem_id="pl-sidebar"):
+                gr.HTML(render_guideline(guideline), apply_default_css=False)
+        gr.HTML(
+            render_shell(title, guideline=bool(guideline)),
+            elem_id="pl-board",
+            apply_default_css=False,
+            head=SCRIPT,
+            js_on_load="plumbline.openBoard(element, server);",
+            server_functions=[_server_function(action, sessions) for action in actions],
+        )
+    return blocks
+
+
+def _server_function(action: Callable[[str, Any], Reply], sessions: Sessions) -> Callable[..., Reply]:
+    """`action` as the page calls it: identity from the session's cookie, the message checked, faults as sentences."""
+    message_type = get_type_hints(action)["message"]
+
+    def handle(message: dict[str, Any], request: gr.Request) -> Reply:
+        session = sessions.read(request)
+        if session is None:
+            return {"error": "You are signed out. Reload the page to sign in again."}
+        try:
+            return action(session.annotator_id, message_type.model_validate(message))
+        except UserError as fault:
+            return {"error": str(fault)}
+        except ValidationError as fault:
+            return {"error": f"The page sent something that cannot be stored ({_first_fault(fault)})."}
+
+    handle.__name__ = action.__name__
+    return handle
+
+
+def _first_fault(fault: ValidationError) -> str:
+    first = fault.errors(include_url=False, include_input=False)[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+
+
+def _add_sign_in(app: FastAPI, service: PreferenceService, sessions: Sessions, title: str) -> None:
+    """Routes to sign in by name, to sign out, and to ask whether the session still stands."""
+
+    @app.get("/")
+    def sign_in_page(request: Request) -> Response:
+        if sessions.read(request):
+            return RedirectResponse(f"{WORK_PATH}/", status_code=303)
+        return HTMLResponse(render_sign_in(title))
+
+    @app.post("/sign-in")
+    def sign_in(request: Request, name: Annotated[str, Form()] = "") -> Response:
+        try:
+            annotator = service.sign_in(name.strip())
+        except UserError as fault:
+            return HTMLResponse(render_sign_in(title, name=name, error=str(fault)), status_code=400)
+        response = RedirectResponse(f"{WORK_PATH}/", status_code=303)
+        sessions.start(request, response, Session(annotator.annotator_id, annotator.name))
+        return response
+
+    @app.post("/sign-out")
+    def sign_out(request: Request) -> Response:
+        response = RedirectResponse("/", status_code=303)
+        sessions.end(request, response)
+        return response
+
+    @app.get("/favicon.ico")
+    def favicon() -> Response:
+        return FileResponse(STATIC / "mark.svg", media_type="image/svg+xml")
+
+    @app.get("/session")
+    def session(request: Request) -> dict[str, str | None]:
+        found = sessions.read(request)
+        return {"name": found.name if found else None}
+
+    @app.middleware("http")
+    async def signed_out_to_sign_in(request: Request, call_next: Callable[[Request], Any]) -> Response:
+        """Whoever opens the work page without a session sees the sign-in page, not Gradio's bare refusal."""
+        if request.url.path.rstrip("/") == WORK_PATH and request.method == "GET" and not sessions.read(request):
+            return RedirectResponse("/", status_code=303)
+        response: Response = await call_next(request)
+        return response
