@@ -1,0 +1,89 @@
+"""Tiny trainers for the tests of PPO."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PrinterCallback,
+)
+
+from rlhf.ppo import PPOConfig, PPOTrainer
+from tests.tiny import user
+
+GOOD = range(3, 103)
+"""A planted quarter of the vocabulary of 400."""
+
+QUESTIONS = ["Where is my order?", "Hi", "How do I reset my password? I forgot it.", "Thank you", "A refund, please."]
+
+
+def good_share(completion_ids: Sequence[list[int]], **columns: Any) -> list[float]:
+    """The planted reward: share of a response's tokens in `GOOD`."""
+    return [sum(token in GOOD for token in ids) / len(ids) for ids in completion_ids]
+
+
+def conversations(count: int = 5) -> Dataset:
+    """Prompts of different lengths."""
+    return Dataset.from_list([{"prompt": user(QUESTIONS[i % 5] + " Please." * (i // 5))} for i in range(count)])
+
+
+def policy_of(folder: Path) -> PreTrainedModel:
+    """The policy in float32."""
+    return AutoModelForCausalLM.from_pretrained(folder, dtype="float32")
+
+
+def classifier_of(folder: Path) -> PreTrainedModel:
+    """A sequence classifier over the policy's backbone, with a head that is not zero."""
+    model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1, dtype="float32")
+    with_head = model.score.weight.data
+    with_head.copy_((with_head * 0).flatten().add(1).cumsum(0).sin().view_as(with_head) * 0.3)
+    return model
+
+
+def settings_for(output: Path, **values: Any) -> PPOConfig:
+    """Settings of a run of a second: rollouts of 8 episodes, 2 epochs × 2 mini-batches."""
+    common: dict[str, Any] = {
+        "output_dir": str(output),
+        "per_device_train_batch_size": 2,
+        "gradient_accumulation_steps": 4,
+        "num_mini_batches": 2,
+        "num_ppo_epochs": 2,
+        "total_episodes": 16,
+        "response_length": 6,
+        "temperature": 1.0,
+        "learning_rate": 1e-3,
+        "report_to": "none",
+        "save_strategy": "no",
+        "use_cpu": True,
+        "disable_tqdm": True,
+        "dataloader_pin_memory": False,
+        "seed": 5,
+    }
+    return PPOConfig(**{**common, **values})
+
+
+def trainer_for(folder: Path, output: Path, *, settings: dict[str, Any] | None = None, **arguments: Any) -> PPOTrainer:
+    """A trainer over the tiny model in `folder` with the planted reward; `arguments` replace the constructor's."""
+    given: dict[str, Any] = {
+        "args": settings_for(output, **(settings or {})),
+        "processing_class": AutoTokenizer.from_pretrained(folder),
+        "model": policy_of(folder) if "model" not in arguments else None,
+        "ref_model": None,
+        "reward_model": good_share,
+        "train_dataset": conversations(),
+    }
+    trainer = PPOTrainer(**{**given, **arguments})
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def entries(trainer: PPOTrainer, name: str) -> list[float]:
+    """A metric's values in the training log."""
+    return [entry[name] for entry in trainer.state.log_history if name in entry]

@@ -1,0 +1,147 @@
+"""A run that was killed and resumed ends with the same weights, bit by bit, as one that was not."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig
+from safetensors.torch import load_file
+from transformers import TrainerCallback
+
+from plumbline.checkpoints import CompleteCheckpoints, last_complete_checkpoint
+from plumbline.errors import UserError
+from rlhf.ppo import PPOTrainer
+from tests.rlhf.ppo.helpers import classifier_of, entries, trainer_for
+from tests.tiny import tiny_model
+
+REPOSITORY = Path(__file__).parents[3]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model(tmp_path_factory.mktemp("model"))
+
+
+class StopAt(TrainerCallback):
+    """Ends the training after some optimizer step, as a killed process would."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        control.should_training_stop = control.should_training_stop or state.global_step == self.step
+
+
+SETTINGS: dict[str, Any] = {
+    "total_episodes": 32,
+    "save_strategy": "steps",
+    "save_steps": 4,
+    "normalize_scores": True,
+    "kl_target": 0.5,
+    "kl_horizon": 50,
+    "value_learning_rate": 2e-3,
+    "learning_rate": 5e-3,
+}
+"""Everything that has a state: moments of the scores, KL controller, scheduler, two parameter groups."""
+
+
+def run(folder: Path, output: Path, *, stop: int | None = None, resume: Any = None, **arguments: Any) -> PPOTrainer:
+    trainer = trainer_for(
+        folder,
+        output,
+        settings=SETTINGS,
+        reward_model=classifier_of(folder),
+        callbacks=[StopAt(stop)] if stop else None,
+        **arguments,
+    )
+    trainer.train(resume_from_checkpoint=resume)
+    return trainer
+
+
+def same_weights(one: PPOTrainer, other: PPOTrainer) -> bool:
+    expected = other.model.state_dict()
+    return all(torch.equal(tensor, expected[name]) for name, tensor in one.model.state_dict().items())
+
+
+LOGGED = ("loss", "grad_norm", "objective/scores", "objective/kl", "objective/kl_coef", "learning_rate", "episode")
+
+
+@pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
+def test_resumed_weights_and_log_are_bitwise_those_of_an_uninterrupted_run(
+    folder: Path, tmp_path: Path, lora: bool
+) -> None:
+    arguments = {"peft_config": LoraConfig(r=4, target_modules="all-linear")} if lora else {}
+    whole = run(folder, tmp_path / "whole", **arguments)
+    # Step 10 lies inside the third rollout: what was learned since the checkpoint at step 8 is lost, and made again.
+    run(folder, tmp_path / "killed", stop=10, **arguments)
+    resumed = run(folder, tmp_path / "killed", resume=True, **arguments)
+    assert resumed.state.global_step == whole.state.global_step == 16
+    assert same_weights(resumed, whole)
+    for name in LOGGED:
+        assert entries(resumed, name) == entries(whole, name)
+    assert len(set(entries(whole, "objective/kl_coef"))) > 1, "the KL controller must have moved"
+
+
+def test_a_checkpoint_holds_policy_critic_and_tokenizer(folder: Path, tmp_path: Path) -> None:
+    run(folder, tmp_path)
+    checkpoint = tmp_path / "checkpoint-16"
+    assert load_file(checkpoint / "model.safetensors").keys() >= {"model.norm.weight"}
+    assert "score.weight" in load_file(checkpoint / "value_model" / "model.safetensors")
+    assert (checkpoint / "tokenizer_config.json").exists()
+    assert json.loads((checkpoint / "ppo_state.json").read_text())["schedule"]["batch_size"] == 8
+
+
+def test_a_checkpoint_of_another_run_is_refused(folder: Path, tmp_path: Path) -> None:
+    run(folder, tmp_path)
+    other = trainer_for(folder, tmp_path, settings={**SETTINGS, "seed": 6, "num_ppo_epochs": 3})
+    with pytest.raises(UserError, match=r"num_ppo_epochs 2 \(now 3\), seed 5 \(now 6\)"):
+        other.train(resume_from_checkpoint=True)
+    with pytest.raises(UserError, match="is not a checkpoint of PPOTrainer"):
+        other.train(resume_from_checkpoint=str(folder))
+    state = tmp_path / "checkpoint-16" / "trainer_state.json"
+    state.write_text(json.dumps({**json.loads(state.read_text()), "global_step": 15}))
+    with pytest.raises(UserError, match="inside a rollout"):
+        trainer_for(folder, tmp_path, settings=SETTINGS).train(resume_from_checkpoint=state.parent)
+
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from tests.rlhf.ppo.test_resume import marked_run
+marked_run(Path(sys.argv[1]), Path(sys.argv[2]))
+"""
+
+
+def marked_run(folder: Path, output: Path) -> PPOTrainer:
+    """Train six rollouts on one thread with a marked checkpoint after each, or go on from the last marked one."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    settings = {**SETTINGS, "total_episodes": 48}
+    trainer = trainer_for(folder, output, settings=settings, reward_model=classifier_of(folder))
+    trainer.add_callback(CompleteCheckpoints())
+    checkpoint = last_complete_checkpoint(output)
+    trainer.train(resume_from_checkpoint=checkpoint)
+    torch.set_num_threads(threads)
+    return trainer
+
+
+def test_a_run_killed_with_sigkill_ends_with_the_same_weights(folder: Path, tmp_path: Path) -> None:
+    killed = tmp_path / "killed"
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen([sys.executable, "-c", PROGRAM, str(folder), str(killed)], env=environment)
+    whole = marked_run(folder, tmp_path / "whole")
+    while process.poll() is None and not (killed / "checkpoint-8" / "complete").exists():
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, "it must not have ended by itself"
+    assert not (killed / "checkpoint-24" / "complete").exists()
+    assert same_weights(marked_run(folder, killed), whole)

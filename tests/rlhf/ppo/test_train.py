@@ -1,0 +1,80 @@
+"""The chain's PPO stage: folders in, folder out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from plumbline.errors import UserError
+from plumbline.models import load_policy, load_tokenizer
+from plumbline.recipe import AlignSection
+from rlhf.ppo import train_ppo
+from tests.rlhf.ppo.helpers import classifier_of, conversations
+from tests.tiny import tiny_model, tiny_tokenizer
+from tests.training_helpers import Killed, folders, kill_at, same_files
+
+SETTINGS: dict[str, Any] = {
+    "method": "ppo",
+    "per_device_train_batch_size": 4,
+    "gradient_accumulation_steps": 2,
+    "total_episodes": 32,
+    "response_length": 8,
+    "learning_rate": 1e-3,
+    "save_steps": 4,
+}
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A policy's and a reward model's folder."""
+    root = tmp_path_factory.mktemp("models")
+    policy, reward = tiny_model(root / "policy"), root / "reward"
+    classifier_of(policy).save_pretrained(reward)
+    tiny_tokenizer().save_pretrained(reward)
+    return policy, reward
+
+
+def train(models: tuple[Path, Path], root: Path, **settings: Any) -> dict[str, Any]:
+    folder, scratch = folders(root)
+    section = AlignSection(**{**SETTINGS, **settings})
+    return train_ppo(*models, conversations(), conversations(3), section, folder, scratch, seed=3)
+
+
+def test_the_stage_writes_a_policy_and_its_metrics(models: tuple[Path, Path], tmp_path: Path) -> None:
+    metrics = train(models, tmp_path)
+    folder = tmp_path / "output"
+    assert load_tokenizer(folder).chat_template
+    before, after = load_policy(models[0]), load_policy(folder)
+    assert not torch.equal(before.model.norm.weight, after.model.norm.weight)
+    assert metrics["steps"] == 4 * 2 * 2
+    assert metrics["kl_first"] == 0.0
+    assert {"scores_last", "length_last", "ended_last", "eval_objective/scores", "eval_objective/kl"} <= metrics.keys()
+    assert 0 <= metrics["eval_response/ended"] <= 1
+    assert not list(folder.glob("*.bin")) and not (folder / "value_model").exists()
+
+
+def test_lora_writes_an_adapter(models: tuple[Path, Path], tmp_path: Path) -> None:
+    train(models, tmp_path, lora={"r": 4})
+    assert (tmp_path / "output" / "adapter_model.safetensors").exists()
+    assert load_policy(tmp_path / "output").config.vocab_size == 400
+
+
+@pytest.mark.parametrize("marked", [True, False], ids=["after a checkpoint", "inside a checkpoint"])
+def test_a_killed_stage_ends_with_the_same_files(
+    models: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, marked: bool
+) -> None:
+    expected = train(models, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        kill_at(patch, 8, marked=marked)
+        with pytest.raises(Killed):
+            train(models, tmp_path / "killed")
+    assert train(models, tmp_path / "killed") == expected
+    assert same_files(tmp_path / "killed" / "output", tmp_path / "whole" / "output")
+
+
+def test_a_prompt_too_long_is_refused_before_training(models: tuple[Path, Path], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="more than the model's window of 256"):
+        train(models, tmp_path, response_length=250)
