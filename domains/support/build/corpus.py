@@ -1,0 +1,101 @@
+"""The text that the base model of the support domain learns from.
+
+Our own: help-centre articles and exchanges between customers and agents of the invented shop. Others': openly licensed
+text, read from files in the form in which their sources publish them (see ../base/README.md for sources and licences).
+Nothing of the benchmark is in it: neither its messages nor its phrasings; and no message of prompts or demonstrations.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from make_data import MANNERS, Unique, Writer, make_files, make_prompt
+from phrasing import expand
+
+FORMS = (
+    "Question: {question}\nAnswer: {answer}",
+    "Customer: {question}\nAgent: {answer}",
+    "A customer wrote: {question}\nPellworth answered: {answer}",
+    "{question}\n\n{answer}",
+)
+STYLES = ("plain", "plain", "typos", "angry", "polite", "learner", "terse", "two_questions")
+_PLACEHOLDERS = {
+    "customer support phone number": "our support line",
+    "support phone number": "our support line",
+    "website name": "website",
+    "website url": "our website",
+    "company name": "our shop",
+    "customer support email": "our support address",
+    "customer support email address": "our support address",
+    "customer support availability": "our opening hours",
+    "customer support hours": "our opening hours",
+    "customer service hours": "our opening hours",
+    "order number": "your order number",
+    "live chat": "live chat",
+    "number of days": "a few days",
+}
+
+
+def articles(rng: random.Random) -> Iterator[str]:
+    """Each help-centre article, with its phrasings chosen anew."""
+    for entry in Writer(rng).knowledge.values():
+        yield expand(" ".join(entry["article"]), rng)
+
+
+def exchanges(rng: random.Random, per_topic: int) -> Iterator[str]:
+    """Messages of customers with replies of agents in all manners; none of the messages is in the domain's files."""
+    writer, seen = Writer(rng), Unique()
+    for rows in make_files().values():
+        for row in rows:
+            seen.take(row.get("prompt") or row["messages"][:-1])
+    for topic in writer.knowledge:
+        for number in range(per_topic):
+            style = STYLES[number % len(STYLES)]
+            row = make_prompt(writer, topic, style)
+            if not seen.take(row["prompt"]):
+                continue
+            manner = rng.choices(list(MANNERS), weights=list(MANNERS.values()))[0]
+            answer = writer.reply(row["topics"], manner, upset=style == "angry")
+            yield rng.choice(FORMS).format(question=row["prompt"][-1]["content"], answer=answer)
+
+
+def read_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """Rows of a gzipped JSON-lines file."""
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        for line in file:
+            yield json.loads(line)
+
+
+def bitext(path: Path) -> Iterator[str]:
+    """Customer-support questions with answers, placeholders turned into words."""
+    for row in read_rows(path):
+        response = re.sub(r"\{\{(.*?)\}\}", _in_words, row["response"]).replace("\r\n", "\n")
+        response = re.sub(r"\n\n+", "\n", response)
+        yield f"{row['instruction']}\n\n{response}"
+
+
+def _in_words(found: re.Match[str]) -> str:
+    words = found[1].replace("Anonymized", "").strip()
+    return _PLACEHOLDERS.get(words.lower(), words)
+
+
+def word_problems(path: Path) -> Iterator[str]:
+    """The questions of GSM8K: short stories in everyday English."""
+    for row in read_rows(path):
+        yield row["question"]
+
+
+def open_assistant(path: Path) -> Iterator[str]:
+    """The first question of each conversation tree with its best reply, where both are plain English prose."""
+    for row in read_rows(path):
+        prompt = row["prompt"]
+        replies = sorted(prompt.get("replies", []), key=lambda reply: reply.get("rank") or 0)
+        text = "\n\n".join([prompt["text"], *(reply["text"] for reply in replies[:1])])
+        if text.isascii() and "```" not in text and not prompt.get("deleted"):
+            yield text

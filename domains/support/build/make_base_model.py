@@ -1,0 +1,219 @@
+"""Make the small base model of the support domain: tokenizer, chat template and weights, from nothing.
+
+    python domains/support/build/make_base_model.py --bitext bitext.jsonl.gz --gsm8k gsm8k.jsonl.gz \
+        --oasst oasst.jsonl.gz --out domains/support/base
+
+It is a base model: it knows the shop's language but has never seen the chat template, so it does not reply as an
+assistant before SFT. Sources, licences, time and loss of the model in ../base are in ../base/README.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import corpus
+import torch
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+SEED = 7
+WINDOW = 512  # tokens: the context window
+PAD, END_OF_TEXT, TURN, END_OF_TURN = "<|pad|>", "<|endoftext|>", "<|im_start|>", "<|im_end|>"
+CHAT_TEMPLATE = (
+    "{%- for message in messages -%}"
+    "{{- '<|im_start|>' + message['role'] + '\\n' -}}"
+    "{%- if message['role'] == 'assistant' -%}"
+    "{% generation %}{{- message['content'] + '<|im_end|>' -}}{% endgeneration %}"
+    "{%- else -%}{{- message['content'] + '<|im_end|>' -}}{%- endif -%}"
+    "{{- '\\n' -}}"
+    "{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}"
+)
+_WORDS = Regex(r"'(?:s|t|re|ve|m|ll|d)| ?\p{L}+| ?\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+")
+
+
+def make_tokenizer(texts: list[str], size: int) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer; each digit is a token of its own; pad and end of turn are different tokens."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(_WORDS, "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size,
+        special_tokens=[PAD, END_OF_TEXT, TURN, END_OF_TURN],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=PAD,
+        eos_token=END_OF_TURN,
+        extra_special_tokens=[END_OF_TEXT, TURN],
+        model_max_length=WINDOW,
+        clean_up_tokenization_spaces=False,
+    )
+    fast.chat_template = CHAT_TEMPLATE
+    return fast
+
+
+def make_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+    """A Llama of about five million parameters with tied embeddings."""
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=256,
+            intermediate_size=704,
+            num_hidden_layers=5,
+            num_attention_heads=4,
+            max_position_embeddings=WINDOW,
+            tie_word_embeddings=True,
+            pad_token_id=tokenizer.pad_token_id,
+            bos_token_id=None,
+            eos_token_id=tokenizer.eos_token_id,
+        )
+    )
+
+
+def read_texts(arguments: argparse.Namespace) -> tuple[list[str], list[str]]:
+    """All training texts and the held-out ones (every 40th), in a random order."""
+    rng = random.Random(SEED)
+    texts = [text for _ in range(arguments.article_copies) for text in corpus.articles(rng)]
+    texts += corpus.exchanges(rng, arguments.exchanges)
+    texts += corpus.bitext(arguments.bitext)
+    texts += corpus.word_problems(arguments.gsm8k)
+    texts += corpus.open_assistant(arguments.oasst)
+    rng.shuffle(texts)
+    return [text for n, text in enumerate(texts) if n % 40], texts[::40]
+
+
+def pack(texts: list[str], tokenizer: PreTrainedTokenizerFast) -> torch.Tensor:
+    """Token ids of all texts, each closed by the end-of-text token, cut into rows: (rows, WINDOW)."""
+    end = tokenizer.convert_tokens_to_ids(END_OF_TEXT)
+    ids = [token for encoded in tokenizer(texts, verbose=False)["input_ids"] for token in [*encoded, end]]
+    rows = len(ids) // WINDOW
+    return torch.tensor(ids[: rows * WINDOW]).view(rows, WINDOW)
+
+
+def batches(rows: torch.Tensor, size: int, steps: int) -> Iterator[torch.Tensor]:
+    """`steps` batches of rows, each epoch in a new order: (size, WINDOW)."""
+    order = torch.empty(0, dtype=torch.long)
+    for _ in range(steps):
+        if len(order) < size:
+            order = torch.cat([order, torch.randperm(len(rows))])
+        yield rows[order[:size]]
+        order = order[size:]
+
+
+@torch.no_grad()
+def held_out_loss(model: LlamaForCausalLM, rows: torch.Tensor) -> float:
+    """Mean loss (nats a token) on rows that were not trained on."""
+    model.eval()
+    losses = [model(input_ids=part, labels=part).loss.item() for part in rows.split(8)]
+    model.train()
+    return sum(losses) / len(losses)
+
+
+def train(
+    model: LlamaForCausalLM, rows: torch.Tensor, arguments: argparse.Namespace, report: Callable[[int, float], None]
+) -> None:
+    """AdamW with warm-up and cosine decay; forward and backward in bfloat16."""
+    decayed = [p for p in model.parameters() if p.dim() > 1]
+    plain = [p for p in model.parameters() if p.dim() <= 1]
+    groups = [{"params": decayed, "weight_decay": 0.1}, {"params": plain, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=arguments.learning_rate, betas=(0.9, 0.95), fused=True)
+
+    def rate(step: int) -> float:
+        warm = min(1.0, (step + 1) / 100)
+        return warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / arguments.steps)))
+
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+    for step, batch in enumerate(batches(rows, arguments.batch, arguments.steps)):
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = model(input_ids=batch, labels=batch).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        report(step, loss.item())
+
+
+def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, facts: dict[str, object], out: Path) -> None:
+    """Write the model in bfloat16 beside its place and move each file in, so that no file is ever half written."""
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent) as folder:
+        model.to(torch.bfloat16).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        Path(folder, "training.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        for path in sorted(Path(folder).iterdir()):
+            path.chmod(0o644)
+            os.replace(path, out / path.name)
+
+
+def main() -> None:
+    """Read the texts, train, and write the model with the facts of its training."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--bitext", type=Path, required=True, help="Bitext customer support, gzipped JSON lines")
+    parser.add_argument("--gsm8k", type=Path, required=True, help="GSM8K, gzipped JSON lines")
+    parser.add_argument("--oasst", type=Path, required=True, help="OpenAssistant trees, gzipped JSON lines")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "base")
+    parser.add_argument("--steps", type=int, default=2400)
+    parser.add_argument("--batch", type=int, default=8, help="rows of 512 tokens")
+    parser.add_argument("--learning-rate", type=float, default=2e-3)
+    parser.add_argument("--vocabulary", type=int, default=4096)
+    parser.add_argument("--exchanges", type=int, default=200, help="exchanges for each topic")
+    parser.add_argument("--article-copies", type=int, default=6)
+    arguments = parser.parse_args()
+    torch.manual_seed(SEED)
+    started = time.monotonic()
+    texts, unseen = read_texts(arguments)
+    tokenizer = make_tokenizer(texts, arguments.vocabulary)
+    rows, unseen_rows = pack(texts, tokenizer), pack(unseen, tokenizer)
+    model = make_model(tokenizer)
+    print(f"{len(texts)} texts, {rows.numel():,} tokens, {model.num_parameters():,} parameters", flush=True)
+    recent: list[float] = []
+
+    def report(step: int, loss: float) -> None:
+        recent.append(loss)
+        if (step + 1) % 200 == 0:
+            taken = time.monotonic() - started
+            held_out = held_out_loss(model, unseen_rows)
+            print(
+                f"step {step + 1}: loss {sum(recent[-100:]) / 100:.3f}, held out {held_out:.3f}, {taken:.0f} s",
+                flush=True,
+            )
+
+    train(model, rows, arguments, report)
+    facts = {
+        "texts": len(texts),
+        "tokens_an_epoch": rows.numel(),
+        "tokens_seen": arguments.steps * arguments.batch * WINDOW,
+        "parameters": model.num_parameters(),
+        "steps": arguments.steps,
+        "batch_tokens": arguments.batch * WINDOW,
+        "learning_rate": arguments.learning_rate,
+        "train_loss": round(sum(recent[-100:]) / len(recent[-100:]), 4),
+        "held_out_loss": round(held_out_loss(model, unseen_rows), 4),
+        "seconds": round(time.monotonic() - started),
+        "threads": torch.get_num_threads(),
+        "seed": SEED,
+    }
+    save(model, tokenizer, facts, arguments.out)
+    print(json.dumps(facts))
+
+
+if __name__ == "__main__":
+    main()
