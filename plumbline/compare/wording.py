@@ -1,0 +1,93 @@
+"""The sentences of the report: what a win rate says, in words."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+JUDGES = {
+    "utility": "by the simulated annotators’ utility",
+    "reward": "by a reward model that no policy was trained against",
+}
+
+
+class Verdict(NamedTuple):
+    """One aligned policy in words.
+
+    Attributes:
+        kind: `better`, `worse` or `open` (the interval holds 50%).
+        head: the sentence with the figure.
+        more: what the other judge says, and how much of it is length.
+    """
+
+    kind: str
+    head: str
+    more: list[str]
+
+
+def label(policy: str) -> str:
+    """A policy's name as people write it: abbreviations in capitals."""
+    known = {"sft", "dpo", "ppo", "kto", "ipo", "orpo", "grpo", "rloo"}
+    return policy.upper() if policy in known else policy
+
+
+def percent(share: float) -> str:
+    """A share as a whole percentage, never rounded to certainty."""
+    if 0 < share < 0.005:
+        return "under 1%"
+    if 0.995 <= share < 1:
+        return "over 99%"
+    return f"{share:.0%}"
+
+
+def span(row: dict[str, Any]) -> str:
+    """The interval of a win rate as `71–84%`."""
+    return f"{100 * row['low']:.0f}–{100 * row['high']:.0f}%"
+
+
+def verdicts(results: dict[str, Any], judges: list[str]) -> list[Verdict]:
+    """One verdict for each aligned policy over the first baseline; `judges` in the order of their weight."""
+    baseline = results["meta"]["baselines"][0]
+    aligned = [name for name in results["policies"] if name not in results["meta"]["baselines"]]
+    return [_verdict(results, name, baseline, judges) for name in aligned]
+
+
+def _verdict(results: dict[str, Any], policy: str, baseline: str, judges: list[str]) -> Verdict:
+    rows = {row["judge"]: row for row in _of(results["comparisons"], policy, baseline)}
+    first = rows[judges[0]]
+    kind = "better" if first["low"] > 0.5 else "worse" if first["high"] < 0.5 else "open"
+    several = results["meta"]["responses_per_prompt"] > 1
+    where = f"{percent(first['win_rate'])} of {'the pairs to ' if several else ''}{first['n']} prompts"
+    head = (
+        f"{label(policy)}’s replies were preferred over {label(baseline)}’s on {where} "
+        f"(95% interval {span(first)}) {JUDGES[judges[0]]}."
+    )
+    more = {
+        "better": [],
+        "worse": [f"That is worse than {label(baseline)}."],
+        "open": ["The interval holds 50%: the two cannot be told apart on these prompts."],
+    }[kind]
+    more += [f"It is {percent(rows[judge]['win_rate'])} ({span(rows[judge])}) {JUDGES[judge]}." for judge in judges[1:]]
+    controlled = next(row for row in _of(results["length_control"], policy, baseline) if row["judge"] == judges[0])
+    words = results["policies"]
+    more.append(
+        f"At equal length it would be {percent(controlled['win_rate'])} ({span(controlled)}); its replies have "
+        f"{words[policy]['words_mean']:.0f} words on average, {label(baseline)}’s {words[baseline]['words_mean']:.0f}."
+    )
+    return Verdict(kind, head, more)
+
+
+def _of(rows: list[dict[str, Any]], policy: str, baseline: str) -> list[dict[str, Any]]:
+    return [row for row in rows if (row["policy"], row["baseline"]) == (policy, baseline)]
+
+
+def banner(meta: dict[str, Any]) -> str | None:
+    """The warning over a report whose judgements are simulated; None where people gave all of them."""
+    if not meta["simulated"]:
+        return None
+    share = meta["simulated_share"]
+    given = f"{percent(share)} of the preferences behind these models were" if share else "The known utility was"
+    by = "given by simulated annotators" if share else "written down for simulated annotators"
+    return (
+        f"{given} {by}, not by people. The figures show that training moved the models towards a stated utility; they "
+        "do not show what people prefer."
+    )

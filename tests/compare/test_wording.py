@@ -1,0 +1,54 @@
+"""The report's sentences."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from plumbline.compare.wording import banner, label, percent, verdicts
+
+
+def results(low: float, rate: float, high: float) -> dict[str, Any]:
+    """A comparison of PPO with SFT by utility; the reward model says 60%."""
+    pair = {"policy": "ppo", "baseline": "sft"}
+    return {
+        "comparisons": [
+            {**pair, "judge": "utility", "n": 120, "win_rate": rate, "low": low, "high": high, "ties": 0.0},
+            {**pair, "judge": "reward", "n": 120, "win_rate": 0.6, "low": 0.51, "high": 0.69, "ties": 0.0},
+        ],
+        "length_control": [{**pair, "judge": "utility", "win_rate": 0.7, "low": 0.6, "high": 0.8}],
+        "policies": {"sft": {"words_mean": 20.2}, "ppo": {"words_mean": 31.8}},
+        "meta": {"baselines": ["sft"], "responses_per_prompt": 1},
+    }
+
+
+def test_the_verdict_names_share_prompts_interval_and_judge() -> None:
+    (verdict,) = verdicts(results(0.71, 0.78, 0.84), ["utility", "reward"])
+    assert verdict.kind == "better"
+    assert verdict.head == (
+        "PPO’s replies were preferred over SFT’s on 78% of 120 prompts (95% interval 71–84%) by the simulated "
+        "annotators’ utility."
+    )
+    assert verdict.more == [
+        "It is 60% (51–69%) by a reward model that no policy was trained against.",
+        "At equal length it would be 70% (60–80%); its replies have 32 words on average, SFT’s 20.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("interval", "kind"), [((0.45, 0.53, 0.61), "open"), ((0.2, 0.3, 0.4), "worse"), ((0.5, 0.6, 0.7), "open")]
+)
+def test_an_interval_with_one_half_in_it_decides_nothing(interval: tuple[float, float, float], kind: str) -> None:
+    assert verdicts(results(*interval), ["utility"])[0].kind == kind
+
+
+def test_shares_are_never_rounded_to_certainty() -> None:
+    assert [percent(share) for share in (0, 0.001, 0.5, 0.999, 1)] == ["0%", "under 1%", "50%", "over 99%", "100%"]
+
+
+def test_names_and_banner() -> None:
+    assert [label(name) for name in ("dpo", "sft", "my-dpo")] == ["DPO", "SFT", "my-dpo"]
+    assert banner({"simulated": False, "simulated_share": 0.0}) is None
+    assert "not by people" in (banner({"simulated": True, "simulated_share": 1.0}) or "")
+    assert "stated utility" in (banner({"simulated": True, "simulated_share": None}) or "")
