@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
 
 from plumbline.adapters import finish_adapter
 from plumbline.checkpoints import CompleteCheckpoints, last_complete_checkpoint
@@ -107,9 +108,11 @@ def trainer_config(
     """
     named = dict(section.trainer)
     values = {**COMMON_DEFAULTS, **_precision(named), **defaults}
-    if not evaluates:
+    if not evaluates or named.get("eval_strategy") == "no":
         values |= {"eval_strategy": "no", "load_best_model_at_end": False}
         named = {key: value for key, value in named.items() if not key.startswith("eval_")}
+    elif named.get("save_strategy") == "no":
+        values["load_best_model_at_end"] = False
     else:
         values |= _matched(named)
     values.setdefault("per_device_eval_batch_size", named.get("per_device_train_batch_size", 8))
@@ -178,8 +181,7 @@ def train_and_save(
     trainer.remove_callback(PrinterCallback)
     for callback in (LossGuard(stage), CompleteCheckpoints(), TrainerProgress(what)):
         trainer.add_callback(callback)
-    checkpoint = last_complete_checkpoint(scratch)
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    _train_or_go_on(trainer, last_complete_checkpoint(scratch))
     trainer.save_model(str(folder))
     if trainer.is_world_process_zero():
         (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle; no model folder holds one
@@ -188,6 +190,22 @@ def train_and_save(
         (folder / "README.md").unlink(missing_ok=True)
         _write_log(trainer.state, folder / LOG_FILE)
     return _metrics(trainer.state)
+
+
+def _train_or_go_on(trainer: Trainer, checkpoint: Path | None) -> None:
+    """Train from the start or from a checkpoint; from the last one of a finished training only its result is loaded.
+
+    A trainer that resumes behind its last step inside an epoch would train one step more.
+    """
+    state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME)) if checkpoint else None
+    if state is None or state.global_step < state.max_steps:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        return
+    trainer.state = state
+    if trainer.args.load_best_model_at_end and state.best_model_checkpoint:
+        trainer._load_best_model()
+    else:
+        trainer._load_from_checkpoint(str(checkpoint))
 
 
 def _told(entry: Mapping[str, Any]) -> dict[str, Any]:

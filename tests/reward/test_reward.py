@@ -162,16 +162,16 @@ def test_margin_is_used_when_asked_for(base: Path, tmp_path: Path) -> None:
         assert loss == pytest.approx(expected, abs=1e-4)
 
 
-@pytest.mark.parametrize("lora", [None, LoRA(r=2)])
+@pytest.mark.parametrize(("lora", "step"), [(None, 4), (LoRA(r=2), 4), (LoRA(r=2), 5)])  # 5 is the last one
 def test_killed_and_resumed_equals_uninterrupted(
-    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lora: LoRA | None
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lora: LoRA | None, step: int
 ) -> None:
-    section = RewardSection(learning_rate=1e-2, max_steps=6, save_steps=2, per_device_train_batch_size=2, lora=lora)
+    section = RewardSection(learning_rate=1e-2, max_steps=5, save_steps=2, per_device_train_batch_size=2, lora=lora)
     whole, scratch = folders(tmp_path / "whole")
     expected = train_reward(base, TRAIN, HELD_OUT, section, whole, scratch, seed=3)
     folder, scratch = folders(tmp_path / "killed")
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        kill_at(patch, 4, marked=False)
+        kill_at(patch, step, marked=step == 5)
         train_reward(base, TRAIN, HELD_OUT, section, folder, scratch, seed=3)
     assert train_reward(base, TRAIN, HELD_OUT, section, folder, scratch, seed=3) == expected
     assert same_files(folder, whole)

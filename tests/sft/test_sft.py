@@ -100,16 +100,16 @@ def test_packed_rows_do_not_see_each_other(base: Path, tmp_path: Path, monkeypat
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
 
 
-@pytest.mark.parametrize("marked", [True, False])
+@pytest.mark.parametrize(("step", "marked"), [(8, True), (8, False), (10, True)])  # 10 is the last one
 def test_killed_and_resumed_equals_uninterrupted(
-    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, marked: bool
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, marked: bool
 ) -> None:
     section = SFTSection(learning_rate=1e-2, max_steps=10, per_device_train_batch_size=2, logging_steps=3, save_steps=4)
     whole, _ = folders(tmp_path / "whole")
     expected = train_sft(base, ROWS, HELD_OUT, section, *folders(tmp_path / "whole"), seed=3)
     folder, scratch = folders(tmp_path / "killed")
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        kill_at(patch, 8, marked=marked)
+        kill_at(patch, step, marked=marked)
         train_sft(base, ROWS, HELD_OUT, section, folder, scratch, seed=3)
     assert train_sft(base, ROWS, HELD_OUT, section, folder, scratch, seed=3) == expected
     assert same_files(folder, whole)
@@ -231,6 +231,14 @@ def test_settings_that_cannot_train_are_refused(
 ) -> None:
     with pytest.raises(UserError, match=reason):
         train_sft(base, ROWS, None, SFTSection(**fields), *folders(tmp_path), seed=1)
+
+
+@pytest.mark.parametrize("fields", [{"eval_strategy": "no"}, {"save_strategy": "no"}, {"eval_strategy": "epoch"}])
+def test_evaluation_and_checkpoints_can_be_set_alone(base: Path, tmp_path: Path, fields: dict[str, Any]) -> None:
+    folder, scratch = folders(tmp_path)
+    metrics = train_sft(base, ROWS, HELD_OUT, SFTSection(max_steps=2, **fields), folder, scratch, seed=1)
+    assert ("eval_loss" in metrics) == (fields != {"eval_strategy": "no"})
+    assert bool(list(scratch.glob("checkpoint-*"))) == (fields != {"save_strategy": "no"})
 
 
 def test_cut_rows_are_counted(base: Path, tmp_path: Path) -> None:
