@@ -3,6 +3,7 @@
 (() => {
   const RENEW_AFTER = 1 / 3; // share of the lease's time
   const LOOK_AGAIN_SECONDS = 30;
+  const TOAST_SECONDS = 2.5;
   const TEXT_FIELDS = "textarea, select, input:not([type=radio]):not([type=checkbox])";
 
   /** The ranks of one shown task, kept in this tab so that a reload or a lost connection loses nothing. */
@@ -44,17 +45,17 @@
     }
   }
 
-  /** The guideline stands open on wide screens until the annotator closes it; that choice is kept. */
+  /** On wide screens the guideline stands open until the annotator closes it; narrow ones show it when asked. */
   function openGuideline() {
     const toggle = document.querySelector("#pl-sidebar .toggle-button");
     if (!toggle) return;
     toggle.setAttribute("aria-label", "Guideline");
-    const place = "plumbline:guideline";
-    const wanted = localStorage.getItem(place) ?? (window.innerWidth >= 1024 ? "open" : "closed");
-    if (wanted === "open") toggle.click();
+    const place = "plumbline:guideline-closed";
+    const wide = window.matchMedia("(min-width: 64rem)");
+    if (wide.matches && !localStorage.getItem(place)) toggle.click();
     toggle.addEventListener("click", () => {
-      const isOpen = () => toggle.closest("#pl-sidebar").classList.contains("open");
-      setTimeout(() => localStorage.setItem(place, isOpen() ? "open" : "closed"), 100);
+      const closes = toggle.closest("#pl-sidebar").classList.contains("open");
+      if (wide.matches) localStorage.setItem(place, closes ? "yes" : "");
     });
   }
 
@@ -83,36 +84,36 @@
       if (this.busy) return;
       this.setBusy(true);
       this.showError("");
+      let reply;
       try {
-        const reply = await this.server[action](message);
-        if (!reply) throw new Error("no answer");
-        this.take(reply, action);
+        reply = await this.server[action](message);
       } catch (fault) {
         console.error(fault);
-        this.showError(await this.whyUnreachable());
-      } finally {
-        this.setBusy(false);
       }
+      if (reply) this.take(reply, action);
+      else this.showError(...(await this.whyUnreachable()));
+      this.setBusy(false);
     }
 
     take(reply, action) {
-      if (reply.error) return this.showError(reply.error);
+      if (reply.error) return this.showError(reply.error, "next", "Go on with the next item");
       if (reply.html !== undefined) {
         if (["judge", "skip", "flag"].includes(action)) this.task?.draft.forget();
         this.showTask(reply);
       }
-      this.say(reply.notice ?? "");
+      if (reply.notice) this.notify(reply.notice);
     }
 
+    /** What to tell when no answer came, and what to offer. */
     async whyUnreachable() {
       const kept = "What you entered is kept on this page";
       try {
         const session = await (await fetch("/session")).json();
-        if (!session.name) return `You are signed out. ${kept}: reload it to sign in again and go on.`;
+        if (!session.name) return [`You are signed out. ${kept}.`, "reload", "Sign in again"];
       } catch {
-        return `The annotation app cannot be reached. ${kept}: try again when it runs.`;
+        return [`The annotation app cannot be reached. ${kept}: try again when it runs.`];
       }
-      return `The annotation app could not answer. ${kept}: try again.`;
+      return [`The annotation app could not answer. ${kept}: try again.`];
     }
 
     async showName() {
@@ -125,7 +126,7 @@
       if (!this.task || !this.active || this.busy) return;
       this.active = false;
       const reply = await this.server.renew({ lease_id: this.task.leaseId }).catch(() => null);
-      if (reply?.error) this.showError(reply.error);
+      if (reply?.error) this.showError(reply.error, "next", "Go on with the next item");
     }
 
     // --- showing ---------------------------------------------------------------------------------------------------
@@ -181,15 +182,27 @@
       return missing.length ? `${ranking}   (missing: ${missing.map((c) => c.dataset.letter).join(", ")})` : ranking;
     }
 
-    showError(text) {
-      const place = this.part("error");
-      place.textContent = text;
-      place.hidden = !text;
-      if (text) place.scrollIntoView({ block: "nearest" });
+    showError(text, action, label) {
+      this.part("error-text").textContent = text;
+      this.part("error").hidden = !text;
+      const button = this.part("error-button");
+      button.hidden = !action;
+      button.dataset.do = action ?? "";
+      button.textContent = label ?? "";
+      if (text) this.part("error").scrollIntoView({ block: "nearest" });
     }
 
+    /** Tell those who listen to the page. */
     say(text) {
       this.part("status").textContent = text;
+    }
+
+    /** Tell everybody, for a moment. */
+    notify(text) {
+      const toast = this.part("toast");
+      toast.textContent = text;
+      clearTimeout(this.toastTimer);
+      this.toastTimer = setTimeout(() => (toast.textContent = ""), TOAST_SECONDS * 1000);
     }
 
     setBusy(busy) {
@@ -282,6 +295,10 @@
 
     next() {
       this.ask("next", {});
+    }
+
+    reload() {
+      window.location.reload();
     }
 
     closeDialog() {

@@ -1,0 +1,107 @@
+"""A real store in a temporary folder, the app served on a free loopback port, and a real Chromium."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+from annotate_ui.app import build_app
+from annotate_ui.server import address_of, open_listener
+from plumbline.preferences.records import JudgementRecord, NewResponse, NewTask
+from plumbline.preferences.service import PreferenceService
+from plumbline.preferences.store import Store
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+CHROMIUM_ARGUMENTS = [
+    "--no-sandbox",
+    "--headless=new",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+TEXTS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+
+def new_task(prompt: str, responses: Sequence[str] | int = 4) -> NewTask:
+    """A task of one user's message; a number of responses makes that many, each from a policy of its own."""
+    texts = [f"{prompt}: response {name}" for name in TEXTS[:responses]] if isinstance(responses, int) else responses
+    return NewTask(
+        prompt=[{"role": "user", "content": prompt}],
+        responses=[NewResponse(text=text, source=f"policy-{index}") for index, text in enumerate(texts)],
+        project="support",
+    )
+
+
+def ranks_as_shown(record: JudgementRecord) -> list[int]:
+    """The ranks of a judgement in the order in which the annotator saw the cards: A, B, C, …"""
+    return [record.ranking[response_id] for response_id in record.shown_order]
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[PreferenceService]:
+    store = Store.open(tmp_path / "preferences.db")
+    yield PreferenceService(store, project="support")
+    store.close()
+
+
+@contextlib.contextmanager
+def served(app: Any) -> Iterator[str]:
+    """Serve an ASGI application in a thread; gives its address."""
+    listener = open_listener("127.0.0.1", 0)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    thread.start()
+    try:
+        yield address_of("127.0.0.1", listener)
+    finally:
+        server.should_exit = True
+        thread.join(timeout=10)
+        listener.close()
+
+
+@pytest.fixture
+def address(service: PreferenceService) -> Iterator[str]:
+    with served(build_app(service, title="Support", guideline="# How to rank\n\nBest first.")) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    if CHROMIUM is None:
+        pytest.skip("Chromium is not installed")
+    sync_api = pytest.importorskip("playwright.sync_api")
+    with sync_api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_ARGUMENTS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def open_page(browser: Any, address: str) -> Iterator[Callable[..., Any]]:
+    """Opens the app in a fresh browser profile, signed in under a name; keeps the addresses it asked for."""
+    contexts = []
+
+    def open_as(name: str, *, wait_for: str = ".pl-card", **options: Any) -> Any:
+        context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(15_000)
+        page.requested = []
+        page.on("request", lambda request: page.requested.append(request.url))
+        page.goto(address)
+        page.fill("#name", name)
+        page.click("text=Start ranking")
+        page.wait_for_selector(wait_for)
+        return page
+
+    yield open_as
+    for context in contexts:
+        context.close()

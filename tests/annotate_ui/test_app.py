@@ -1,0 +1,208 @@
+"""The app over HTTP, without a browser: who may do what."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from annotate_ui.app import build_app
+from fastapi.testclient import TestClient
+from plumbline.preferences.service import PreferenceService
+
+from tests.annotate_ui.conftest import new_task, ranks_as_shown
+
+BASE = "http://127.0.0.1:7860"
+
+
+@pytest.fixture
+def app(service: PreferenceService) -> Any:
+    service.add_tasks([new_task("first"), new_task("second")])
+    return build_app(service, title="Support", guideline="Best first.")
+
+
+@pytest.fixture
+def ada(app: Any) -> Iterator[Page]:
+    with TestClient(app, base_url=BASE) as client:
+        yield Page(client, "Ada")
+
+
+@pytest.fixture
+def bob(app: Any) -> Iterator[Page]:
+    with TestClient(app, base_url=BASE) as client:
+        yield Page(client, "Bob")
+
+
+class Page:
+    """Speaks to the server as the page does."""
+
+    def __init__(self, client: TestClient, name: str) -> None:
+        self.client = client
+        client.post("/sign-in", data={"name": name})
+        config = client.get("/annotate/config").json()
+        self.board = next(c["id"] for c in config["components"] if c["props"].get("elem_id") == "pl-board")
+
+    def ask(self, action: str, **message: Any) -> Any:
+        body = {"data": message, "component_id": self.board, "fn_name": action, "session_hash": "any"}
+        answer = self.client.post("/annotate/gradio_api/component_server/", json=body)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+
+def lease_of(reply: dict[str, Any]) -> str:
+    found = re.search(r'data-lease="([^"]+)"', reply["html"])
+    assert found, reply
+    return found[1]
+
+
+def cards_of(reply: dict[str, Any]) -> list[str]:
+    return re.findall(r'data-response="([^"]+)"', reply["html"])
+
+
+def test_without_a_session_there_is_only_the_sign_in_page(app: Any) -> None:
+    with TestClient(app, base_url=BASE, follow_redirects=False) as client:
+        assert "Your name" in client.get("/").text
+        assert client.get("/annotate/").headers["location"] == "/"
+        assert client.get("/annotate/config").status_code == 401
+        assert client.post("/annotate/gradio_api/component_server/", json={}).status_code == 401
+
+
+def test_a_forged_cookie_is_no_session(ada: Page) -> None:
+    name, value = next(iter(ada.client.cookies.items()))
+    payload, signature = value.split(".")
+    for forged in (f"{payload}.", payload, f"{payload}x.{signature}", f"x.{signature}", "…", "."):
+        answer = ada.client.get("/session", headers={"cookie": f"{name}={forged}".encode()})
+        ada.client.cookies.clear()
+        assert answer.json() == {"name": None}
+
+
+def test_signing_out_ends_the_session(ada: Page) -> None:
+    assert ada.client.get("/session").json() == {"name": "Ada"}
+    ada.client.post("/sign-out")
+    assert ada.client.get("/session").json() == {"name": None}
+
+
+def test_a_name_is_needed(app: Any) -> None:
+    with TestClient(app, base_url=BASE) as client:
+        answer = client.post("/sign-in", data={"name": "   "})
+        assert answer.status_code == 400
+        assert 'role="alert"' in answer.text
+
+
+def test_other_sites_and_other_host_names_are_refused(app: Any) -> None:
+    with TestClient(app, base_url=BASE) as client:
+        foreign = {"origin": "http://evil.example"}
+        assert client.post("/sign-in", data={"name": "Ada"}, headers=foreign).status_code == 403
+        assert client.post("/sign-in", data={"name": "Ada"}, headers={"origin": "null"}).status_code == 403
+        assert client.get("/", headers={"host": "rebound.example:7860"}).status_code == 403
+        assert client.get("/", headers={"host": "localhost:7860"}).status_code == 200
+
+
+def test_every_answer_forbids_foreign_content(app: Any) -> None:
+    with TestClient(app, base_url=BASE) as client:
+        policy = client.get("/").headers["content-security-policy"]
+        assert "default-src 'self'" in policy
+        assert "http" not in policy
+
+
+def test_a_ranking_is_stored_with_the_shown_order(ada: Page, service: PreferenceService) -> None:
+    task = ada.ask("next")
+    cards = cards_of(task)
+    ranking = dict(zip(cards, [2, 1, 1, 3], strict=True))
+    after = ada.ask("judge", lease_id=lease_of(task), key="k", ranking=ranking, seconds=12.5, reason="short")
+    assert lease_of(after) != lease_of(task)
+    (record,) = service.judgements()
+    assert list(record.shown_order) == cards
+    assert ranks_as_shown(record) == [2, 1, 1, 3]
+    assert (record.annotator, record.simulated) == ("Ada", False)
+    assert (record.seconds, record.reason) == (12.5, "short")
+
+
+def test_the_page_never_learns_a_response_s_source(ada: Page) -> None:
+    assert "policy-" not in str(ada.ask("next"))
+
+
+def test_the_same_key_counts_once(ada: Page, service: PreferenceService) -> None:
+    task = ada.ask("next")
+    message = {"lease_id": lease_of(task), "key": "same", "ranking": dict.fromkeys(cards_of(task), 1)}
+    assert "error" not in ada.ask("judge", **message)
+    assert "error" not in ada.ask("judge", **message)
+    assert len(list(service.judgements())) == 1
+
+
+def test_another_s_lease_gives_no_power(ada: Page, bob: Page, service: PreferenceService) -> None:
+    task = ada.ask("next")
+    forged = {"lease_id": lease_of(task), "key": "k"}
+    assert bob.ask("judge", ranking=dict.fromkeys(cards_of(task), 1), **forged)["error"]
+    assert bob.ask("skip", reason="x", **forged)["error"]
+    assert bob.ask("flag", kind="other", **forged)["error"]
+    assert bob.ask("renew", lease_id=lease_of(task))["error"]
+    assert list(service.judgements()) == []
+
+
+def test_an_incomplete_or_malformed_ranking_is_an_error_and_stores_nothing(
+    ada: Page, service: PreferenceService
+) -> None:
+    task = ada.ask("next")
+    sent = {"lease_id": lease_of(task), "key": "k"}
+    whole = dict.fromkeys(cards_of(task), 1)
+    for ranking in (
+        {cards_of(task)[0]: 1},
+        {**whole, "unknown": 2},
+        {**whole, cards_of(task)[0]: 0},
+        {},
+        "first",
+        None,
+    ):
+        assert ada.ask("judge", ranking=ranking, **sent)["error"]
+    assert ada.ask("judge", ranking=whole, annotator="Bob", **sent)["error"]
+    assert list(service.judgements()) == []
+
+
+def test_two_annotators_never_hold_the_same_task(ada: Page, bob: Page) -> None:
+    assert set(cards_of(ada.ask("next"))).isdisjoint(cards_of(bob.ask("next")))
+
+
+def test_a_correction_starts_from_the_earlier_ranking_and_supersedes_it(ada: Page, service: PreferenceService) -> None:
+    task = ada.ask("next")
+    cards = cards_of(task)
+    ada.ask("judge", lease_id=lease_of(task), key="a", ranking=dict(zip(cards, [1, 2, 3, 4], strict=True)))
+    again = ada.ask("undo")
+    assert cards_of(again) == cards
+    assert re.findall(r'data-earlier="(\d*)"', again["html"]) == ["1", "2", "3", "4"]
+    ada.ask("judge", lease_id=lease_of(again), key="b", ranking=dict(zip(cards, [2, 1, 3, 3], strict=True)))
+    (record,) = service.judgements()
+    assert ranks_as_shown(record) == [2, 1, 3, 3]
+    assert len(list(service.judgements(include_superseded=True))) == 2
+
+
+def test_a_correction_can_be_left_and_the_earlier_answer_stands(ada: Page, service: PreferenceService) -> None:
+    task = ada.ask("next")
+    ada.ask("judge", lease_id=lease_of(task), key="a", ranking=dict.fromkeys(cards_of(task), 1))
+    again = ada.ask("undo")
+    assert ada.ask("release", lease_id=lease_of(again)) == {}
+    assert set(cards_of(ada.ask("next"))).isdisjoint(cards_of(task))
+    (record,) = service.judgements()
+    assert ranks_as_shown(record) == [1, 1, 1, 1]
+
+
+def test_there_may_be_nothing_to_undo(ada: Page) -> None:
+    assert ada.ask("undo") == {"notice": "There is nothing to undo yet."}
+
+
+def test_skipping_and_flagging_end_in_the_reason_why_there_is_no_more_work(
+    ada: Page, service: PreferenceService
+) -> None:
+    first = ada.ask("next")
+    second = ada.ask("skip", lease_id=lease_of(first), key="a", reason="I do not know this topic well enough")
+    last = ada.ask("flag", lease_id=lease_of(second), key="b", kind="personal-data", note="a phone number")
+    assert "data-lease" not in last["html"]
+    assert "Nothing to rank now" in last["html"]
+    progress = service.progress()
+    assert (progress.skipped, progress.flagged, progress.done) == (1, 1, 0)
+
+
+def test_renewing_tells_how_long_the_lease_lasts(ada: Page) -> None:
+    task = ada.ask("next")
+    assert 0 < ada.ask("renew", lease_id=lease_of(task))["expires_in"] <= 15 * 60

@@ -1,0 +1,214 @@
+"""The app as people use it, in a real Chromium."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from plumbline.preferences.records import JudgementRecord
+from plumbline.preferences.service import PreferenceService
+
+from annotate_ui.app import build_app
+from tests.annotate_ui.conftest import new_task, ranks_as_shown, served
+
+pytestmark = pytest.mark.browser
+
+OpenPage = Callable[..., Any]
+
+
+def judgements(service: PreferenceService, count: int) -> list[JudgementRecord]:
+    """The judgements in the store, as soon as there are `count`."""
+    for _ in range(100):
+        found = list(service.judgements())
+        if len(found) >= count:
+            return found
+        time.sleep(0.05)
+    raise AssertionError(f"{len(found)} judgements in the store, expected {count}")
+
+
+def prompt_of(page: Any) -> str:
+    return page.inner_text(".pl-prompt .pl-text")
+
+
+def wait_for_other_than(page: Any, prompt: str) -> None:
+    page.wait_for_function("text => document.querySelector('.pl-prompt .pl-text')?.innerText !== text", arg=prompt)
+
+
+def press(page: Any, keys: str) -> None:
+    for key in keys.split():
+        page.keyboard.press(key)
+
+
+def test_ranking_by_keyboard_with_a_tie(open_page: OpenPage, service: PreferenceService, address: str) -> None:
+    service.add_tasks([new_task("kettle"), new_task("parcel")])
+    page = open_page("Ada")
+    prompt, shown = prompt_of(page), page.locator(".pl-card .pl-text").all_inner_texts()
+    press(page, "1 3 =")
+    assert page.inner_text("[data-pl=summary]").split("(")[0].split() == ["A", ">", "B", "=", "C"]
+    press(page, "Enter")  # refused: D has no rank yet
+    press(page, "2 Enter")
+    wait_for_other_than(page, prompt)
+    (record,) = judgements(service, 1)
+    texts = {response.response_id: response.text for response in record.responses}
+    assert [texts[response_id] for response_id in record.shown_order] == shown
+    assert ranks_as_shown(record) == [1, 3, 3, 2]
+    assert record.annotator == "Ada"
+    assert record.seconds is not None
+    assert all(url.startswith(address) for url in page.requested), "the page asked another address"
+
+
+def test_ranking_by_mouse_and_correcting_it(open_page: OpenPage, service: PreferenceService) -> None:
+    service.add_tasks([new_task("kettle", 3), new_task("parcel", 3)])
+    page = open_page("Ada")
+    first = prompt_of(page)
+    for letter, rank in (("A", 2), ("B", 1), ("C", 2)):
+        page.click(f"[aria-label='Response {letter}'] .pl-rank >> nth={rank - 1}")
+    page.click("[data-do=judge]")
+    wait_for_other_than(page, first)
+    assert ranks_as_shown(judgements(service, 1)[0]) == [2, 1, 2]
+
+    page.click("button:has-text('Undo')")
+    page.wait_for_selector("text=You are correcting your last answer")
+    assert prompt_of(page) == first
+    assert page.locator(".pl-rank input:checked").evaluate_all("all => all.map(one => one.value)") == ["2", "1", "2"]
+    page.click("[aria-label='Response C'] .pl-rank >> nth=2")
+    page.click("[data-do=judge]")
+    wait_for_other_than(page, first)
+    (record,) = judgements(service, 1)
+    assert ranks_as_shown(record) == [2, 1, 3]
+
+
+def test_skip_flag_and_undo_of_a_flag(open_page: OpenPage, service: PreferenceService) -> None:
+    service.add_tasks([new_task("kettle"), new_task("parcel")])
+    page = open_page("Ada")
+    first = prompt_of(page)
+    press(page, "s")
+    page.fill("#pl-skip-note", "in a language that I do not read")
+    press(page, "Enter")
+    wait_for_other_than(page, first)
+    second = prompt_of(page)
+    press(page, "f Escape")  # closed without flagging
+    press(page, "f")
+    page.click("text=Personal data of a real person")
+    page.click("[data-pl=flag-dialog] button[value=ok]")
+    page.wait_for_selector("text=Nothing to rank now")
+    assert (service.progress().skipped, service.progress().flagged) == (1, 1)
+    press(page, "u")
+    page.wait_for_selector(".pl-card")
+    assert prompt_of(page) == second
+    press(page, "1 = = = Enter")
+    assert ranks_as_shown(judgements(service, 1)[0]) == [1, 1, 1, 1]
+    page.wait_for_selector("text=Nothing to rank now")
+    assert service.progress().flagged == 0
+
+
+def test_keys_are_ignored_while_typing(open_page: OpenPage, service: PreferenceService) -> None:
+    service.add_tasks([new_task("kettle", 2)])
+    page = open_page("Ada")
+    page.click("text=Add a reason")
+    page.type("#pl-reason-text", "s1f u=?")
+    assert page.locator("dialog[open]").count() == 0
+    assert page.locator(".pl-rank input:checked").count() == 0
+    page.click("[aria-label='Response A'] .pl-letter")
+    press(page, "2 1 Enter")
+    assert judgements(service, 1)[0].reason == "s1f u=?"
+
+
+BREAK_CONNECTION = """({sent}) => {
+    window.wholeFetch ??= window.fetch;
+    window.fetch = async (...request) => {
+        if (!String(request[0]).includes("component_server")) return window.wholeFetch(...request);
+        if (sent) await window.wholeFetch(...request);
+        throw new TypeError("connection lost");
+    };
+}"""
+
+
+def test_a_lost_connection_loses_no_ranking_and_a_retry_counts_once(
+    open_page: OpenPage, service: PreferenceService
+) -> None:
+    service.add_tasks([new_task("kettle", 2)])
+    page = open_page("Ada")
+    press(page, "2 1")
+    page.evaluate(BREAK_CONNECTION, {"sent": False})
+    press(page, "Enter")
+    page.wait_for_selector("[data-pl=error]:not([hidden])")
+    assert list(service.judgements()) == []
+
+    # The server stores the judgement, but its answer is lost: the retry must not make a second one.
+    page.evaluate(BREAK_CONNECTION, {"sent": True})
+    press(page, "Enter")
+    page.wait_for_selector("[data-pl=error]:not([hidden])")
+    judgements(service, 1)
+    page.evaluate("window.fetch = window.wholeFetch")
+    press(page, "Enter")
+    page.wait_for_selector("text=Nothing to rank now")
+    assert [ranks_as_shown(record) for record in service.judgements(include_superseded=True)] == [[2, 1]]
+
+
+def test_a_reload_keeps_the_ranking(open_page: OpenPage, service: PreferenceService) -> None:
+    service.add_tasks([new_task("kettle", 3), new_task("parcel", 3)])
+    page = open_page("Ada")
+    prompt = prompt_of(page)
+    press(page, "2 1")
+    page.reload()
+    page.wait_for_selector(".pl-card")
+    assert prompt_of(page) == prompt
+    assert page.locator(".pl-rank input:checked").evaluate_all("all => all.map(one => one.value)") == ["2", "1"]
+
+
+ATTACK = (
+    "<img src=x onerror=\"window.hacked='img'\"><script>window.hacked='script'</script>"
+    "<svg onload=\"window.hacked='svg'\"> ${window.hacked='template'} {{7*7}} "
+    "![x](https://attacker.example/pixel.png) [x](javascript:window.hacked='link') </div></article>"
+)
+
+
+def test_what_others_wrote_never_acts(browser: Any, service: PreferenceService) -> None:
+    service.add_tasks([new_task(ATTACK, [ATTACK, ATTACK + " again"])])
+    name = "<img src=x onerror=window.hacked=1>"
+    with served(build_app(service, title=ATTACK[:60], guideline=ATTACK)) as address:
+        page = browser.new_page()
+        requested: list[str] = []
+        page.on("request", lambda request: requested.append(request.url))
+        page.goto(address)
+        page.fill("#name", name)
+        page.click("text=Start ranking")
+        page.wait_for_selector(".pl-card")
+        page.wait_for_function("document.querySelector('[data-pl=name]').textContent !== ''")
+        assert page.inner_text("[data-pl=name]") == name
+        assert "${window.hacked='template'} {{7*7}}" in page.inner_text(".pl-card >> nth=0")
+        assert "${window.hacked='template'} {{7*7}}" in page.locator(".pl-guideline").text_content()
+        assert page.evaluate("window.hacked") is None
+        assert page.locator(".pl-text :is(img, script, svg, style)").count() == 0
+        assert page.locator(".pl-text a[href]").count() == 0
+        assert all(url.startswith(address) for url in requested)
+        page.close()
+
+
+def test_two_annotators_never_get_the_same_task(open_page: OpenPage, service: PreferenceService) -> None:
+    service.add_tasks([new_task(f"task {number}", 2) for number in range(4)])
+    pages = [open_page("Ada"), open_page("Bob")]
+    for page in pages * 2:
+        prompt = prompt_of(page)
+        press(page, "1 2 Enter")
+        page.wait_for_function("text => document.querySelector('.pl-prompt .pl-text')?.innerText !== text", arg=prompt)
+    records = judgements(service, 4)
+    assert len({str(record.prompt) for record in records}) == 4
+    assert sorted(record.annotator for record in records) == ["Ada", "Ada", "Bob", "Bob"]
+
+
+@pytest.mark.parametrize("responses", [2, 9])
+def test_a_phone_shows_all_of_it_in_its_width(open_page: OpenPage, service: PreferenceService, responses: int) -> None:
+    service.add_tasks([new_task("a" * 200, responses)])
+    page = open_page("Ada", viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True)
+    assert page.evaluate("document.scrollingElement.scrollWidth") <= 360
+    sizes = page.locator(".pl-rank:visible, .pl-button:visible").evaluate_all(
+        "all => all.map(one => one.getBoundingClientRect()).map(box => [box.width, box.height, box.right])"
+    )
+    assert len(sizes) >= responses * responses
+    assert all(width >= 44 and height >= 44 and right <= 360 for width, height, right in sizes)
+    page.tap("[aria-label='Response A'] .pl-rank >> nth=1")
+    assert page.locator(".pl-rank input:checked").count() == 1
