@@ -61,15 +61,16 @@ class RewardModel:
                 the message names its row.
         """
         encoded = self._encode(conversations)
-        scores = torch.empty(len(encoded), dtype=torch.float32)
-        order = sorted(range(len(encoded)), key=lambda index: len(encoded[index]), reverse=True)
-        while order:
-            size = max(1, batch_tokens // len(encoded[order[0]]))
-            batch, order = order[:size], order[size:]
-            scores[batch] = self._score_batch([encoded[index] for index in batch])
-        return scores
+        # The same text is scored once: rows of a batch differ in the last bits, and equal texts must have equal scores.
+        waiting = sorted(set(encoded), key=lambda ids: (-len(ids), ids))
+        scores: dict[tuple[int, ...], float] = {}
+        while waiting:
+            size = max(1, batch_tokens // len(waiting[0]))
+            batch, waiting = waiting[:size], waiting[size:]
+            scores.update(zip(batch, self._score_batch(batch).tolist(), strict=True))
+        return torch.tensor([scores[ids] for ids in encoded], dtype=torch.float32)
 
-    def _encode(self, conversations: Sequence[Conversation]) -> list[list[int]]:
+    def _encode(self, conversations: Sequence[Conversation]) -> list[tuple[int, ...]]:
         for row, conversation in enumerate(conversations, 1):
             fault = conversation_fault(conversation, must_end_with="assistant")
             if fault:
@@ -77,7 +78,7 @@ class RewardModel:
         if not conversations:
             return []
         texts = self.tokenizer.apply_chat_template(list(conversations), tokenize=False)
-        encoded: list[list[int]] = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
+        encoded = [tuple(ids) for ids in self.tokenizer(texts, add_special_tokens=False)["input_ids"]]
         window = context_window(self.model)
         for row, ids in enumerate(encoded, 1):
             if window and len(ids) > window:
