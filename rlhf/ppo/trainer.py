@@ -105,6 +105,11 @@ class PPOTrainer(Trainer):
             optimizers=optimizers,
             callbacks=callbacks,
         )
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            raise UserError(
+                "PPOTrainer runs on one process or under DDP: sampling needs the whole policy on each process, while "
+                "FSDP and DeepSpeed split it. Launch without them; LoRA saves memory too."
+            )
         self._eval_prompts = {
             name: self._prompt_set(dataset, "eval_dataset") for name, dataset in _by_name(eval_dataset).items()
         }
@@ -129,9 +134,6 @@ class PPOTrainer(Trainer):
             checkpoint = get_last_checkpoint(self.args.output_dir)
             if checkpoint is None:
                 raise UserError(f"{self.args.output_dir} holds no checkpoint to resume from.")
-        if checkpoint is not None:
-            checkpoints.read_state(Path(checkpoint), self._identity(), self.kl, self.score_moments)
-            checkpoints.check_boundary(Path(checkpoint), self.schedule.steps_per_rollout)
         self._train_started, self._episodes_made = time.perf_counter(), 0
         return super().train(resume_from_checkpoint=checkpoint, **kwargs)
 
@@ -416,15 +418,17 @@ class PPOTrainer(Trainer):
         self.processing_class.save_pretrained(folder)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        if self.is_fsdp_enabled:
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-            return
         folder = Path(resume_from_checkpoint)
-        checkpoints.load_part(self.model.policy.model, folder)
-        checkpoints.load_part(self.model.critic.model, folder / checkpoints.CRITIC)
+        checkpoints.read_state(folder, self._identity(), self.kl, self.score_moments)
+        checkpoints.check_boundary(folder, self.schedule.steps_per_rollout)
+        self._load_weights(folder)
 
     def _load_best_model(self) -> None:
-        self._load_from_checkpoint(self.state.best_model_checkpoint)
+        self._load_weights(Path(self.state.best_model_checkpoint))
+
+    def _load_weights(self, folder: Path) -> None:
+        checkpoints.load_part(self.model.policy.model, folder)
+        checkpoints.load_part(self.model.critic.model, folder / checkpoints.CRITIC)
 
 
 def _by_name(dataset: Dataset | dict[str, Dataset] | None) -> dict[str, Dataset]:

@@ -62,16 +62,21 @@ def test_lora_writes_an_adapter(models: tuple[Path, Path], tmp_path: Path) -> No
     assert load_policy(tmp_path / "output").config.vocab_size == 400
 
 
-@pytest.mark.parametrize("marked", [True, False], ids=["after a checkpoint", "inside a checkpoint"])
+@pytest.mark.parametrize(
+    ("step", "marked"),
+    [(8, True), (8, False), (16, True)],
+    ids=["after a checkpoint", "inside a checkpoint", "after the last checkpoint"],
+)
 def test_a_killed_stage_ends_with_the_same_files(
-    models: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, marked: bool
+    models: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, marked: bool
 ) -> None:
-    expected = train(models, tmp_path / "whole")
+    adaptive = {"kl_target": 0.01, "kl_horizon": 50}
+    expected = train(models, tmp_path / "whole", **adaptive)
     with monkeypatch.context() as patch:
-        kill_at(patch, 8, marked=marked)
+        kill_at(patch, step, marked=marked)
         with pytest.raises(Killed):
-            train(models, tmp_path / "killed")
-    assert train(models, tmp_path / "killed") == expected
+            train(models, tmp_path / "killed", **adaptive)
+    assert train(models, tmp_path / "killed", **adaptive) == expected
     assert same_files(tmp_path / "killed" / "output", tmp_path / "whole" / "output")
 
 

@@ -9,11 +9,19 @@ import pytest
 import torch
 from datasets import Dataset
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+from transformers import AutoModelForCausalLM, AutoTokenizer, DataCollatorWithPadding, TrainerCallback
 
 from plumbline.errors import UserError
 from rlhf.ppo import PPOTrainer
-from tests.rlhf.ppo.helpers import classifier_of, conversations, entries, good_share, policy_of, trainer_for
+from tests.rlhf.ppo.helpers import (
+    classifier_of,
+    conversations,
+    entries,
+    good_share,
+    policy_of,
+    settings_for,
+    trainer_for,
+)
 from tests.tiny import EOS, tiny_model, user
 
 
@@ -246,6 +254,36 @@ def test_without_a_reward_model_the_critic_starts_from_the_policy_at_zero(folder
     policy, critic = trainer.model.policy.model, trainer.model.critic.model
     torch.testing.assert_close(critic.model.embed_tokens.weight, policy.model.embed_tokens.weight)
     assert (trainer.model.critic(torch.tensor([[5, 6, 7]])) == 0).all()
+
+
+def test_a_script_of_trl_gives_all_models_itself(folder: Path, tmp_path: Path) -> None:
+    value, reference = classifier_of(folder), policy_of(folder)
+    torch.nn.init.normal_(reference.model.norm.weight)
+    tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
+    trainer = PPOTrainer(
+        settings_for(tmp_path, total_episodes=8),
+        tokenizer,
+        policy_of(folder),
+        reference,
+        classifier_of(folder),
+        Dataset.from_list([{"input_ids": [5, 6, 7]}, {"input_ids": [8, 9]}]),
+        value,
+        DataCollatorWithPadding(tokenizer),
+    )
+    assert trainer.model.critic.model is value
+    trainer.train()
+    assert entries(trainer, "objective/kl")[0] != 0.0, "the KL is to the reference that was given"
+    assert all(not parameter.requires_grad for parameter in reference.parameters())
+
+
+def test_a_reward_model_can_be_a_folder(folder: Path, tmp_path: Path) -> None:
+    reward = classifier_of(folder)
+    reward.save_pretrained(tmp_path / "reward")
+    AutoTokenizer.from_pretrained(folder).save_pretrained(tmp_path / "reward")
+    trainer = trainer_for(folder, tmp_path, reward_model=str(tmp_path / "reward"))
+    torch.testing.assert_close(trainer.model.critic.model.score.weight, reward.score.weight)
+    trainer.train()
+    assert len(set(entries(trainer, "objective/scores"))) == 2
 
 
 def test_lora_trains_adapters_against_the_base(folder: Path, tmp_path: Path) -> None:
