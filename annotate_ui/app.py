@@ -93,12 +93,16 @@ def _server_function(action: Callable[[str, Any], Reply], sessions: Sessions) ->
         try:
             return action(session.annotator_id, message_type.model_validate(message))
         except UserError as fault:
-            return {"error": str(fault)}
+            return {"error": _sentence(fault)}
         except ValidationError as fault:
             return {"error": f"The page sent something that cannot be stored ({_first_fault(fault)})."}
 
     handle.__name__ = action.__name__
     return handle
+
+
+def _sentence(fault: UserError) -> str:
+    return str(fault)[:1].upper() + str(fault)[1:]
 
 
 def _first_fault(fault: ValidationError) -> str:
@@ -120,7 +124,7 @@ def _add_sign_in(app: FastAPI, service: PreferenceService, sessions: Sessions, t
         try:
             annotator = service.sign_in(name.strip())
         except UserError as fault:
-            return HTMLResponse(render_sign_in(title, name=name, error=str(fault)), status_code=400)
+            return HTMLResponse(render_sign_in(title, name=name, error=_sentence(fault)), status_code=400)
         response = RedirectResponse(f"{WORK_PATH}/", status_code=303)
         sessions.start(request, response, Session(annotator.annotator_id, annotator.name))
         return response

@@ -54,7 +54,7 @@ def serve(
         threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
     with contextlib.suppress(KeyboardInterrupt), listener:
         uvicorn.Server(config).run(sockets=[listener])
-    console.print("The annotation app has ended; every judgement that was acknowledged is in the store.")
+    console.print("The annotation app has ended; all acknowledged judgements are stored.")
 
 
 def open_listener(host: str, port: int) -> socket.socket:

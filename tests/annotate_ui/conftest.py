@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import uvicorn
+
 from annotate_ui.app import build_app
 from annotate_ui.server import address_of, open_listener
 from plumbline.preferences.records import JudgementRecord, NewResponse, NewTask

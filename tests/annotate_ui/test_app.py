@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from annotate_ui.app import build_app
 from fastapi.testclient import TestClient
-from plumbline.preferences.service import PreferenceService
 
+from annotate_ui.app import build_app
+from plumbline.preferences.service import PreferenceService
 from tests.annotate_ui.conftest import new_task, ranks_as_shown
 
 BASE = "http://127.0.0.1:7860"

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from plumbline.preferences.records import JudgementRecord
-from plumbline.preferences.service import PreferenceService
 
 from annotate_ui.app import build_app
+from plumbline.preferences.records import JudgementRecord
+from plumbline.preferences.service import PreferenceService
 from tests.annotate_ui.conftest import new_task, ranks_as_shown, served
 
 pytestmark = pytest.mark.browser

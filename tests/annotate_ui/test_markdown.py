@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 
 import pytest
-from annotate_ui.markdown import safe_html
 from hypothesis import given
 from hypothesis import strategies as st
+
+from annotate_ui.markdown import safe_html
 
 
 def test_markdown_is_rendered() -> None:

@@ -11,6 +11,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+
 from annotate_ui.server import address_of, open_listener
 from plumbline.errors import UserError
 
