@@ -13,8 +13,8 @@ row, repeated phrases, broken words) is worth little whatever it mentions. All a
 - `next_step`: 1 when the response says what to do then, else 0.
 - `courteous`: 1 with a courteous phrase and no rude one, else 0.
 - `concise`: 1 up to the word budget, falling to 0 at twice the budget; 0 under the smallest number of words.
-- `no_invention`: 1, less `invention_penalty` for each claim (number, amount, date, time, address, or a phrase listed under
-  `inventions`) that neither the rubric's facts on the topics nor the prompt hold.
+- `no_invention`: 1, less `invention_penalty` for each claim (number, amount, date, time, address, or a phrase listed
+  under `inventions`) that neither the rubric's facts on the topics nor the prompt hold.
 - `readable`: share of distinct word triples, times how closely the share of function words is that of prose.
 
 The topics of a prompt are looked up, by `plumbline.conversations.prompt_key`, in the files of prompts that the rubric
@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,12 +36,22 @@ from plumbline.conversations import Message, conversation_fault, prompt_key
 from plumbline.errors import DataError, UserError
 
 MANNERS = ("next_step", "courteous", "concise", "no_invention")
+# fmt: off
 _NUMBER_WORDS = {
-    word: str(number)
-    for number, word in enumerate(
-        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen".split()
-    )
-} | {"twenty": "20", "thirty": "30", "forty": "40", "fifty": "50", "sixty": "60", "ninety": "90", "hundred": "100"}
+    "one": "1", "two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "seven": "7", "eight": "8", "nine": "9",
+    "ten": "10", "eleven": "11", "twelve": "12", "thirteen": "13", "fourteen": "14", "fifteen": "15", "twenty": "20",
+    "thirty": "30", "forty": "40", "fifty": "50", "sixty": "60", "ninety": "90", "hundred": "100",
+}
+_FUNCTION_WORDS = frozenset({
+    "a", "about", "after", "all", "also", "an", "and", "any", "are", "as", "at", "be", "because", "been", "before",
+    "but", "by", "can", "cannot", "could", "did", "do", "does", "for", "from", "get", "had", "has", "have", "he", "her",
+    "here", "his", "how", "i", "i'm", "if", "in", "into", "is", "it", "its", "just", "let", "may", "me", "more", "most",
+    "must", "my", "no", "not", "now", "of", "on", "once", "only", "or", "other", "our", "out", "over", "please", "she",
+    "so", "some", "such", "than", "that", "the", "their", "them", "then", "there", "these", "they", "this", "those",
+    "to", "too", "under", "until", "up", "us", "was", "we", "were", "what", "when", "where", "which", "while", "who",
+    "will", "with", "would", "yes", "you", "you're", "your",
+})
+# fmt: on
 _UNIT = r"(?:minute|hour|day|week|month|year|percent|dollar|euro|item|point)s?"
 _COUNTED = re.compile(
     rf"\b({'|'.join(_NUMBER_WORDS)})(?=(?:\s+(?:to|or)\s+\w+)?[\s-]+(?:working\s+|business\s+|full\s+)?{_UNIT}\b)"
@@ -56,12 +66,6 @@ _CLAIM = re.compile(
     r"|\b(?:on|by|until|before|next|this)\s(?:mon|tues|wednes|thurs|fri|satur|sun)day\b"
     r"|\b(?:jan|febr)uary\s\d+|\b(?:march|april|may|june|july|august)\s\d+|\b(?:septem|octo|novem|decem)ber\s\d+"
     r"|\d[\d,.:-]*\d|\d"
-)
-_FUNCTION_WORDS = frozenset(
-    "a about after all also an and any are as at be because been before but by can cannot could did do does for from get "
-    "had has have he here how i i'm if in into is it its just let may me more most must my no not now of on once one only "
-    "or other our out over please so some such than that the their them then there these they this to too under until up "
-    "us was we were what when where which while who will with would yes you your you're".split()
 )
 _PROSE = 0.38  # share of function words from which a text passes as prose
 _WORD = re.compile(r"[a-z0-9$][a-z0-9'@.$-]*[a-z0-9]|[a-z0-9]")
@@ -89,14 +93,9 @@ class Rubric:
     topics: Mapping[str, Topic]
     weights: Mapping[str, float]
     floor: float
-    next_step: re.Pattern[str]
-    courteous: re.Pattern[str]
-    rude: re.Pattern[str]
-    inventions: re.Pattern[str]
+    patterns: Mapping[str, re.Pattern[str]]
     invention_penalty: float
-    words_at_least: int
-    words_at_most: int
-    words_for_each_further_topic: int
+    words: Mapping[str, int]
     prompt_files: tuple[Path, ...]
 
 
@@ -134,14 +133,14 @@ class Utility:
         Raises:
             UserError: the prompt is in none of the files of prompts that the rubric names.
         """
-        rubric, topics = self._rubric, self.topics(prompt)
+        rubric, patterns, topics = self._rubric, self._rubric.patterns, self.topics(prompt)
         text, words = _plain(response), _WORD.findall(response.lower())
         known = [rubric.topics[topic] for topic in topics]
         facts = frozenset().union(*(topic.facts for topic in known), _claims(" ".join(m["content"] for m in prompt)))
         axes = {
             "answers": sum(_share_mentioned(topic, text) for topic in known) / len(known),
-            "next_step": float(bool(rubric.next_step.search(text))),
-            "courteous": float(bool(rubric.courteous.search(text)) and not rubric.rude.search(text)),
+            "next_step": float(bool(patterns["next_step"].search(text))),
+            "courteous": float(bool(patterns["courteous"].search(text)) and not patterns["rude"].search(text)),
             "concise": self._concise(len(words), len(topics)),
             "no_invention": self._no_invention(response, text, facts),
         }
@@ -156,19 +155,19 @@ class Utility:
         topics = self._topics_of.get(_key(prompt))
         if topics is None:
             raise UserError(
-                f"{self._path}: the prompt {prompt[-1]['content'][:60]!r} is in none of the files under `prompts`, so that "
-                "its topics are not known: add a row with the prompt and its `topics` to one of them."
+                f"{self._path}: the prompt {prompt[-1]['content'][:60]!r} is in none of the files under `prompts`, "
+                "so that its topics are not known: add a row with the prompt and its `topics` to one of them."
             )
         return topics
 
     def _concise(self, words: int, topics: int) -> float:
-        budget = self._rubric.words_at_most + (topics - 1) * self._rubric.words_for_each_further_topic
-        if words < self._rubric.words_at_least:
+        budget = self._rubric.words["at_most"] + (topics - 1) * self._rubric.words["for_each_further_topic"]
+        if words < self._rubric.words["at_least"]:
             return 0.0
         return min(1.0, max(0.0, 2 - words / budget))
 
     def _no_invention(self, response: str, text: str, facts: frozenset[str]) -> float:
-        phrases = {match.group() for match in self._rubric.inventions.finditer(text)}
+        phrases = {match.group() for match in self._rubric.patterns["inventions"].finditer(text)}
         invented = len(_claims(response) - facts) + len(phrases)
         return max(0.0, 1 - self._rubric.invention_penalty * invented)
 
@@ -231,6 +230,11 @@ def _read_row(path: Path, number: int, line: str) -> tuple[list[Message], tuple[
     return prompt, tuple(topics)
 
 
+_LISTS_OF_PATTERNS = ("next_step", "courteous", "rude", "inventions")
+_RUBRIC_KEYS = {*_LISTS_OF_PATTERNS, "topics", "facts", "weights", "floor", "invention_penalty", "words", "prompts"}
+_WORDS_KEYS = ("at_least", "at_most", "for_each_further_topic")
+
+
 class _RubricReader:
     """Reads a rubric's YAML and names the key of each fault."""
 
@@ -244,27 +248,17 @@ class _RubricReader:
             raise UserError(f"{self._path}: the rubric cannot be read: {error}") from error
         except yaml.YAMLError as error:
             raise UserError(f"{self._path}: not YAML: {' '.join(str(error).split())}") from error
-        names = {
-            "topics", "facts", "weights", "floor", "next_step", "courteous", "rude", "inventions", "invention_penalty", "words", "prompts",
-        }  # fmt: skip
-        keys = self._mapping(found, "the rubric", names)
+        keys = self._mapping(found, "the rubric", _RUBRIC_KEYS)
         common = self._texts(keys["facts"], "facts")
-        words = self._mapping(keys["words"], "words", {"at_least", "at_most", "for_each_further_topic"})
+        words = self._mapping(keys["words"], "words", set(_WORDS_KEYS))
         return Rubric(
             topics=self._topics(keys["topics"], common),
             weights=self._weights(self._mapping(keys["weights"], "weights", set(MANNERS))),
             floor=self._number(keys["floor"], "floor", most=1.0),
-            next_step=self._any_of(keys["next_step"], "next_step"),
-            courteous=self._any_of(keys["courteous"], "courteous"),
-            rude=self._any_of(keys["rude"], "rude"),
-            inventions=self._any_of(keys["inventions"], "inventions"),
             invention_penalty=self._number(keys["invention_penalty"], "invention_penalty", most=1.0),
-            words_at_least=int(self._number(words["at_least"], "words.at_least")),
-            words_at_most=int(self._number(words["at_most"], "words.at_most")),
-            words_for_each_further_topic=int(
-                self._number(words["for_each_further_topic"], "words.for_each_further_topic")
-            ),
             prompt_files=tuple(self._file(name) for name in self._texts(keys["prompts"], "prompts")),
+            patterns={key: self._any_of(keys[key], key) for key in _LISTS_OF_PATTERNS},
+            words={key: int(self._number(words[key], f"words.{key}", least=1)) for key in _WORDS_KEYS},
         )
 
     def _weights(self, found: dict[str, Any]) -> dict[str, float]:
@@ -303,9 +297,10 @@ class _RubricReader:
             raise RubricError(self._path, key, "expected a list of texts")
         return found
 
-    def _number(self, found: Any, key: str, most: float = float("inf")) -> float:
-        if isinstance(found, bool) or not isinstance(found, int | float) or not 0 <= found <= most:
-            raise RubricError(self._path, key, f"expected a number from 0 {'up' if most > 1 else 'to 1'}")
+    def _number(self, found: Any, key: str, least: float = 0.0, most: float = float("inf")) -> float:
+        if isinstance(found, bool) or not isinstance(found, int | float) or not least <= found <= most:
+            span = f"from {least:g} up" if most == float("inf") else f"from {least:g} to {most:g}"
+            raise RubricError(self._path, key, f"expected a number {span}")
         return float(found)
 
     def _pattern(self, text: str, key: str) -> re.Pattern[str]:
@@ -315,7 +310,7 @@ class _RubricReader:
             raise RubricError(self._path, key, f"{text!r} is not a regular expression: {error}") from error
 
     def _any_of(self, found: Any, key: str) -> re.Pattern[str]:
-        texts: Iterable[str] = self._texts(found, key)
+        texts = self._texts(found, key)
         return self._pattern("|".join(f"(?:{text})" for text in texts) or r"(?!)", key)
 
     def _file(self, name: str) -> Path:

@@ -10,17 +10,15 @@ assistant before SFT. Sources, licences, time and loss of the model in ../base a
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import math
 import os
 import random
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 import corpus
 import torch
@@ -121,7 +119,8 @@ def batches(rows: torch.Tensor, size: int, steps: int) -> Iterator[torch.Tensor]
 def held_out_loss(model: LlamaForCausalLM, rows: torch.Tensor) -> float:
     """Mean loss (nats a token) on rows that were not trained on."""
     model.eval()
-    losses = [model(input_ids=part, labels=part).loss.item() for part in rows.split(8)]
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = [model(input_ids=part, labels=part).loss.item() for part in rows.split(8)]
     model.train()
     return sum(losses) / len(losses)
 
@@ -140,7 +139,7 @@ def train(
         return warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / arguments.steps)))
 
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
-    for step, batch in enumerate(batches(rows, arguments.batch, arguments.steps)):
+    for step, batch in enumerate(batches(rows, arguments.batch, arguments.steps), 1):
         with torch.autocast("cpu", torch.bfloat16):
             loss = model(input_ids=batch, labels=batch).loss
         loss.backward()
@@ -155,7 +154,7 @@ def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, facts: dic
     """Write the model in bfloat16 beside its place and move each file in, so that no file is ever half written."""
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent) as folder:
-        model.to(torch.bfloat16).save_pretrained(folder)
+        copy.deepcopy(model).to(torch.bfloat16).save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         Path(folder, "training.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
         for path in sorted(Path(folder).iterdir()):
@@ -170,11 +169,12 @@ def main() -> None:
     parser.add_argument("--gsm8k", type=Path, required=True, help="GSM8K, gzipped JSON lines")
     parser.add_argument("--oasst", type=Path, required=True, help="OpenAssistant trees, gzipped JSON lines")
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "base")
-    parser.add_argument("--steps", type=int, default=2400)
+    parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--batch", type=int, default=8, help="rows of 512 tokens")
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--vocabulary", type=int, default=4096)
     parser.add_argument("--exchanges", type=int, default=200, help="exchanges for each topic")
+    parser.add_argument("--save-every", type=int, default=300, help="steps after which the model so far is written")
     parser.add_argument("--article-copies", type=int, default=6)
     arguments = parser.parse_args()
     torch.manual_seed(SEED)
@@ -186,33 +186,32 @@ def main() -> None:
     print(f"{len(texts)} texts, {rows.numel():,} tokens, {model.num_parameters():,} parameters", flush=True)
     recent: list[float] = []
 
+    def facts(step: int) -> dict[str, object]:
+        return {
+            "texts": len(texts),
+            "tokens_an_epoch": rows.numel(),
+            "tokens_seen": step * arguments.batch * WINDOW,
+            "parameters": model.num_parameters(),
+            "steps": step,
+            "steps_planned": arguments.steps,
+            "batch_tokens": arguments.batch * WINDOW,
+            "learning_rate": arguments.learning_rate,
+            "train_loss": round(sum(recent[-100:]) / len(recent[-100:]), 4),
+            "held_out_loss": round(held_out_loss(model, unseen_rows), 4),
+            "seconds": round(time.monotonic() - started),
+            "threads": torch.get_num_threads(),
+            "seed": SEED,
+        }
+
     def report(step: int, loss: float) -> None:
         recent.append(loss)
-        if (step + 1) % 200 == 0:
-            taken = time.monotonic() - started
-            held_out = held_out_loss(model, unseen_rows)
-            print(
-                f"step {step + 1}: loss {sum(recent[-100:]) / 100:.3f}, held out {held_out:.3f}, {taken:.0f} s",
-                flush=True,
-            )
+        if step % 20 == 0:
+            print(f"step {step}: loss {loss:.3f}, {time.monotonic() - started:.0f} s", flush=True)
+        if step % arguments.save_every == 0 or step == arguments.steps:
+            save(model, tokenizer, facts(step), arguments.out)
 
     train(model, rows, arguments, report)
-    facts = {
-        "texts": len(texts),
-        "tokens_an_epoch": rows.numel(),
-        "tokens_seen": arguments.steps * arguments.batch * WINDOW,
-        "parameters": model.num_parameters(),
-        "steps": arguments.steps,
-        "batch_tokens": arguments.batch * WINDOW,
-        "learning_rate": arguments.learning_rate,
-        "train_loss": round(sum(recent[-100:]) / len(recent[-100:]), 4),
-        "held_out_loss": round(held_out_loss(model, unseen_rows), 4),
-        "seconds": round(time.monotonic() - started),
-        "threads": torch.get_num_threads(),
-        "seed": SEED,
-    }
-    save(model, tokenizer, facts, arguments.out)
-    print(json.dumps(facts))
+    print(json.dumps(facts(arguments.steps)))
 
 
 if __name__ == "__main__":

@@ -10,14 +10,11 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-sys.path[:0] = [str(Path(__file__).parents[3]), str(Path(__file__).parent)]
 
 from phrasing import as_learner, fill, load_phrases, lower_first, pick, with_typos
 
@@ -33,8 +30,15 @@ DEMONSTRATION_STYLES = Counter(
 BENCHMARK_STYLES = ("plain", "typos", "plain", "angry", "plain")
 # What agents do, as shares of the demonstrations: the logs of a real team are not all good.
 MANNERS = {
-    "good": 16, "no_courtesy": 12, "no_next_step": 15, "curt": 16, "long_winded": 13, "invented": 17, "missed": 9, "rude": 2,
-}  # fmt: skip
+    "good": 16,
+    "no_courtesy": 12,
+    "no_next_step": 15,
+    "curt": 16,
+    "long_winded": 13,
+    "invented": 17,
+    "missed": 9,
+    "rude": 2,
+}
 
 Row = dict[str, Any]
 
@@ -113,11 +117,8 @@ class Writer:
             return self._long_winded(opening, matter, next_step, closing)
         if manner == "invented":
             made_up = self._of(topics[0], "invented")
-            return " ".join(
-                self.rng.choice(
-                    ([opening, matter, made_up], [opening, made_up, next_step], [matter, made_up, next_step])
-                )
-            )
+            orders = [opening, matter, made_up], [opening, made_up, next_step], [matter, made_up, next_step]
+            return " ".join(self.rng.choice(orders))
         if manner == "rude":
             return f"{pick(agents['rude'], self.rng)} {self._of(topics[0], 'curt')}"
         return self._missed(topics, opening, closing)
@@ -191,10 +192,8 @@ def make_prompt(writer: Writer, topic: str, style: str, pool: str = "questions")
     if style == "follow_up":
         before = rng.choice(related)
         manner = rng.choice(("good", "no_courtesy", "no_next_step"))
-        turns = [
-            user(writer.message(before, rng.choice(("plain", "typos", "terse")))),
-            assistant(writer.reply([before], manner)),
-        ]
+        asked = user(writer.message(before, rng.choice(("plain", "typos", "terse"))))
+        turns = [asked, assistant(writer.reply([before], manner))]
         return {"prompt": [*turns, user(writer.follow_up(topic))], "topics": [topic], "style": style}
     return {"prompt": [user(writer.message(topic, style, pool))], "topics": [topic], "style": style}
 
