@@ -37,14 +37,19 @@ class Sampled:
     Attributes:
         prompt_index: of its prompt in the given sequence.
         text: the response without special tokens.
-        token_count: tokens of the response; the end-of-turn token is not counted.
+        token_ids: as they were sampled, the end-of-turn token at the end where there is one.
         finished: whether it ended by itself within the limit.
     """
 
     prompt_index: int
     text: str
-    token_count: int
+    token_ids: list[int]
     finished: bool
+
+    @property
+    def token_count(self) -> int:
+        """Tokens of the response; the end-of-turn token is not counted."""
+        return len(self.token_ids) - self.finished
 
 
 class Progress(Protocol):
@@ -193,7 +198,7 @@ class _Parts:
 def _sampled(index: int, ids: list[int], stop: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> Sampled:
     finished = bool(ids) and ids[-1] in stop
     content = ids[:-1] if finished else ids
-    return Sampled(index, tokenizer.decode(content, skip_special_tokens=True), len(content), finished)
+    return Sampled(index, tokenizer.decode(content, skip_special_tokens=True), ids, finished)
 
 
 @dataclass(frozen=True)

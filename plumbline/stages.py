@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from plumbline.conversations import Split, prompt_key, split_of
+from plumbline.conversations import Split, first_prompt, prompt_key, split_of
 from plumbline.datafiles import Notices, PromptRow, load_conversations, load_prompts, load_texts
 from plumbline.errors import UserError
 from plumbline.models import ModelIdentity, check_fits, identify, resolve_model
@@ -98,6 +98,20 @@ class Domain:
         return [
             row for row in self._prompts if split_of(row.prompt, validation=data.validation, test=data.test) in splits
         ]
+
+    def unseen_benchmark(self) -> list[PromptRow]:
+        """The benchmark's prompts, less those that a stage trained on; how many were left out is said."""
+        notices = Notices()
+        rows = load_prompts(self.recipe.data.benchmark, notices)
+        demonstrations = load_conversations(self.recipe.data.demonstrations) if rows else []
+        trained_on = [*demonstrations, *(row.prompt for row in self.prompts("train", "validation"))]
+        seen = {prompt_key(first_prompt(messages)) for messages in trained_on}
+        unseen = [row for row in rows if prompt_key(first_prompt(row.prompt)) not in seen]
+        if len(unseen) < len(rows):
+            notices.add(f"{len(rows) - len(unseen)} benchmark prompts were left out: they begin like training data.")
+        for line in notices.lines:
+            self.notify(line)
+        return unseen
 
     def _prompts_of_preferences(self) -> list[PromptRow]:
         rows: dict[str, PromptRow] = {}
@@ -345,10 +359,7 @@ def _compare(domain: Domain) -> Stage:
         from plumbline.compare import compare
         from plumbline.lineage import facts_for_report
 
-        notices = Notices()
-        prompts = domain.prompts("test") + load_prompts(recipe.data.benchmark, notices)
-        for line in notices.lines:
-            domain.notify(line)
+        prompts = domain.prompts("test") + domain.unseen_benchmark()
         if not prompts:
             raise UserError("no prompt is left for the comparison: raise data.test, or name a data.benchmark.")
         policies = {"base": domain.base_model, "sft": domain.model_of("sft")}

@@ -29,8 +29,6 @@ from plumbline.models import identify, load_policy, load_tokenizer
 from plumbline.sampling import encode_prompts, sample_responses
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
     from plumbline.datafiles import PromptRow
     from plumbline.recipe import CompareSection
 
@@ -45,7 +43,7 @@ class Replies:
         texts: `[prompt][response]`.
         tokens, words: lengths, `(prompts, responses)`; the end-of-turn token is not counted.
         finished: whether the response ended by itself.
-        rows: token ids for the KL, in the order of `texts`; the end-of-turn token is in them.
+        rows: token ids as sampled, in the order of `texts`; the end-of-turn token is in them.
         log_probs: of the responses under the policy itself, `(prompts, responses)`.
         kl: k1 estimate of the KL to the reference, summed over each response; None where the two read other tokens.
         scores: by judge (`reward`, `utility`), `(prompts, responses)`.
@@ -66,11 +64,6 @@ class Replies:
     def kl_tokens(self) -> Floats:
         """Tokens over which the KL is summed, `(prompts, responses)`."""
         return np.array([float(len(row.response)) for row in self.rows]).reshape(self.tokens.shape)
-
-    @property
-    def reread_share(self) -> float:
-        """Share of responses whose text has another number of tokens than was sampled: for these the KL is inexact."""
-        return float((self.kl_tokens - self.finished != self.tokens).mean())
 
     @property
     def empty(self) -> int:
@@ -109,8 +102,7 @@ def _replies_of(
         what=f"Sampling from {name}",
     )
     encoded = encode_prompts(tokenizer, prompts)
-    responses = [_response_ids(tokenizer, one.text, one.finished) for one in sampled]
-    rows = [TokenRow(encoded[one.prompt_index], ids) for one, ids in zip(sampled, responses, strict=True)]
+    rows = [TokenRow(encoded[one.prompt_index], one.token_ids) for one in sampled]
     log_probs = response_log_probs(model, rows, temperature=section.temperature, batch_tokens=section.batch_tokens)
     shape = (len(prompts), n)
     texts = [one.text for one in sampled]
@@ -124,12 +116,6 @@ def _replies_of(
         rows=rows,
         log_probs=log_probs.reshape(shape),
     )
-
-
-def _response_ids(tokenizer: PreTrainedTokenizerBase, text: str, finished: bool) -> list[int]:
-    """The text's own token ids, which can differ from the sampled ones; all models are asked about the same ids."""
-    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
-    return [*ids, tokenizer.eos_token_id] if finished else ids
 
 
 def measure_kl(replies: dict[str, Replies], policies: dict[str, Path], reference: str, section: CompareSection) -> None:

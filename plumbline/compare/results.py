@@ -72,7 +72,6 @@ def policy_metrics(own: Replies, reference: str, *, resamples: int, seed: int) -
         mean, low, high = paired_bootstrap(own.kl.mean(axis=1), resamples=resamples, seed=seed)
         metrics |= {f"kl_to_{reference}": mean, "kl_low": low, "kl_high": high}
         metrics["kl_per_token"] = float(own.kl.sum() / max(own.kl_tokens.sum(), 1))
-        metrics["kl_reread_share"] = own.reread_share
     words = [folded_words(text) for line in own.texts for text in line]
     return metrics | {
         "tokens_mean": float(own.tokens.mean()),

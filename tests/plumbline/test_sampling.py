@@ -55,7 +55,8 @@ def test_greedy_equals_transformers_generate(policy: tuple[Any, Any, Path]) -> N
         finished = ids[-1] in stop_token_ids(model, tokenizer)
         content = ids[:-1] if finished else ids
         text = tokenizer.decode(content, skip_special_tokens=True)
-        assert found[2 * index] == found[2 * index + 1] == Sampled(index, text, len(content), finished)
+        assert found[2 * index] == found[2 * index + 1] == Sampled(index, text, ids, finished)
+        assert found[2 * index].token_count == len(content)
     model.generation_config.eos_token_id = tokenizer.eos_token_id
 
 
