@@ -1,0 +1,153 @@
+"""Writing an answer: a judgement, a skip or a flag, new or as the correction of an earlier one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Row, exists, insert, select, update
+
+from plumbline.errors import StoreError
+from plumbline.preferences.queue import ANSWERED, OPEN, change_task, held_lease, own_lease, take_place
+from plumbline.preferences.records import Ranking
+from plumbline.preferences.tables import Answer, Lease, Task
+from plumbline.preferences.turn import Actor, Turn, count
+from plumbline.preferences.validation import checked_ranks, digest
+
+JUDGEMENT, SKIP, FLAG = "judgement", "skip", "flag"
+TALLIES = {JUDGEMENT: "judged", SKIP: "skipped", FLAG: "flagged"}
+
+
+@dataclass(frozen=True)
+class NewAnswer:
+    """What an annotator says of the task in their hands; `ranking` is given for judgements alone."""
+
+    kind: str
+    key: str
+    ranking: Ranking | None = None
+    seconds: float | None = None
+    strength: float | None = None
+    scores: dict[str, Any] | None = None
+    reason: str | None = None
+    edited: str | None = None
+    flags: tuple[str, ...] = ()
+
+
+def answer_lease(turn: Turn, actor: Actor, lease_id: str, new: NewAnswer) -> str:
+    """Store an answer and end its lease; with a key that was used before, return the answer that is there.
+
+    Raises:
+        StoreError: the lease is not theirs or is over and the task was given to others, the ranking does not fit, or
+            the key was used for another answer.
+    """
+    if not new.key:
+        raise StoreError("an answer needs an idempotency key: one for each time that a task is shown.")
+    answer_id = digest(actor.name, new.key)
+    lease = own_lease(turn, actor, lease_id)
+    task = turn.connection.execute(select(Task.key, Task.responses).where(Task.id == lease.task_id)).one()
+    ranks = None
+    if new.ranking is not None:
+        ranks = list(checked_ranks(new.ranking, [response["id"] for response in task.responses]))
+    if _is_repeated(turn, answer_id, lease, new.kind, ranks):
+        return answer_id
+    lease = _usable(turn, actor, lease)
+    turn.connection.execute(
+        insert(Answer).values(
+            answer_id=answer_id,
+            kind=new.kind,
+            project_id=turn.project_id,
+            task_id=lease.task_id,
+            annotator_id=actor.id,
+            lease_id=lease.id,
+            ranks=ranks,
+            shown_order=lease.shown_order,
+            judged_at=turn.now,
+            seconds=new.seconds,
+            strength=new.strength,
+            scores=new.scores,
+            reason=new.reason,
+            edited=new.edited,
+            flags=list(new.flags) or None,
+            supersedes_id=lease.supersedes_id,
+        )
+    )
+    turn.connection.execute(update(Lease).where(Lease.id == lease.id).values(state=ANSWERED))
+    _count(turn, actor, lease, new.kind)
+    return answer_id
+
+
+def current(answer: type[Answer] = Answer) -> Any:
+    """The condition that no other answer supersedes this one."""
+    later = Answer.__table__.alias("later")
+    return ~exists().where(later.c.supersedes_id == answer.id)
+
+
+def last_answer(turn: Turn, actor: Actor) -> Row[Any] | None:
+    """The annotator's last current answer that was given here (imported ones are not theirs to undo)."""
+    query = (
+        select(Answer.__table__)
+        .where(Answer.project_id == turn.project_id, Answer.annotator_id == actor.id)
+        .where(Answer.lease_id.is_not(None), current())
+        .order_by(Answer.id.desc())
+        .limit(1)
+    )
+    return turn.connection.execute(query).one_or_none()
+
+
+def _is_repeated(turn: Turn, answer_id: str, lease: Row[Any], kind: str, ranks: list[int] | None) -> bool:
+    query = select(Answer.kind, Answer.task_id, Answer.ranks).where(
+        Answer.project_id == turn.project_id, Answer.answer_id == answer_id
+    )
+    earlier = turn.connection.execute(query).one_or_none()
+    if earlier is None:
+        return False
+    if (earlier.kind, earlier.task_id, earlier.ranks) != (kind, lease.task_id, ranks):
+        raise StoreError("this answer's key was used for another answer, which stands: load the next task.")
+    return True
+
+
+def _usable(turn: Turn, actor: Actor, lease: Row[Any]) -> Row[Any]:
+    """The lease under which the answer counts.
+
+    An annotator who was slower than their lease loses nothing as long as the task still wants a judgement.
+    """
+    if lease.state == OPEN:  # over or not: it still has its place
+        return lease
+    if lease.state == ANSWERED:
+        raise StoreError("this task is answered already: load the next one, or undo to correct the answer.")
+    held = held_lease(turn, actor)
+    if held is not None and (held.task_id, held.supersedes_id) == (lease.task_id, lease.supersedes_id):
+        return held
+    if not _still_wanted(turn, actor, lease):
+        raise StoreError(
+            "your time for this task ended and others have taken it since, so this answer was not stored: "
+            "load the next one."
+        )
+    return lease
+
+
+def _still_wanted(turn: Turn, actor: Actor, lease: Row[Any]) -> bool:
+    if lease.supersedes_id is None:
+        mine = select(Answer.id).where(Answer.task_id == lease.task_id, Answer.annotator_id == actor.id).limit(1)
+        if turn.connection.execute(mine).one_or_none() is not None:
+            return False
+    else:
+        later = select(Answer.id).where(Answer.supersedes_id == lease.supersedes_id)
+        if turn.connection.execute(later).one_or_none() is not None:
+            return False
+    return take_place(turn, lease.task_id) if lease.slot else True
+
+
+def _count(turn: Turn, actor: Actor, lease: Row[Any], kind: str) -> None:
+    """Bring the counts of task and annotator up to the new answer."""
+    changes = {TALLIES[kind]: 1}
+    was_judgement = False
+    if lease.supersedes_id is not None:
+        earlier = turn.connection.execute(select(Answer.kind).where(Answer.id == lease.supersedes_id)).scalar_one()
+        was_judgement = earlier == JUDGEMENT
+        changes[TALLIES[earlier]] = changes.get(TALLIES[earlier], 0) - 1
+    count(turn, actor.id, **changes)
+    if kind == JUDGEMENT:
+        change_task(turn, lease.task_id, judged=0 if was_judgement else 1)
+    else:
+        change_task(turn, lease.task_id, taken=-1, judged=-1 if was_judgement else 0)

@@ -1,0 +1,172 @@
+"""Putting tasks, and judgements that were given elsewhere, into the store: in batches, each one transaction.
+
+Tasks and judgements are known by their contents, so that a second import, or one that was killed, takes nothing twice.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import bindparam, insert, select, update
+
+from plumbline.conversations import prompt_key
+from plumbline.errors import StoreError, UserError
+from plumbline.preferences.records import Added, NewJudgement, NewTask, Taken
+from plumbline.preferences.store import insert_new
+from plumbline.preferences.tables import Answer, Tally, Task
+from plumbline.preferences.turn import Turn, enrol, ensure_tally
+from plumbline.preferences.validation import dense_ranks, digest, response_key, task_fault, task_key
+
+BATCH = 500
+
+
+def add_batch(turn: Turn, tasks: Sequence[NewTask], *, wanted: int) -> Added:
+    """Add tasks that are not there yet. One that was only imported is handed out from now on.
+
+    Raises:
+        UserError: a task has a fault; nothing of the batch is added.
+    """
+    rows: dict[str, dict[str, Any]] = {}
+    for task in tasks:
+        row = _task_row(turn, task, 0 if task.origin.startswith("import:") else wanted)
+        rows.setdefault(row["key"], row)
+    known = _tasks_by_key(turn, set(rows), {row["prompt_key"] for row in rows.values()})
+    asked_for = [known[key].id for key, row in rows.items() if key in known and row["wanted"] > known[key].wanted]
+    if asked_for:
+        turn.connection.execute(update(Task).where(Task.id.in_(asked_for)).values(wanted=wanted))
+    new = [row for key, row in rows.items() if key not in known]
+    insert_new(turn.connection, Task, new)
+    return Added(new=len(new), present=len(tasks) - len(new))
+
+
+def take_batch(turn: Turn, judgements: Sequence[NewJudgement]) -> Taken:
+    """Add judgements with their tasks and annotators; those that are there are left alone.
+
+    Raises:
+        UserError: a task has a fault, or a name belongs to the other kind of annotator; nothing of the batch is added.
+    """
+    if not judgements:
+        return Taken(0, 0)
+    add_batch(turn, [judgement.task for judgement in judgements], wanted=0)
+    annotators = _annotators(turn, judgements)
+    keys = [task_key(judgement.task.prompt, _texts(judgement.task)) for judgement in judgements]
+    tasks = _tasks_by_key(turn, set(keys), {prompt_key(judgement.task.prompt) for judgement in judgements})
+    rows: dict[str, dict[str, Any]] = {}
+    for key, judgement in zip(keys, judgements, strict=True):
+        row = _answer_row(turn, judgement, tasks[key], annotators[judgement.annotator])
+        rows.setdefault(row["answer_id"], row)
+    for present in _present(turn, rows):
+        del rows[present]
+    if rows:
+        turn.connection.execute(insert(Answer), list(rows.values()))
+        _count(turn, list(rows.values()))
+    return Taken(taken=len(rows), present=len(judgements) - len(rows))
+
+
+def _task_row(turn: Turn, task: NewTask, wanted: int) -> dict[str, Any]:
+    fault = task_fault(task)
+    if fault:
+        raise UserError(f"a task cannot be stored: {fault} (prompt: {str(task.prompt)[:80]})")
+    key = task_key(task.prompt, _texts(task))
+    responses = [
+        {
+            "id": response_key(key, response.text),
+            "text": response.text,
+            "source": response.source,
+            "source_hash": response.source_hash,
+            "meta": response.meta,
+        }
+        for response in task.responses
+    ]
+    return {
+        "project_id": turn.project_id,
+        "prompt_key": prompt_key(task.prompt),
+        "key": key,
+        "prompt": [{"role": message["role"], "content": message["content"]} for message in task.prompt],
+        "responses": sorted(responses, key=lambda response: str(response["id"])),
+        "meta": task.meta,
+        "origin": task.origin,
+        "wanted": wanted,
+        "created_at": turn.now,
+    }
+
+
+def _texts(task: NewTask) -> list[str]:
+    return [response.text for response in task.responses]
+
+
+def _tasks_by_key(turn: Turn, keys: set[str], prompt_keys: set[str]) -> dict[str, Any]:
+    # Asked for by prompt, because the index of contents starts with it.
+    query = select(Task.id, Task.key, Task.wanted, Task.responses).where(
+        Task.project_id == turn.project_id, Task.prompt_key.in_(prompt_keys)
+    )
+    return {row.key: row for row in turn.connection.execute(query) if row.key in keys}
+
+
+def _annotators(turn: Turn, judgements: Sequence[NewJudgement]) -> dict[str, int]:
+    ids: dict[str, int] = {}
+    for judgement in judgements:
+        if judgement.annotator not in ids:
+            row = enrol(
+                turn.connection,
+                judgement.annotator,
+                simulated=judgement.simulated,
+                settings=judgement.annotator_settings,
+                now=turn.now,
+                person=False,
+            )
+            ensure_tally(turn, row.id)
+            ids[judgement.annotator] = row.id
+    return ids
+
+
+def _answer_row(turn: Turn, judgement: NewJudgement, task: Any, annotator: int) -> dict[str, Any]:
+    size = len(judgement.task.responses)
+    if len(judgement.ranks) != size or min(judgement.ranks) < 1:
+        raise StoreError(f"{len(judgement.ranks)} ranks for {size} responses: every response has one rank, from 1.")
+    place = {response["text"]: index for index, response in enumerate(task.responses)}
+    places = [place[text] for text in _texts(judgement.task)]
+    ranks = dict(zip(places, dense_ranks(judgement.ranks), strict=True))
+    return {
+        "answer_id": judgement.judgement_id or digest(judgement.key),
+        "kind": "judgement",
+        "project_id": turn.project_id,
+        "task_id": task.id,
+        "annotator_id": annotator,
+        "lease_id": None,
+        "ranks": [ranks[index] for index in range(size)],
+        "shown_order": None if judgement.shown_order is None else [places[index] for index in judgement.shown_order],
+        "judged_at": judgement.judged_at,
+        "seconds": judgement.seconds,
+        "strength": judgement.strength,
+        "scores": judgement.scores,
+        "reason": judgement.reason,
+        "edited": judgement.edited,
+        "flags": list(judgement.flags) or None,
+        "origin": judgement.task.origin,
+    }
+
+
+def _present(turn: Turn, rows: dict[str, dict[str, Any]]) -> list[str]:
+    query = select(Answer.answer_id).where(Answer.project_id == turn.project_id, Answer.answer_id.in_(list(rows)))
+    return list(turn.connection.execute(query).scalars())
+
+
+def _count(turn: Turn, rows: list[dict[str, Any]]) -> None:
+    by_task = Counter(row["task_id"] for row in rows)
+    by_annotator = Counter(row["annotator_id"] for row in rows)
+    _add(turn, Task.__table__.c.id, by_task, "taken", "judged")
+    _add(turn, Tally.__table__.c.annotator_id, by_annotator, "judged")
+
+
+def _add(turn: Turn, key: Any, more: Counter[int], *columns: str) -> None:
+    """Add to columns of the project's rows that `key` names; in order of rows, so that nobody waits in a ring."""
+    table = key.table
+    turn.connection.execute(
+        update(table)
+        .where(table.c.project_id == turn.project_id, key == bindparam("row"))
+        .values({column: table.c[column] + bindparam("more") for column in columns}),
+        [{"row": row, "more": number} for row, number in sorted(more.items())],
+    )

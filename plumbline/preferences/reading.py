@@ -1,0 +1,132 @@
+"""Reading judgements out of the store as a stream: memory does not grow with their number."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from sqlalchemy import Row, Select, case, func, select
+from sqlalchemy.orm import aliased
+
+from plumbline.preferences.answers import JUDGEMENT, current
+from plumbline.preferences.records import JudgementRecord, Progress, ResponseRecord
+from plumbline.preferences.store import Store
+from plumbline.preferences.tables import Annotator, Answer, Project, Tally, Task
+from plumbline.preferences.turn import Turn
+from plumbline.preferences.validation import as_ranking
+
+FETCHED_AT_ONCE = 500
+
+
+def stream_judgements(store: Store, project_id: int, *, include_superseded: bool) -> Iterator[JudgementRecord]:
+    """Judgements in an order that depends on their contents alone, all from one state of the store."""
+    query = content_order(judgement_rows(project_id, include_superseded=include_superseded))
+    with store.read() as connection:
+        streaming = connection.execution_options(stream_results=True, yield_per=FETCHED_AT_ONCE)
+        for row in streaming.execute(query):
+            yield as_record(row)
+
+
+def latest_judgements(store: Store, project_id: int, annotator: int, limit: int) -> list[JudgementRecord]:
+    """The annotator's current judgements, the newest first."""
+    query = judgement_rows(project_id, include_superseded=False).where(Answer.annotator_id == annotator)
+    with store.read() as connection:
+        return [as_record(row) for row in connection.execute(query.order_by(Answer.id.desc()).limit(limit))]
+
+
+def judgement_rows(project_id: int, *, include_superseded: bool) -> Select[Any]:
+    """The query for a project's judgements with their task, annotator and what they supersede."""
+    earlier = aliased(Answer)
+    query = (
+        select(
+            Answer.answer_id,
+            Answer.ranks,
+            Answer.shown_order,
+            Answer.judged_at,
+            Answer.seconds,
+            Answer.strength,
+            Answer.scores,
+            Answer.reason,
+            Answer.edited,
+            Answer.flags,
+            func.coalesce(Answer.origin, Task.origin).label("origin"),
+            Task.key,
+            Task.prompt,
+            Task.responses,
+            Task.meta,
+            Annotator.name,
+            Annotator.simulated,
+            Annotator.settings,
+            Project.name.label("project"),
+            earlier.answer_id.label("supersedes"),
+        )
+        .select_from(Task)
+        .join(Answer, Answer.task_id == Task.id)
+        .join(Annotator, Annotator.id == Answer.annotator_id)
+        .join(Project, Project.id == Task.project_id)
+        .outerjoin(earlier, earlier.id == Answer.supersedes_id)
+        .where(Task.project_id == project_id, Answer.kind == JUDGEMENT)
+    )
+    return query if include_superseded else query.where(current())
+
+
+def content_order(query: Select[Any]) -> Select[Any]:
+    """Sort by keys that are digests of contents: the index of tasks gives the order, nothing is sorted in memory."""
+    return query.order_by(Task.prompt_key, Task.key, Answer.answer_id)
+
+
+def as_record(row: Row[Any]) -> JudgementRecord:
+    """One row of `judgement_rows` as a plain value."""
+    ids = [response["id"] for response in row.responses]
+    return JudgementRecord(
+        judgement_id=row.answer_id,
+        task_id=row.key,
+        project=row.project,
+        prompt=row.prompt,
+        responses=tuple(
+            ResponseRecord(
+                response["id"], response["text"], response["source"], response["source_hash"], response["meta"]
+            )
+            for response in row.responses
+        ),
+        ranking=as_ranking(ids, row.ranks),
+        annotator=row.name,
+        simulated=row.simulated,
+        annotator_settings=row.settings,
+        judged_at=row.judged_at,
+        seconds=row.seconds,
+        shown_order=tuple(ids[index] for index in row.shown_order or ()),
+        strength=row.strength,
+        scores=row.scores,
+        reason=row.reason,
+        edited=row.edited,
+        flags=tuple(row.flags or ()),
+        supersedes=row.supersedes,
+        origin=row.origin,
+        meta=row.meta,
+    )
+
+
+def progress_of(turn: Turn) -> Progress:
+    """How far the project is, from the counts that are kept beside the answers."""
+    done = func.sum(case((Task.judged < Task.wanted, Task.judged), else_=Task.wanted))
+    query = select(func.count(), func.coalesce(func.sum(Task.wanted), 0), func.coalesce(done, 0)).where(
+        Task.project_id == turn.project_id, Task.wanted > 0
+    )
+    tasks, required, finished = turn.connection.execute(query).one()
+    tallies = turn.connection.execute(
+        select(Annotator.name, Annotator.simulated, Tally.judged, Tally.skipped, Tally.flagged)
+        .join(Annotator, Annotator.id == Tally.annotator_id)
+        .where(Tally.project_id == turn.project_id)
+        .order_by(Annotator.name)
+    ).all()
+    return Progress(
+        tasks=tasks,
+        required=required,
+        done=finished,
+        missing=required - finished,
+        skipped=sum(row.skipped for row in tallies),
+        flagged=sum(row.flagged for row in tallies),
+        simulated=sum(row.judged for row in tallies if row.simulated),
+        by_annotator={row.name: row.judged for row in tallies if row.judged},
+    )

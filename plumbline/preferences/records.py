@@ -1,0 +1,194 @@
+"""What goes into the preference store and what comes out of it, as plain values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from plumbline.conversations import Conversation
+
+Ranking = dict[str, int]
+"""Response id to rank: 1 is best, equal numbers are ties, every shown response is ranked."""
+
+MIN_RESPONSES, MAX_RESPONSES = 2, 9
+
+
+@dataclass(frozen=True)
+class NewResponse:
+    """A response to be judged. `source` names the policy (or person) that wrote it; annotators never see it."""
+
+    text: str
+    source: str
+    source_hash: str | None = None
+    meta: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class NewTask:
+    """A prompt and the 2 to 9 responses to be ranked.
+
+    `origin` is `sample` for responses to be judged here, or `import:<format>` for what was judged elsewhere; imported
+    tasks are not handed out to annotators.
+    """
+
+    prompt: Conversation
+    responses: list[NewResponse]
+    project: str
+    meta: dict[str, Any] = field(default_factory=dict)
+    origin: str = "sample"
+
+
+@dataclass(frozen=True)
+class NewJudgement:
+    """A judgement that was given elsewhere, with its task.
+
+    Attributes:
+        ranks: the rank of each of `task.responses`, in their order; 1 is best, equal ranks are ties.
+        key: names this judgement for good: the same key is never taken twice.
+        judgement_id: keeps the id of a judgement that another store exported.
+        strength: how much better the best response is, in the source's own steps (2 responses only).
+        scores: what was said of single responses or axes.
+    """
+
+    task: NewTask
+    ranks: tuple[int, ...]
+    annotator: str
+    key: str
+    judgement_id: str | None = None
+    simulated: bool = False
+    annotator_settings: dict[str, Any] = field(default_factory=dict)
+    judged_at: datetime | None = None
+    seconds: float | None = None
+    shown_order: tuple[int, ...] | None = None
+    strength: float | None = None
+    scores: dict[str, Any] | None = None
+    reason: str | None = None
+    edited: str | None = None
+    flags: tuple[str, ...] = ()
+
+
+class Added(NamedTuple):
+    """What `add_tasks` did: `new` tasks went in, `present` ones were there already."""
+
+    new: int
+    present: int
+
+
+class Taken(NamedTuple):
+    """What `take` did: `taken` judgements went in, `present` ones were there already."""
+
+    taken: int
+    present: int
+
+
+@dataclass(frozen=True)
+class Annotator:
+    """Somebody who judges: a person, or a simulated annotator."""
+
+    annotator_id: str
+    name: str
+    simulated: bool
+
+
+@dataclass(frozen=True)
+class Card:
+    """A response as an annotator sees it; `position` counts from 0 in shown order."""
+
+    response_id: str
+    position: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """A task handed to one annotator until `expires_at`, its cards in the order in which they are to be shown.
+
+    `supersedes` is the id of the answer that is being corrected, where this is a correction.
+    """
+
+    lease_id: str
+    task_id: str
+    prompt: Conversation
+    cards: tuple[Card, ...]
+    expires_at: datetime
+    supersedes: str | None = None
+
+
+@dataclass(frozen=True)
+class NoWork:
+    """There is nothing to hand out just now; `reason` is a sentence for the annotator."""
+
+    reason: str
+
+
+class ResponseRecord(NamedTuple):
+    """A stored response, with what wrote it."""
+
+    response_id: str
+    text: str
+    source: str
+    source_hash: str | None
+    meta: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class JudgementRecord:
+    """A stored judgement with everything that it is about.
+
+    Attributes:
+        ranking: response id to rank; ranks are dense (1, 1, 2 and never 1, 1, 3).
+        annotator: the annotator's name.
+        annotator_settings: how a simulated annotator was set; empty for people.
+        judged_at: when, in UTC; None where an imported file does not say.
+        seconds: time on task, where known.
+        shown_order: response ids in the order in which they were shown; empty where not known.
+        supersedes: id of the answer that this one corrected.
+        origin: `sample` or `import:<format>`.
+    """
+
+    judgement_id: str
+    task_id: str
+    project: str
+    prompt: Conversation
+    responses: tuple[ResponseRecord, ...]
+    ranking: Ranking
+    annotator: str
+    simulated: bool
+    annotator_settings: dict[str, Any]
+    judged_at: datetime | None
+    seconds: float | None
+    shown_order: tuple[str, ...]
+    strength: float | None
+    scores: dict[str, Any] | None
+    reason: str | None
+    edited: str | None
+    flags: tuple[str, ...]
+    supersedes: str | None
+    origin: str
+    meta: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a project is.
+
+    Attributes:
+        tasks: tasks to be judged here (imported ones are not among them).
+        required: judgements wanted in all.
+        done: judgements given, counted at most as often as wanted for each task.
+        missing: `required - done`.
+        skipped: current skips.
+        flagged: current flags, to be looked at by the lead.
+        simulated: current judgements by simulated annotators.
+        by_annotator: current judgements by annotator's name, imported ones included.
+    """
+
+    tasks: int
+    required: int
+    done: int
+    missing: int
+    skipped: int
+    flagged: int
+    simulated: int
+    by_annotator: dict[str, int]

@@ -1,0 +1,333 @@
+"""Every rule of collecting preferences: who may judge what, when, how often, and what is kept of it.
+
+People (through the app) and simulated annotators call the same methods. An answer is acknowledged by returning: it is
+committed then. Answers are never changed; a correction is a new answer that supersedes the old one.
+
+    store = Store.open("preferences.db")
+    service = PreferenceService(store, project="support")
+    me = service.sign_in("Anna")
+    work = service.lease_next(me.annotator_id)
+    if isinstance(work, Assignment):
+        ranking = {card.response_id: card.position + 1 for card in work.cards}
+        service.judge(work.lease_id, me.annotator_id, ranking, idempotency_key="one-per-view")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from typing import Any, TypeVar
+
+from sqlalchemy import Row, select, update
+
+from plumbline.errors import StoreError
+from plumbline.preferences import queue
+from plumbline.preferences.answers import FLAG, JUDGEMENT, SKIP, NewAnswer, answer_lease, last_answer
+from plumbline.preferences.ingest import BATCH, add_batch, take_batch
+from plumbline.preferences.reading import latest_judgements, progress_of, stream_judgements
+from plumbline.preferences.records import (
+    Added,
+    Annotator,
+    Assignment,
+    JudgementRecord,
+    NewJudgement,
+    NewTask,
+    NoWork,
+    Progress,
+    Ranking,
+    Taken,
+)
+from plumbline.preferences.store import Store, insert_new
+from plumbline.preferences.tables import Lease, Project, Tally, Task
+from plumbline.preferences.turn import Actor, Turn, acting, as_annotator, enrol, ensure_tally, known_annotator
+
+Item = TypeVar("Item")
+
+
+def now_utc() -> datetime:
+    """The present moment, in UTC."""
+    return datetime.now(UTC)
+
+
+class PreferenceService:
+    """The preferences of one project in a store.
+
+    Args:
+        store: an open store; several services and processes may share it.
+        project: the domain's name. Projects in one store do not see each other's tasks.
+        judgements_per_task: how many annotators judge each task (overlap).
+        lease: how long a task stays with the annotator who opened it.
+        clock: gives the present moment; tests set it.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        project: str,
+        judgements_per_task: int = 1,
+        lease: timedelta = timedelta(minutes=15),
+        clock: Callable[[], datetime] = now_utc,
+    ) -> None:
+        if judgements_per_task < 1:
+            raise StoreError(f"judgements_per_task is {judgements_per_task}: at least one judgement is needed.")
+        if not project.strip():
+            raise StoreError("the project's name is empty.")
+        self.store = store
+        self.project = project
+        self.judgements_per_task = judgements_per_task
+        self.lease = lease
+        self.clock = clock
+        self._project_id = self._open_project()
+
+    # -- tasks ---------------------------------------------------------------------------------------------------
+
+    def add_tasks(self, tasks: Iterable[NewTask]) -> Added:
+        """Add tasks from a stream. A task that is there (same prompt, same responses) is left alone.
+
+        Raises:
+            UserError: a task has a fault or belongs to another project; earlier batches of the stream stay.
+        """
+        new = present = 0
+        for batch in _batches(tasks, BATCH):
+            self._check_project(batch)
+            with self._turn() as turn:
+                added = add_batch(turn, batch, wanted=self.judgements_per_task)
+            new, present = new + added.new, present + added.present
+        return Added(new, present)
+
+    def take(self, judgements: Iterable[NewJudgement]) -> Taken:
+        """Add judgements that were given elsewhere, from a stream, with their tasks and annotators.
+
+        Raises:
+            UserError: a task has a fault, or a name belongs to another kind of annotator; earlier batches stay.
+        """
+        taken = present = 0
+        for batch in _batches(judgements, BATCH):
+            self._check_project([judgement.task for judgement in batch])
+            with self._turn() as turn:
+                result = take_batch(turn, batch)
+            taken, present = taken + result.taken, present + result.present
+        return Taken(taken, present)
+
+    # -- annotators ----------------------------------------------------------------------------------------------
+
+    def sign_in(self, name: str, *, simulated: bool = False, settings: dict[str, Any] | None = None) -> Annotator:
+        """The annotator of this name, made where there is none; case and white space do not matter.
+
+        Args:
+            settings: how a simulated annotator is set; kept with everything that it says.
+
+        Raises:
+            StoreError: the name is not usable, or belongs to a person where a simulated annotator asks for it, or the
+                other way round, or to a simulated annotator with other settings.
+        """
+        with self._turn() as turn:
+            row = enrol(
+                turn.connection, name, simulated=simulated, settings=settings or {}, now=turn.now, person=not simulated
+            )
+            ensure_tally(turn, row.id)
+            return as_annotator(row)
+
+    # -- the queue -----------------------------------------------------------------------------------------------
+
+    def lease_next(self, annotator_id: str) -> Assignment | NoWork:
+        """Hand out the next task, or say why there is none.
+
+        An annotator holds one task at a time: while they hold one, it is handed to them again (a page that was
+        reloaded goes on where it was), with its time renewed.
+        """
+        with self._turn() as turn:
+            actor = acting(turn, annotator_id)
+            queue.expire_leases(turn)
+            held = queue.held_lease(turn, actor)
+            if held is not None:
+                return self._renewed(turn, held)
+            task = queue.next_free_task(turn, actor)
+            if task is None:
+                return NoWork(queue.why_nothing(turn, actor))
+            queue.change_task(turn, task.id, taken=1)
+            order = queue.shown_order(task.key, actor.name, len(task.responses))
+            return self._leased(turn, actor, task.id, order=order, slot=True, supersedes=None)
+
+    def renew(self, lease_id: str, annotator_id: str) -> datetime:
+        """Give a held task its full time again; returns the new end.
+
+        Raises:
+            StoreError: the lease is over, or not theirs.
+        """
+        with self._turn() as turn:
+            lease = queue.own_lease(turn, acting(turn, annotator_id), lease_id)
+            if lease.state != queue.OPEN:
+                raise StoreError("your time for this task is over: load the next one.")
+            return self._renewed(turn, lease).expires_at
+
+    def release(self, lease_id: str, annotator_id: str) -> None:
+        """Give a held task back unanswered; of a correction, the earlier answer stands. Repeating it does nothing.
+
+        Raises:
+            StoreError: the lease is not theirs.
+        """
+        with self._turn() as turn:
+            lease = queue.own_lease(turn, acting(turn, annotator_id), lease_id)
+            if lease.state == queue.OPEN:
+                queue.end_lease(turn, lease, queue.RELEASED)
+
+    # -- answers -------------------------------------------------------------------------------------------------
+
+    def judge(
+        self,
+        lease_id: str,
+        annotator_id: str,
+        ranking: Ranking,
+        *,
+        idempotency_key: str,
+        seconds: float | None = None,
+        strength: float | None = None,
+        scores: dict[str, Any] | None = None,
+        reason: str | None = None,
+        edited: str | None = None,
+        flags: Sequence[str] = (),
+    ) -> str:
+        """Store a judgement; when this returns, it is committed.
+
+        Args:
+            ranking: every response's rank, 1 is best; equal ranks are ties.
+            idempotency_key: made once for each view of a task. The same call again returns the same judgement.
+            seconds: time on task.
+            strength: how much better the best response is.
+            scores: what was said of single responses or axes.
+            edited: the best response, improved by the annotator.
+
+        Returns:
+            The judgement's id.
+
+        Raises:
+            StoreError: the ranking does not fit the task, the lease is not theirs, or it is over and others have
+                taken the task since. An answer that is late but still wanted is stored.
+        """
+        return self._answer(
+            lease_id,
+            annotator_id,
+            NewAnswer(
+                JUDGEMENT, idempotency_key, dict(ranking), seconds, strength, scores, reason, edited, tuple(flags)
+            ),
+        )
+
+    def skip(self, lease_id: str, annotator_id: str, *, reason: str, idempotency_key: str) -> str:
+        """Leave a task to other annotators; it is not handed to this one again. Returns the answer's id."""
+        return self._answer(lease_id, annotator_id, NewAnswer(SKIP, idempotency_key, reason=reason))
+
+    def flag(self, lease_id: str, annotator_id: str, *, kind: str, note: str, idempotency_key: str) -> str:
+        """Report a faulty task to the lead; it is not handed to this annotator again. Returns the answer's id."""
+        return self._answer(lease_id, annotator_id, NewAnswer(FLAG, idempotency_key, reason=note, flags=(kind,)))
+
+    def reopen_last(self, annotator_id: str) -> Assignment | None:
+        """Undo: hand the annotator's last answer back to them, shown in the same order, to be corrected.
+
+        A task that they hold meanwhile goes back to the queue. The earlier answer stands until a new one is given.
+
+        Returns:
+            The assignment; None when there is nothing to undo.
+
+        Raises:
+            StoreError: the last answer was a skip or a flag, and others have taken the task since.
+        """
+        with self._turn() as turn:
+            actor = acting(turn, annotator_id)
+            queue.expire_leases(turn)
+            held = queue.held_lease(turn, actor)
+            if held is not None and held.supersedes_id is not None:
+                return self._renewed(turn, held)
+            last = last_answer(turn, actor)
+            if last is None:
+                return None
+            if held is not None:
+                queue.end_lease(turn, held, queue.RELEASED)
+            slot = last.kind != JUDGEMENT  # a judgement has its place in the task's count already
+            if slot and not queue.take_place(turn, last.task_id):
+                raise StoreError("others have taken this task since you left it, so it cannot be opened again.")
+            return self._leased(turn, actor, last.task_id, order=last.shown_order, slot=slot, supersedes=last.id)
+
+    # -- reading -------------------------------------------------------------------------------------------------
+
+    def history(self, annotator_id: str, limit: int = 20) -> list[JudgementRecord]:
+        """The annotator's current judgements, the newest first."""
+        with self.store.read() as connection:
+            annotator = known_annotator(connection, annotator_id)
+        return latest_judgements(self.store, self._project_id, annotator.id, limit)
+
+    def progress(self) -> Progress:
+        """How far the project is."""
+        with self.store.read() as connection:
+            return progress_of(Turn(connection, self._project_id, self.clock()))
+
+    def annotator_progress(self, annotator_id: str) -> tuple[int, int]:
+        """How many tasks the annotator has judged, and how many are left for them."""
+        with self.store.read() as connection:
+            annotator = known_annotator(connection, annotator_id)
+            mine = (Tally.project_id == self._project_id) & (Tally.annotator_id == annotator.id)
+            judged = connection.execute(select(Tally.judged).where(mine)).scalar_one_or_none() or 0
+            turn = Turn(connection, self._project_id, self.clock())
+            return judged, queue.remaining_for(turn, annotator.id)
+
+    def judgements(self, *, include_superseded: bool = False) -> Iterator[JudgementRecord]:
+        """All judgements as a stream, all from one state of the store, in an order that their contents decide."""
+        return stream_judgements(self.store, self._project_id, include_superseded=include_superseded)
+
+    # -- inside --------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _turn(self) -> Iterator[Turn]:
+        with self.store.write() as connection:
+            yield Turn(connection, self._project_id, self.clock())
+
+    def _open_project(self) -> int:
+        """The project's row; changes the overlap of its tasks where another one is asked for now."""
+        named = select(Project.__table__).where(Project.name == self.project)
+        with self.store.read() as connection:
+            row = connection.execute(named).one_or_none()
+        if row is not None and row.judgements_per_task == self.judgements_per_task:
+            return int(row.id)
+        with self.store.write() as connection:
+            values = {"name": self.project, "judgements_per_task": self.judgements_per_task}
+            insert_new(connection, Project, [values])
+            row = connection.execute(named.with_for_update()).one()
+            if row.judgements_per_task != self.judgements_per_task:
+                wanted = {"wanted": self.judgements_per_task}
+                connection.execute(update(Task).where(Task.project_id == row.id, Task.wanted > 0).values(**wanted))
+                connection.execute(
+                    update(Project).where(Project.id == row.id).values(judgements_per_task=self.judgements_per_task)
+                )
+                # Tasks that were full may be open again, above where the annotators stand in the queue.
+                connection.execute(update(Tally).where(Tally.project_id == row.id).values(cursor=0))
+            return int(row.id)
+
+    def _check_project(self, tasks: Sequence[NewTask]) -> None:
+        for task in tasks:
+            if task.project != self.project:
+                raise StoreError(f"a task of project {task.project!r} cannot go into project {self.project!r}.")
+
+    def _answer(self, lease_id: str, annotator_id: str, new: NewAnswer) -> str:
+        with self._turn() as turn:
+            return answer_lease(turn, acting(turn, annotator_id), lease_id, new)
+
+    def _leased(
+        self, turn: Turn, actor: Actor, task_id: int, *, order: list[int], slot: bool, supersedes: int | None
+    ) -> Assignment:
+        until = turn.now + self.lease
+        lease = queue.open_lease(turn, actor, task_id, order=order, until=until, slot=slot, supersedes=supersedes)
+        return queue.as_assignment(turn, lease, until)
+
+    def _renewed(self, turn: Turn, lease: Row[Any]) -> Assignment:
+        until = turn.now + self.lease
+        turn.connection.execute(update(Lease).where(Lease.id == lease.id).values(expires_at=until))
+        return queue.as_assignment(turn, lease, until)
+
+
+def _batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch

@@ -1,0 +1,112 @@
+"""What every change to the store starts from: one transaction of one project, and the annotator who acts in it."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, select, update
+
+from plumbline.errors import StoreError
+from plumbline.preferences import records
+from plumbline.preferences.store import insert_new
+from plumbline.preferences.tables import Annotator, Tally
+from plumbline.preferences.validation import checked_name
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One transaction: its connection, the project's row id, and the time at which it happens."""
+
+    connection: Connection
+    project_id: int
+    now: datetime
+
+
+@dataclass(frozen=True)
+class Actor:
+    """The annotator who acts; `cursor` is how far down the queue they are."""
+
+    id: int
+    annotator_id: str
+    name: str
+    cursor: int
+
+
+def known_annotator(connection: Connection, annotator_id: str) -> Row[Any]:
+    """The annotator's row.
+
+    Raises:
+        StoreError: nobody has this id.
+    """
+    row = connection.execute(select(Annotator.__table__).where(Annotator.annotator_id == annotator_id)).one_or_none()
+    if row is None:
+        raise StoreError("this annotator is not known to the store: sign in again.")
+    return row
+
+
+def acting(turn: Turn, annotator_id: str) -> Actor:
+    """The annotator, locked for the rest of the transaction: what one annotator does happens in sequence.
+
+    Raises:
+        StoreError: nobody has this id.
+    """
+    row = known_annotator(turn.connection, annotator_id)
+    ensure_tally(turn, row.id)
+    mine = (Tally.project_id == turn.project_id) & (Tally.annotator_id == row.id)
+    cursor = turn.connection.execute(select(Tally.cursor).where(mine).with_for_update()).scalar_one()
+    return Actor(row.id, row.annotator_id, row.name, cursor)
+
+
+def ensure_tally(turn: Turn, annotator: int) -> None:
+    """Make the annotator's row of counts in this project, where there is none."""
+    insert_new(turn.connection, Tally, [{"project_id": turn.project_id, "annotator_id": annotator}])
+
+
+def count(turn: Turn, annotator: int, **changes: int) -> None:
+    """Add to the annotator's counts: `judged=1, skipped=-1`."""
+    mine = (Tally.project_id == turn.project_id) & (Tally.annotator_id == annotator)
+    values = {name: getattr(Tally, name) + change for name, change in changes.items() if change}
+    if values:
+        turn.connection.execute(update(Tally).where(mine).values(**values))
+
+
+def enrol(
+    connection: Connection, name: str, *, simulated: bool, settings: dict[str, Any], now: datetime, person: bool
+) -> Row[Any]:
+    """The annotator of this name, made where there is none. Names differ in more than case and white space.
+
+    Args:
+        person: somebody signs in; the names of imported annotators are not for them.
+
+    Raises:
+        StoreError: the name is not usable, belongs to the other kind, or to a simulated annotator with other settings.
+    """
+    name = checked_name(name, person=person)
+    by_name = select(Annotator.__table__).where(Annotator.name_key == name.casefold())
+    row = connection.execute(by_name).one_or_none()
+    if row is None:
+        values = {"annotator_id": uuid.uuid4().hex, "name": name, "name_key": name.casefold()}
+        insert_new(connection, Annotator, [{**values, "simulated": simulated, "settings": settings, "created_at": now}])
+        row = connection.execute(by_name).one()  # ours, or that of somebody who was faster
+    if row.simulated != simulated:
+        holder = "a simulated annotator" if row.simulated else "a person"
+        raise StoreError(f"the name {row.name!r} belongs to {holder} in this store: choose another name.")
+    if simulated and _canonical(row.settings) != _canonical(settings):
+        raise StoreError(
+            f"the simulated annotator {row.name!r} has judged here with other settings ({_canonical(row.settings)}): "
+            "give it another name, so that its judgements can be told apart."
+        )
+    return row
+
+
+def as_annotator(row: Row[Any]) -> records.Annotator:
+    """An annotator's row as a plain value."""
+    return records.Annotator(annotator_id=row.annotator_id, name=row.name, simulated=row.simulated)
+
+
+def _canonical(settings: dict[str, Any]) -> str:
+    return json.dumps(settings, sort_keys=True)
