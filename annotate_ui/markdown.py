@@ -17,14 +17,15 @@ TAGS = {
 ATTRIBUTES = {"a": {"href", "title"}, "ol": {"start"}}
 
 
-def safe_html(text: str) -> str:
+def safe_html(text: str, *, keep_lines: bool = True) -> str:
     """Render Markdown to HTML that is safe to insert into the page.
 
+    `keep_lines` shows single line ends as people typed them; without it they are white space, as in a wrapped file.
     HTML in the text is shown as text, images become their alternative text, links open in a new tab and tell their
     target nothing. What the renderer wrote is sanitised once more by an allow-list.
     """
     return nh3.clean(
-        _parser().render(text),
+        _parser(keep_lines).render(text),
         tags=TAGS,
         attributes=ATTRIBUTES,
         url_schemes={"http", "https", "mailto"},
@@ -33,9 +34,9 @@ def safe_html(text: str) -> str:
     )
 
 
-@lru_cache(maxsize=1)
-def _parser() -> MarkdownIt:
-    parser = MarkdownIt("commonmark", {"html": False, "breaks": True}).enable(["table", "strikethrough"])
+@lru_cache(maxsize=2)
+def _parser(keep_lines: bool) -> MarkdownIt:
+    parser = MarkdownIt("commonmark", {"html": False, "breaks": keep_lines}).enable(["table", "strikethrough"])
     parser.add_render_rule("image", _image_as_text)
     return parser
 

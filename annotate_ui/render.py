@@ -70,7 +70,7 @@ def render_sign_in(title: str, *, name: str = "", error: str | None = None) -> s
 
 def render_guideline(guideline: str) -> str:
     """The guideline panel's content."""
-    return f'<div class="pl-text pl-guideline" dir="auto">{safe_html(guideline)}</div>'
+    return f'<div class="pl-text pl-guideline" dir="auto">{safe_html(guideline, keep_lines=False)}</div>'
 
 
 def _template(name: str) -> Any:

@@ -23,6 +23,10 @@ def test_line_ends_are_kept_as_people_typed_them() -> None:
     assert re.search(r"first<br ?/?>\s*second", safe_html("first\nsecond"))
 
 
+def test_line_ends_of_a_wrapped_guideline_are_white_space() -> None:
+    assert safe_html("first\nsecond", keep_lines=False) == "<p>first\nsecond</p>\n"
+
+
 def test_html_is_shown_as_text() -> None:
     assert safe_html("<b>hi</b>") == "<p>&lt;b&gt;hi&lt;/b&gt;</p>\n"
 
