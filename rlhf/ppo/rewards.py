@@ -194,6 +194,11 @@ class WeightedRewards:
             raise UserError(f"reward_weights has {len(weights)} entries for {len(rewards)} rewards: give one for each.")
         self.rewards, self.weights = list(rewards), list(weights or [1.0] * len(rewards))
 
+    @property
+    def modules(self) -> list[nn.Module]:
+        """The sequence classifiers among them, which belong on the trainer's device."""
+        return [reward.model for reward in self.rewards if isinstance(reward, ModelReward)]
+
     def __call__(self, episodes: Episodes) -> Tensor:
         """Scores `(episodes,)` in float32.
 

@@ -16,8 +16,9 @@ from rlhf.ppo.trainer import PPOTrainer
 DEFAULTS: dict[str, Any] = {
     "learning_rate": 3e-6,
     "lr_scheduler_type": "linear",
-    "per_device_train_batch_size": 8,
-    "gradient_accumulation_steps": 8,
+    "per_device_train_batch_size": 32,  # with the next line: 64 episodes in a rollout
+    "gradient_accumulation_steps": 2,
+    "micro_batch_tokens": 8192,  # bounds the memory of the update, whatever the size of a rollout
     "num_mini_batches": 2,
     "num_ppo_epochs": 2,
     "response_length": 256,

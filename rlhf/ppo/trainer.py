@@ -114,8 +114,8 @@ class PPOTrainer(Trainer):
             name: self._prompt_set(dataset, "eval_dataset") for name, dataset in _by_name(eval_dataset).items()
         }
         self.add_callback(RolloutBoundaries(self.schedule))
-        for part in (self.reference.separate, *map(setup.model_of_reward, self.reward.rewards)):
-            if part is not None and not getattr(part, "is_quantized", False):
+        for part in (self.reference.separate, *self.reward.modules):
+            if part is not None:
                 part.to(args.device)
 
     def _prompt_set(self, dataset: Dataset, name: str) -> PromptSet:
