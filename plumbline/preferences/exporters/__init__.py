@@ -1,0 +1,83 @@
+"""Exporting preferences, as JSON lines.
+
+Adding a format is one small module with `FORMAT` and `rows(record)`, and its name in `EXPORTERS`.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from plumbline.errors import UserError
+from plumbline.preferences.exporters import rankings, trl
+from plumbline.preferences.records import JudgementRecord
+from plumbline.preferences.service import PreferenceService
+
+
+class Exporter(Protocol):
+    """A module that writes one format."""
+
+    FORMAT: str
+
+    def rows(self, record: JudgementRecord) -> Iterable[dict[str, Any]]:
+        """The rows that a judgement becomes: none, one or several."""
+
+
+EXPORTERS: dict[str, Exporter] = {module.FORMAT: module for module in (trl, rankings)}
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What an export wrote: `rows` rows, made of `judgements` judgements, `simulated` of them simulated."""
+
+    format: str
+    path: Path
+    rows: int
+    judgements: int
+    simulated: int
+
+
+def export_preferences(service: PreferenceService, path: str | Path, *, format: str = "trl") -> ExportReport:
+    """Write the project's current judgements to a file, in a stream; the file appears whole or not at all.
+
+    Args:
+        path: `.jsonl`, or `.jsonl.gz` to compress.
+        format: one of `EXPORTERS`.
+
+    Raises:
+        UserError: unknown format, another kind of file, no judgements, or the file cannot be written.
+    """
+    path = Path(path)
+    if format not in EXPORTERS:
+        raise UserError(f"unknown format {format!r}; known are {', '.join(EXPORTERS)}.")
+    if not path.name.removesuffix(".gz").endswith((".jsonl", ".ndjson")):
+        raise UserError(f"{path}: exports are JSON lines; name a .jsonl or .jsonl.gz file.")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        report = _write(service, path, partial, EXPORTERS[format])
+        os.replace(partial, path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror or error}).") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return report
+
+
+def _write(service: PreferenceService, path: Path, partial: Path, exporter: Exporter) -> ExportReport:
+    judgements = simulated = written = 0
+    opener: Any = gzip.open if path.suffix == ".gz" else open
+    with opener(partial, "wt", encoding="utf-8") as file:
+        for record in service.judgements():
+            judgements += 1
+            simulated += record.simulated
+            for row in exporter.rows(record):
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                written += 1
+    if not judgements:
+        raise UserError(f"project {service.project!r} has no judgements yet: collect or import some first.")
+    return ExportReport(exporter.FORMAT, path, written, judgements, simulated)

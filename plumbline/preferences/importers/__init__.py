@@ -1,0 +1,161 @@
+"""Importing preferences that people gave elsewhere.
+
+Adding a format is one small module with `FORMAT`, `detect(row)` and `judgements(row)` (see `base.Importer`), and its
+name in `IMPORTERS`. Faulty rows are set aside in `<file>.rejected.jsonl` with their line and the reason, the rest goes
+in; a judgement is known by its contents, so nothing is taken twice.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from plumbline.errors import DataError, UserError
+from plumbline.preferences.importers import hh, llamafactory, oasst, openai, pandalm, rankings, trl, tulu_human_eval
+from plumbline.preferences.importers.base import Importer, RowFault, as_new_judgement
+from plumbline.preferences.importers.files import RawRow, raw_rows
+from plumbline.preferences.records import NewJudgement
+from plumbline.preferences.service import PreferenceService
+
+IMPORTERS: dict[str, Importer] = {
+    module.FORMAT: module for module in (rankings, hh, oasst, tulu_human_eval, pandalm, llamafactory, openai, trl)
+}
+"""By format; the first one that recognises a row decides, so the most particular formats come first."""
+
+ROWS_TO_DETECT = 50
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """What an import did.
+
+    Attributes:
+        read: rows of the file.
+        taken: judgements that went into the store; a row may hold none or several.
+        present: judgements that were there already.
+        rejected: rows that were set aside, in `rejected_path`.
+    """
+
+    format: str
+    read: int
+    taken: int
+    present: int
+    rejected: int
+    rejected_path: Path | None
+
+
+def import_preferences(
+    path: str | Path, service: PreferenceService, *, format: str | None = None, rejected_path: Path | None = None
+) -> ImportReport:
+    """Read a file of preferences into the store.
+
+    Args:
+        path: `.jsonl` or `.json` (each also `.gz`), or `.parquet`.
+        format: one of `IMPORTERS`; detected from the first rows when not given.
+        rejected_path: where faulty rows go; default `<file>.rejected.jsonl` beside the file, or in the working
+            directory where that folder cannot be written.
+
+    Raises:
+        UserError: no such file, an empty one, an unknown format, or nothing in it is of any known format.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such file to import.")
+    if format is not None and format not in IMPORTERS:
+        raise UserError(f"unknown format {format!r}; known are {', '.join(IMPORTERS)}.")
+    rows = raw_rows(path)
+    first = list(islice(rows, ROWS_TO_DETECT))
+    if not first:
+        raise UserError(f"{path}: the file has no rows.")
+    importer = IMPORTERS[format] if format else _detect(path, first)
+    try:
+        with _Rejected(rejected_path or _beside(path)) as rejected:
+            reading = _Reading(importer, service.project, rejected)
+            taken = service.take(reading.judgements(chain(first, rows)))
+    except OSError as error:
+        raise UserError(f"{path}: rows to be set aside cannot be written ({error.strerror or error}).") from error
+    place = rejected.path if rejected.rows else None
+    return ImportReport(importer.FORMAT, reading.read, taken.taken, taken.present, rejected.rows, place)
+
+
+def _detect(path: Path, rows: Iterable[RawRow]) -> Importer:
+    for raw in rows:
+        if isinstance(raw.value, dict):
+            for importer in IMPORTERS.values():
+                if importer.detect(raw.value):
+                    return importer
+    raise UserError(
+        f"{path}: none of its first rows has a known form; known are {', '.join(IMPORTERS)}. "
+        "Say which one with --format to see what is wrong with each row."
+    )
+
+
+@dataclass
+class _Reading:
+    """Turns rows into judgements; sets aside what cannot be used."""
+
+    importer: Importer
+    project: str
+    rejected: _Rejected
+    read: int = 0
+
+    def judgements(self, rows: Iterable[RawRow]) -> Iterator[NewJudgement]:
+        for raw in rows:
+            self.read += 1
+            if raw.fault is not None:
+                self.rejected.add(raw, raw.fault)
+                continue
+            try:
+                found = [as_new_judgement(one, self.importer.FORMAT, self.project) for one in self._of(raw.value)]
+            except RowFault as fault:
+                self.rejected.add(raw, str(fault))
+                continue
+            yield from found
+
+    def _of(self, row: Any) -> Iterable[Any]:
+        if not isinstance(row, dict):
+            raise RowFault(f"expected an object with named fields, found {type(row).__name__}")
+        return self.importer.judgements(row)
+
+
+@dataclass
+class _Rejected:
+    """The file of rows that were set aside; it appears whole at the end, and only when there are any."""
+
+    path: Path
+    rows: int = 0
+    _file: IO[str] | None = field(default=None, init=False)
+
+    @property
+    def _partial(self) -> Path:
+        return self.path.with_name(f".{self.path.name}.{os.getpid()}.partial")
+
+    def add(self, raw: RawRow, reason: str) -> None:
+        self._file = self._file or self._partial.open("w", encoding="utf-8")
+        self._file.write(json.dumps({"line": raw.line, "reason": reason, "row": raw.shown}) + "\n")
+        self.rows += 1
+
+    def __enter__(self) -> _Rejected:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._file is None:
+            return
+        self._file.close()
+        if error is None or isinstance(error, DataError):
+            os.replace(self._partial, self.path)
+        else:
+            self._partial.unlink()
+
+
+def _beside(path: Path) -> Path:
+    name = f"{path.name}.rejected.jsonl"
+    return path.with_name(name) if os.access(path.parent, os.W_OK) else Path.cwd() / name

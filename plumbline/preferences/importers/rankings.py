@@ -1,0 +1,81 @@
+"""Our own export of whole judgements (`plumbline export --format rankings`), taken back as they were."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+from plumbline.preferences.importers.base import Judged, RowFault, conversation_of, text_of
+from plumbline.preferences.records import NewResponse
+
+FORMAT = "rankings"
+
+
+def detect(row: dict[str, Any]) -> bool:
+    """Whether the row is a judgement of our export."""
+    return {"judgement_id", "prompt", "responses", "annotator"} <= row.keys()
+
+
+def judgements(row: dict[str, Any]) -> Iterator[Judged]:
+    """One judgement, under the id that it had."""
+    entries = row.get("responses")
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise RowFault("`responses` is not a list of objects")
+    ranks = [entry.get("rank") for entry in entries]
+    if not all(isinstance(rank, int) and not isinstance(rank, bool) and rank >= 1 for rank in ranks):
+        raise RowFault("a response's `rank` is no whole number from 1")
+    judgement_id = text_of(row, "judgement_id")
+    if not re.fullmatch("[0-9a-f]{32}", judgement_id):
+        raise RowFault(f"`judgement_id` is {judgement_id[:40]!r}, expected 32 hexadecimal digits")
+    yield Judged(
+        conversation_of(row.get("prompt"), "prompt", ends_with="user"),
+        [_response(entry) for entry in entries],
+        [int(rank) for rank in ranks if rank is not None],
+        annotator=text_of(row, "annotator"),
+        names_whole=True,
+        judgement_id=judgement_id,
+        simulated=row.get("simulated") is True,
+        annotator_settings=_object(row, "annotator_settings"),
+        judged_at=_moment(row.get("judged_at")),
+        seconds=row.get("seconds"),
+        shown_order=_shown_order(entries),
+        strength=row.get("strength"),
+        scores=row.get("scores"),
+        reason=row.get("reason"),
+        edited=row.get("edited"),
+        flags=tuple(row.get("flags") or ()),
+        meta=_object(row, "meta"),
+    )
+
+
+def _response(entry: dict[str, Any]) -> NewResponse:
+    source = entry.get("source") or "unknown"
+    return NewResponse(text_of(entry, "text"), str(source), entry.get("source_hash"), _object(entry, "meta"))
+
+
+def _object(row: dict[str, Any], name: str) -> dict[str, Any]:
+    value = row.get(name) or {}
+    if not isinstance(value, dict):
+        raise RowFault(f"`{name}` is {type(value).__name__}, expected an object")
+    return value
+
+
+def _moment(value: Any) -> datetime | None:
+    if value is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        raise RowFault(f"`judged_at` is {value!r}, expected a time such as 2026-01-31T12:00:00+00:00") from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _shown_order(entries: list[dict[str, Any]]) -> tuple[int, ...] | None:
+    places = [entry.get("shown_position") for entry in entries]
+    if all(place is None for place in places):
+        return None
+    if sorted(str(place) for place in places) != [str(place) for place in range(len(entries))]:
+        raise RowFault("`shown_position` of the responses does not count from 0")
+    return tuple(sorted(range(len(entries)), key=lambda index: int(places[index] or 0)))

@@ -1,0 +1,137 @@
+"""From rankings to pairs of a chosen and a rejected response, in TRL's conversational preference format."""
+
+from __future__ import annotations
+
+import atexit
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from plumbline.conversations import Conversation, Half, Split, half_of, prompt_key, split_of
+from plumbline.errors import UserError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+PAIRS_AT_ONCE = 1000
+
+
+class Pair(NamedTuple):
+    """Indexes of a preferred and a less preferred response, and by how much: the gap of ranks, or the strength."""
+
+    chosen: int
+    rejected: int
+    margin: float
+
+
+def pairs_of(ranks: Sequence[int], strength: float | None = None) -> Iterator[Pair]:
+    """All pairs of a ranking, ties left out.
+
+    `strength`, where the annotator gave one for two responses, is the margin; otherwise the gap between the ranks is.
+    """
+    for first, second in combinations(range(len(ranks)), 2):
+        gap = ranks[second] - ranks[first]
+        if gap:
+            margin = strength if strength is not None and len(ranks) == 2 else float(abs(gap))
+            yield Pair(first, second, margin) if gap > 0 else Pair(second, first, margin)
+
+
+def load_pairs(
+    folder: Path,
+    *,
+    half: Half | None = None,
+    split: Split | None = None,
+    judge_share: float = 0.5,
+    validation: float = 0.1,
+    test: float = 0.1,
+) -> Dataset:
+    """The pairs of a snapshot, as a dataset that is mapped from disk.
+
+    Args:
+        folder: where `write_snapshot` wrote.
+        half: the `policy` or the `judge` half of the prompts; None for both.
+        split: `train`, `validation` or `test`, decided by the prompt's hash; None for all.
+        judge_share: share of prompts in the judge's half.
+        validation, test: shares of these splits.
+
+    Returns:
+        Columns `prompt`, `chosen`, `rejected` (messages), `margin`, `judgement_id`, `annotator`, `simulated`,
+        `prompt_key`; all pairs of one judgement follow each other.
+
+    Raises:
+        UserError: there is no pair: no judgement in this half and split, or only ties.
+    """
+    import datasets
+    import pyarrow
+
+    from plumbline.preferences.snapshot import read_snapshot, snapshot_rows
+
+    snapshot = read_snapshot(Path(folder))
+    messages = pyarrow.list_(pyarrow.struct([("role", pyarrow.string()), ("content", pyarrow.string())]))
+    schema = pyarrow.schema(
+        [(name, messages) for name in ("prompt", "chosen", "rejected")]
+        + [("margin", pyarrow.float64())]
+        + [("judgement_id", pyarrow.string()), ("annotator", pyarrow.string())]
+        + [("simulated", pyarrow.bool_()), ("prompt_key", pyarrow.string())]
+    )
+    seen = taken = 0
+    batch: list[dict[str, Any]] = []
+    file = Path(tempfile.mkdtemp(dir=_session_folder())) / "pairs.arrow"
+    with pyarrow.OSFile(str(file), "wb") as sink, pyarrow.ipc.new_stream(sink, schema) as writer:
+        for row in snapshot_rows(snapshot):
+            if half is not None and half_of(row["prompt"], judge=judge_share) != half:
+                continue
+            if split is not None and split_of(row["prompt"], validation=validation, test=test) != split:
+                continue
+            seen += 1
+            pairs = list(_pair_rows(row))
+            taken += len(pairs)
+            batch += pairs
+            if len(batch) >= PAIRS_AT_ONCE:
+                writer.write_batch(pyarrow.RecordBatch.from_pylist(batch, schema=schema))
+                batch.clear()
+        if batch:
+            writer.write_batch(pyarrow.RecordBatch.from_pylist(batch, schema=schema))
+    if not taken:
+        raise UserError(_why_none(snapshot.file, seen, half, split))
+    return datasets.Dataset.from_file(str(file))
+
+
+def preference_rows(
+    prompt: Conversation, texts: Sequence[str], ranks: Sequence[int], strength: float | None
+) -> Iterator[dict[str, Any]]:
+    """The pairs of one judgement as rows of TRL's conversational preference format, with their margin."""
+    for pair in pairs_of(ranks, strength):
+        yield {
+            "prompt": prompt,
+            "chosen": [{"role": "assistant", "content": texts[pair.chosen]}],
+            "rejected": [{"role": "assistant", "content": texts[pair.rejected]}],
+            "margin": pair.margin,
+        }
+
+
+def _pair_rows(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    about = {name: row[name] for name in ("judgement_id", "annotator", "simulated")}
+    about["prompt_key"] = prompt_key(row["prompt"])
+    texts = [response["text"] for response in row["responses"]]
+    for pair in preference_rows(row["prompt"], texts, row["ranks"], row["strength"]):
+        yield pair | about
+
+
+def _why_none(file: Path, seen: int, half: str | None, split: str | None) -> str:
+    part = " ".join(word for word in (split, f"of the {half} half" if half else None) if word) or "all"
+    if seen:
+        return f"{file}: all {seen} judgements ({part}) are ties, so nothing is preferred to anything: collect more."
+    return f"{file}: no judgement belongs to this part of the data ({part}): collect or import more preferences."
+
+
+@lru_cache(maxsize=1)
+def _session_folder() -> str:
+    """A folder for mapped datasets (and what `datasets` caches beside them), removed when the process ends."""
+    folder = tempfile.mkdtemp(prefix="plumbline-pairs-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
