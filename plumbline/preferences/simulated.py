@@ -25,6 +25,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Protocol
 
 from plumbline.conversations import Conversation
@@ -116,7 +117,7 @@ def ranking_of(worth: dict[str, float], one: Settings, rng: random.Random) -> Ra
     noisy = {name: worth[name] + one.noise * _gumbel(rng) for name in ids}
     order = sorted(ids, key=lambda name: -noisy[name])
     ranking = {order[0]: 1}
-    for better, worse in zip(order, order[1:], strict=False):
+    for better, worse in pairwise(order):
         ranking[worse] = ranking[better] + (noisy[better] - noisy[worse] >= one.tie_below)
     return ranking
 

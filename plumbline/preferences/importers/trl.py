@@ -7,7 +7,6 @@ An implicit prompt of plain texts is their longest common beginning, cut back to
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -63,7 +62,8 @@ def _messages(row: dict[str, Any], name: str) -> list[Any]:
 
 
 def _implicit(chosen: str, rejected: str) -> tuple[Conversation, str, str]:
-    common = os.path.commonprefix([chosen, rejected])
+    same = next((end for end, (a, b) in enumerate(zip(chosen, rejected, strict=False)) if a != b), None)
+    common = chosen[: min(len(chosen), len(rejected)) if same is None else same]
     prompt = common[: common.rfind(" ") + 1]
     if not prompt.strip():
         raise RowFault("there is no `prompt`, and chosen and rejected have no common beginning")
