@@ -56,10 +56,10 @@ def collect_judgements(domain: Domain) -> Progress:
 
 def import_named_files(domain: Domain) -> None:
     """Import the files of `data.preferences`; what was imported before is not taken twice."""
-    from plumbline.preferences.importers import import_preferences
-
     if not domain.recipe.data.preferences:
         return
+    from plumbline.preferences.importers import import_preferences
+
     with domain.service() as service:
         for file in domain.recipe.data.preferences:
             report = import_preferences(file.path, service, format=file.format)

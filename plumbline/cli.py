@@ -232,11 +232,9 @@ def _print_result(chain: Chain) -> None:
     manifest = chain.run.manifest("compare")
     if manifest is None or chain.plan()[-1].state != "up to date":
         return
-    from rich.console import Console
-
     from plumbline.compare import format_table
 
-    Console().print(format_table(json.loads((folder / "results.json").read_text(encoding="utf-8"))))
+    typer.echo(format_table(json.loads((folder / "results.json").read_text(encoding="utf-8"))))
     typer.echo(f"report: {folder / 'report.html'}")
 
 

@@ -4,19 +4,40 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from tests.tiny import tiny_model
 
 TOPICS = ("order", "refund", "password", "delivery", "invoice", "warranty", "account", "return")
-MANNERS = ("Where is my {} now?", "I have a question about the {}.", "the {} is wrong!!", "Tell me more about {} please.")
+MANNERS = (
+    "Where is my {} now?",
+    "I have a question about the {}.",
+    "the {} is wrong!!",
+    "Tell me more about {} please.",
+)
 MORE = ("What about the {} then?", "My {} is late, help.", "Can I change the {}?", "Who looks after the {}?")
 
 
-def prompts(manners: tuple[str, ...]) -> list[str]:
-    """Every manner of asking about every topic."""
-    return [manner.format(topic) for topic in TOPICS for manner in manners]
+RUBRIC = {
+    "prompts": ["prompts.jsonl"],
+    "weights": {"next_step": 0.2, "courteous": 0.2, "concise": 0.4, "no_invention": 0.2},
+    "floor": 0.9,
+    "words": {"at_least": 1, "at_most": 4, "for_each_further_topic": 1},
+    "invention_penalty": 0.5,
+    "facts": [],
+    "next_step": ["please"],
+    "courteous": ["sorry"],
+    "rude": [],
+    "inventions": [],
+    "topics": {topic: {"must_mention": [topic], "facts": []} for topic in TOPICS},
+}
+
+
+def prompts(manners: tuple[str, ...]) -> list[dict]:
+    """Rows of prompts: every manner of asking about every topic."""
+    return [{"prompt": manner.format(topic), "topics": [topic]} for topic in TOPICS for manner in manners]
 
 
 def write_lines(path: Path, rows: list[dict]) -> Path:
@@ -25,7 +46,7 @@ def write_lines(path: Path, rows: list[dict]) -> Path:
     return path
 
 
-def small_recipe(folder: Path, *, align: tuple[str, ...] = ("dpo", "ppo"), steps: int = 2) -> dict:
+def small_recipe(*, align: tuple[str, ...] = ("dpo", "ppo"), steps: int = 2) -> dict:
     """The recipe of the small domain as plain values; every trainer makes `steps` optimizer steps."""
     training = {
         "max_steps": steps,
@@ -73,23 +94,28 @@ def small_recipe(folder: Path, *, align: tuple[str, ...] = ("dpo", "ppo"), steps
     }
 
 
-def make_small_domain(folder: Path, utility: str, **changes: dict) -> Path:
+def make_small_domain(folder: Path, **changes: Any) -> Path:
     """Write model, data, utility and recipe into `folder`; return the recipe's path.
 
     Args:
         folder: where to.
-        utility: the text of utility.yaml.
         changes: sections that replace those of `small_recipe`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tiny_model(folder / "base")
     demonstrations = [
-        {"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": f"Sorry. Yes. {text}"}]}
-        for text in prompts(MANNERS)
+        {"messages": [user(row["prompt"]), {"role": "assistant", "content": f"Sorry. Yes. {row['prompt']}"}]}
+        for row in prompts(MANNERS)
     ]
     write_lines(folder / "demonstrations.jsonl", demonstrations)
-    write_lines(folder / "prompts.jsonl", [{"prompt": text} for text in prompts(MORE + MANNERS[:2])])
-    (folder / "utility.yaml").write_text(utility, encoding="utf-8")
+    rows = [{**row, "prompt": [user(row["prompt"])]} for row in prompts(MORE + MANNERS[:2])]
+    write_lines(folder / "prompts.jsonl", rows)
+    (folder / "utility.yaml").write_text(yaml.safe_dump(RUBRIC), encoding="utf-8")
     recipe = folder / "recipe.yaml"
-    recipe.write_text(yaml.safe_dump({**small_recipe(folder), **changes}, sort_keys=False), encoding="utf-8")
+    recipe.write_text(yaml.safe_dump({**small_recipe(), **changes}, sort_keys=False), encoding="utf-8")
     return recipe
+
+
+def user(text: str) -> dict[str, str]:
+    """A user's message."""
+    return {"role": "user", "content": text}
