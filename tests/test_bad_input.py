@@ -1,0 +1,221 @@
+"""What a user can get wrong ends in one clear sentence and status 2, before work where it can be known before."""
+
+import json
+import shutil
+import socket
+import sqlite3
+
+import pytest
+import yaml
+
+import plumbline.cli
+from tests.small_domain import make_small_domain, small_recipe, write_lines
+from tests.tiny import TEMPLATE, TEMPLATE_WITHOUT_MARKS, tiny_model
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("good")
+    make_small_domain(folder)
+    return folder
+
+
+@pytest.fixture
+def domain(good, tmp_path, monkeypatch):
+    """A copy of a good domain to spoil; it is the working directory."""
+    shutil.copytree(good, tmp_path / "domain")
+    monkeypatch.chdir(tmp_path / "domain")
+    return tmp_path / "domain"
+
+
+@pytest.fixture
+def refused(monkeypatch, capsys):
+    """Runs a command that must be refused; returns what it said."""
+
+    def run(*arguments: str, status: int = 2) -> str:
+        monkeypatch.setattr("sys.argv", ["plumbline", *arguments])
+        with pytest.raises(SystemExit) as left:
+            plumbline.cli.main()
+        said = capsys.readouterr().err
+        assert left.value.code == status, said
+        assert "Traceback" not in said
+        return said
+
+    return run
+
+
+def change_recipe(folder, **sections):
+    recipe = yaml.safe_load((folder / "recipe.yaml").read_text())
+    (folder / "recipe.yaml").write_text(yaml.safe_dump({**recipe, **sections}, sort_keys=False))
+
+
+def test_the_unspoilt_domain_passes(domain, capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["plumbline", "check", "recipe.yaml"])
+    with pytest.raises(SystemExit) as left:
+        plumbline.cli.main()
+    assert left.value.code == 0
+    assert "the recipe is valid" in capsys.readouterr().out
+    assert not (domain / "runs").exists(), "a check changes nothing"
+
+
+@pytest.mark.parametrize("command", ["check", "run"])
+def test_an_empty_prompt(domain, refused, command):
+    write_lines(domain / "prompts.jsonl", [{"prompt": "hello"}, {"prompt": " "}])
+    assert "prompts.jsonl:2: message 1: the user's content is empty" in refused(command, "recipe.yaml")
+
+
+def test_a_file_that_is_not_utf8(domain, refused):
+    (domain / "prompts.jsonl").write_bytes('{"prompt": "café"}'.encode("latin-1"))
+    assert "prompts.jsonl:1: not UTF-8 (byte 15); save the file as UTF-8" in refused("check", "recipe.yaml")
+
+
+def test_roles_out_of_order(domain, refused):
+    turns = [{"role": "assistant", "content": "Hi"}, {"role": "user", "content": "Hi"}]
+    write_lines(domain / "demonstrations.jsonl", [{"messages": turns}])
+    assert "demonstrations.jsonl:1: roles out of order" in refused("check", "recipe.yaml")
+
+
+def test_a_model_that_is_not_there(domain, refused):
+    change_recipe(domain, model="./nowhere")
+    assert "recipe.yaml:3: model: there is no file" in refused("check", "recipe.yaml")
+
+
+def test_a_model_without_a_chat_template(domain, refused):
+    shutil.rmtree(domain / "base")
+    tiny_model(domain / "base", chat_template=None)
+    said = refused("check", "recipe.yaml")
+    assert "has no chat template: set model.chat_template" in said
+    (domain / "template.jinja").write_text(TEMPLATE)
+    change_recipe(domain, model={"name": "base", "chat_template": "template.jinja"})
+    run_well("check", "recipe.yaml")
+
+
+def run_well(*arguments):
+    import sys
+    from unittest.mock import patch
+
+    with patch.object(sys, "argv", ["plumbline", *arguments]), pytest.raises(SystemExit) as left:
+        plumbline.cli.main()
+    assert left.value.code == 0
+
+
+def test_a_template_without_generation_marks(domain, refused):
+    shutil.rmtree(domain / "base")
+    tiny_model(domain / "base", chat_template=TEMPLATE_WITHOUT_MARKS)
+    assert "{% generation %}" in refused("check", "recipe.yaml")
+
+
+def test_a_model_without_a_pad_token(domain, refused):
+    path = domain / "base" / "tokenizer_config.json"
+    settings = json.loads(path.read_text())
+    settings.pop("pad_token")
+    path.write_text(json.dumps(settings))
+    assert "has no pad token: set model.pad_token" in refused("check", "recipe.yaml")
+    change_recipe(domain, model={"name": "base", "pad_token": "<|im_end|>"})
+    assert "is the eos token" in refused("run", "recipe.yaml", "--until", "sft")
+    change_recipe(domain, model={"name": "base", "pad_token": "<|nothing|>"})
+    assert "is not in the vocabulary" in refused("run", "recipe.yaml", "--until", "sft")
+    change_recipe(domain, model={"name": "base", "pad_token": "<|pad|>"})
+    run_well("run", "recipe.yaml", "--until", "base")
+
+
+def test_prompts_longer_than_the_window(domain, refused):
+    rows = [{"prompt": "hello"}, {"prompt": "where is my order? " * 100}]
+    write_lines(domain / "prompts.jsonl", rows)
+    said = refused("check", "recipe.yaml")
+    assert "1 prompts leave no room for a response" in said
+    assert "the model's window of 256" in said
+
+
+def test_fewer_demonstrations_than_a_batch(domain, refused):
+    change_recipe(domain, sft={**small_recipe()["sft"], "per_device_train_batch_size": 64})
+    assert "fewer than one batch of 64" in refused("check", "recipe.yaml")
+
+
+def test_a_run_folder_that_cannot_be_made(domain, refused):
+    (domain / "runs").write_text("a file is in the way")
+    assert "cannot be made" in refused("run", "recipe.yaml")
+
+
+def test_a_utility_with_a_fault(domain, refused):
+    rubric = yaml.safe_load((domain / "utility.yaml").read_text())
+    rubric["weights"]["courtesy"] = 1
+    (domain / "utility.yaml").write_text(yaml.safe_dump(rubric))
+    assert "weights.courtesy: unknown" in refused("check", "recipe.yaml")
+
+
+class TestAfterSampling:
+    """Faults that come up once responses are sampled; the run before them is made once."""
+
+    @pytest.fixture(scope="class")
+    def sampled(self, good, tmp_path_factory):
+        folder = tmp_path_factory.mktemp("sampled") / "domain"
+        shutil.copytree(good, folder)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(folder)
+            run_well("run", "recipe.yaml", "--until", "sample")
+        return folder
+
+    @pytest.fixture
+    def domain(self, sampled, tmp_path, monkeypatch):
+        shutil.copytree(sampled, tmp_path / "domain")
+        monkeypatch.chdir(tmp_path / "domain")
+        return tmp_path / "domain"
+
+    def test_nothing_is_judged_yet(self, domain, refused):
+        said = refused("run", "recipe.yaml", status=3)
+        assert "38 of 38 judgements are still missing" in said
+
+    def test_all_preferences_are_ties(self, domain, refused):
+        simulated = small_recipe()["annotate"]["simulated"]
+        simulated["annotators"] = [{"name": "sim-a", "noise": 0.0, "tie_below": 10.0}]
+        change_recipe(domain, annotate={"simulated": simulated})
+        run_well("simulate", "recipe.yaml")
+        said = refused("run", "recipe.yaml")
+        assert "ties" in said
+        assert (domain / "runs" / "small" / "preferences" / "manifest.json").exists(), "the judgements are kept"
+
+    def test_fewer_preferences_than_a_batch(self, domain, refused):
+        reward = {**small_recipe()["reward"], "per_device_train_batch_size": 500}
+        change_recipe(domain, reward=reward)
+        run_well("simulate", "recipe.yaml")
+        said = refused("run", "recipe.yaml")
+        assert "fewer than one batch of 500" in said
+
+    def test_a_store_written_by_a_newer_version(self, domain, refused):
+        with sqlite3.connect(domain / "runs" / "small" / "preferences.db") as database:
+            database.execute("UPDATE alembic_version SET version_num = '9999'")
+        database.close()
+        said = refused("simulate", "recipe.yaml")
+        assert "9999" in said
+        assert "newer" in said
+
+    def test_a_port_in_use(self, domain, refused):
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            port = taken.getsockname()[1]
+            said = refused("annotate", "recipe.yaml", f"annotate.port={port}")
+        assert str(port) in said
+        assert "in use" in said
+
+    def test_an_address_that_others_can_reach(self, domain, refused):
+        assert "0.0.0.0" in refused("annotate", "recipe.yaml", "annotate.host=0.0.0.0")
+
+    def test_a_malformed_line_of_an_import_is_set_aside(self, domain, capsys):
+        good = {"prompt": "Hi", "chosen": "Hello", "rejected": "No"}
+        path = write_lines(domain / "pairs.jsonl", [good])
+        path.write_text(path.read_text() + "{broken\n")
+        run_well("import", "recipe.yaml", "pairs.jsonl")
+        said = capsys.readouterr().out
+        assert "1 taken" in said
+        assert "1 set aside" in said
+        (rejected,) = domain.glob("*.rejected.jsonl")
+        assert "broken" in rejected.read_text()
+        run_well("import", "recipe.yaml", "pairs.jsonl")
+        assert "0 taken, 1 were there already" in capsys.readouterr().out
+
+
+def test_annotate_before_sampling(domain, refused):
+    assert "there is nothing to judge" in refused("annotate", "recipe.yaml")
+    assert "there is nothing to judge yet" in refused("simulate", "recipe.yaml")
