@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from plumbline.conversations import Split, first_prompt, prompt_key, split_of
+from plumbline.conversations import Half, Split, first_prompt, prompt_key, split_of
 from plumbline.datafiles import Notices, PromptRow, load_conversations, load_prompts, load_texts
 from plumbline.errors import UserError
 from plumbline.models import ModelIdentity, check_fits, identify, resolve_model
@@ -140,7 +140,7 @@ class Domain:
         finally:
             store.close()
 
-    def pairs(self, half: str, split: str) -> Dataset:
+    def pairs(self, half: Half, split: Split) -> Dataset:
         """Chosen and rejected responses of one half and split of the snapshot."""
         from plumbline.preferences.snapshot import load_pairs
 
@@ -306,7 +306,7 @@ def _judge(domain: Domain) -> Stage:
     return _reward_model(domain, "judge", "Training the judge", half="judge", seed=domain.recipe.seed + 1)
 
 
-def _reward_model(domain: Domain, name: str, what: str, *, half: str, seed: int) -> Stage:
+def _reward_model(domain: Domain, name: str, what: str, *, half: Half, seed: int) -> Stage:
     recipe = domain.recipe
 
     def body(context: StageContext) -> Metrics:

@@ -31,6 +31,7 @@ from typing import Any, Protocol
 from plumbline.conversations import Conversation
 from plumbline.preferences.records import Assignment, NoWork, Ranking
 from plumbline.preferences.service import PreferenceService
+from plumbline.recipe import SimulatedAnnotatorSettings
 
 JUDGEMENTS_PER_COMMIT = 50
 """Simulated judgements are committed in groups, since nobody waits for an acknowledgement of each."""
@@ -41,17 +42,6 @@ class Utility(Protocol):
 
     def score(self, prompt: Conversation, response: str) -> float:
         """How good the response is."""
-
-
-class Settings(Protocol):
-    """How one simulated annotator is set; see the formula above."""
-
-    name: str
-    noise: float
-    length_bias: float
-    position_bias: float
-    carelessness: float
-    tie_below: float
 
 
 @dataclass(frozen=True)
@@ -69,7 +59,7 @@ Track = Callable[..., Iterable[int]]
 def simulate(
     service: PreferenceService,
     utility: Utility,
-    settings: Sequence[Settings],
+    settings: Sequence[SimulatedAnnotatorSettings],
     *,
     seed: int,
     limit: int | None = None,
@@ -98,7 +88,7 @@ def simulate(
     return SimulationReport(done.total(), dict(done))
 
 
-def perceived(assignment: Assignment, utility: Utility, one: Settings) -> dict[str, float]:
+def perceived(assignment: Assignment, utility: Utility, one: SimulatedAnnotatorSettings) -> dict[str, float]:
     """What each response is worth to an annotator, by response id: the formula above without noise."""
     last = len(assignment.cards) - 1
     return {
@@ -109,7 +99,7 @@ def perceived(assignment: Assignment, utility: Utility, one: Settings) -> dict[s
     }
 
 
-def ranking_of(worth: dict[str, float], one: Settings, rng: random.Random) -> Ranking:
+def ranking_of(worth: dict[str, float], one: SimulatedAnnotatorSettings, rng: random.Random) -> Ranking:
     """One draw of a ranking by an annotator to whom the responses are worth this much."""
     ids = sorted(worth)
     if rng.random() < one.carelessness:
@@ -125,7 +115,7 @@ def ranking_of(worth: dict[str, float], one: Settings, rng: random.Random) -> Ra
 def _judge_all(
     service: PreferenceService,
     utility: Utility,
-    settings: Sequence[Settings],
+    settings: Sequence[SimulatedAnnotatorSettings],
     annotators: dict[str, str],
     seed: int,
     limit: int | None,
@@ -150,7 +140,9 @@ def _judge_all(
         yield from range(before, done.total())
 
 
-def _judge_next(service: PreferenceService, utility: Utility, one: Settings, annotator_id: str, seed: int) -> bool:
+def _judge_next(
+    service: PreferenceService, utility: Utility, one: SimulatedAnnotatorSettings, annotator_id: str, seed: int
+) -> bool:
     """Whether there was a task for this annotator; it is judged then."""
     work = service.lease_next(annotator_id)
     if isinstance(work, NoWork):

@@ -9,7 +9,8 @@ from datasets import Dataset
 
 from plumbline.adapters import check_joinable
 from plumbline.models import load_policy, load_tokenizer, starting_weights
-from plumbline.training import TrainedSection, train_and_save, trainer_config
+from plumbline.recipe import AlignSection
+from plumbline.training import train_and_save, trainer_config
 from rlhf.ppo.config import PPOConfig
 from rlhf.ppo.trainer import PPOTrainer
 
@@ -36,18 +37,12 @@ LORA_LEARNING_RATE = 3e-5
 FIRST_AND_LAST = ("objective/scores", "objective/kl", "response/length", "response/ended")
 
 
-class NamedSection(TrainedSection):
-    """An `align` entry of the recipe, as far as this stage reads it."""
-
-    name: str
-
-
 def train_ppo(
     policy: Path,
     reward: Path,
     prompts: Dataset,
     evaluation: Dataset | None,
-    section: NamedSection,
+    section: AlignSection,
     folder: Path,
     scratch: Path,
     *,
