@@ -7,6 +7,7 @@ The app is a view: every rule (who gets what, when a judgement counts, what a co
 `plumbline.preferences.service.PreferenceService`.
 """
 
+import plumbline  # noqa: F401  # switches telemetry off before the libraries are imported
 from annotate_ui.app import build_app
 from annotate_ui.server import serve
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from plumbline.errors import UserError, WaitingForPeople
-from plumbline.logs import log_to_run, no_telemetry
+from plumbline.logs import log_to_run, quieten
 
 if TYPE_CHECKING:
     from plumbline.chain import Chain
@@ -240,7 +240,7 @@ def _print_result(chain: Chain) -> None:
 
 def main() -> None:
     """The entry point: users' mistakes become one sentence and exit status 2."""
-    no_telemetry()
+    quieten()
     try:
         app()
     except UserError as error:

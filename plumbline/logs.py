@@ -9,17 +9,14 @@ from datetime import datetime
 from pathlib import Path
 
 QUIET = {
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "GRADIO_ANALYTICS_ENABLED": "False",
-    "DO_NOT_TRACK": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
     "TRL_EXPERIMENTAL_SILENCE": "1",
 }
 
 
-def no_telemetry() -> None:
-    """Switch off telemetry and chatter of the libraries, unless the user's environment asks for them."""
+def quieten() -> None:
+    """Switch off the libraries' chatter on the terminal, unless the user's environment asks for it."""
     warnings.simplefilter("ignore", FutureWarning)  # what libraries say to each other about coming versions
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
