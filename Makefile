@@ -23,7 +23,7 @@ annotate: $(READY) ## the annotation app on the demo's run
 	$(BIN)/plumbline annotate $(RECIPE) --run demo
 
 test: $(READY) ## all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: lint types layers
 
