@@ -6,4 +6,4 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-import plumbline  # noqa: E402, F401  # switches telemetry off
+import plumbline  # noqa: F401  # switches telemetry off
