@@ -1,0 +1,87 @@
+"""A PostgreSQL server of the tests' own: made in a temporary folder, reached by a Unix socket, stopped at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+
+def _programs() -> Path | None:
+    """The newest folder of PostgreSQL's server programs."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: float(path.parts[-3]))
+    on_path = shutil.which("initdb")
+    return found[-1].parent if found else Path(on_path).resolve().parent if on_path else None
+
+
+def _owner() -> str | None:
+    """Whom the server runs as: PostgreSQL refuses to run as root."""
+    if os.geteuid() != 0:
+        return None
+    with contextlib.suppress(KeyError):
+        return pwd.getpwnam("postgres").pw_name
+    pytest.skip("PostgreSQL does not run as root, and there is no user `postgres`")
+
+
+@contextlib.contextmanager
+def postgres_server() -> Iterator[Path]:
+    """Run a server; gives the folder of its socket. Skips the test where there are no server programs."""
+    programs = _programs()
+    if programs is None:
+        pytest.skip("no PostgreSQL server programs are installed (Debian: apt install postgresql)")
+    owner = _owner()
+    folder = Path(tempfile.mkdtemp(prefix="pl-pg-"))
+    if owner:
+        shutil.chown(folder, owner)
+    try:
+        data = folder / "data"
+        subprocess.run(
+            [programs / "initdb", "-D", data, "-U", "postgres", "--auth=trust", "--encoding=UTF8", "--no-sync"],
+            check=True,
+            capture_output=True,
+            user=owner,
+            cwd=folder,
+        )
+        settings = {"listen_addresses": "", "unix_socket_directories": str(folder), "fsync": "off"}
+        command = [programs / "postgres", "-D", data, *(f"--{name}={value}" for name, value in settings.items())]
+        with (folder / "log").open("wb") as log:
+            server = subprocess.Popen(command, stdout=log, stderr=log, user=owner, cwd=folder)
+        try:
+            _wait_for(folder, server)
+            yield folder
+        finally:
+            server.send_signal(signal.SIGINT)  # PostgreSQL's fast shutdown
+            server.wait(timeout=30)
+    finally:
+        shutil.rmtree(folder)
+
+
+def _wait_for(folder: Path, server: subprocess.Popen[bytes]) -> None:
+    for _ in range(300):
+        if server.poll() is not None:
+            raise RuntimeError(f"PostgreSQL did not start:\n{(folder / 'log').read_text()}")
+        try:
+            psycopg.connect(host=str(folder), user="postgres", dbname="postgres").close()
+            return
+        except psycopg.OperationalError:
+            time.sleep(0.1)
+    raise RuntimeError("PostgreSQL did not answer within 30 s")
+
+
+def new_database(folder: Path) -> str:
+    """Make an empty database; gives its URL."""
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(host=str(folder), user="postgres", dbname="postgres", autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}".encode())
+    return f"postgresql://postgres@/{name}?host={folder}"

@@ -1,0 +1,97 @@
+"""Stores on both databases, a clock that tests set, and small tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from plumbline.preferences.records import Assignment, NewResponse, NewTask
+from plumbline.preferences.service import PreferenceService
+from plumbline.preferences.store import Store
+from tests.postgres import new_database, postgres_server
+
+SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
+
+
+class Clock:
+    """A clock that stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.now = datetime(2026, 3, 1, 9, 0, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def advance(self, minutes: float) -> None:
+        self.now += timedelta(minutes=minutes)
+
+
+@pytest.fixture(scope="session")
+def postgres_folder() -> Iterator[Path]:
+    with postgres_server() as folder:
+        yield folder
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
+def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where a store can be made: a file, or an empty PostgreSQL database."""
+    if request.param == "sqlite":
+        return str(tmp_path / "preferences.db")
+    return new_database(request.getfixturevalue("postgres_folder"))
+
+
+@pytest.fixture
+def store(address: str) -> Iterator[Store]:
+    opened = Store.open(address)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def file_store(tmp_path: Path) -> Iterator[Store]:
+    """A store in a file, for what does not depend on the database."""
+    opened = Store.open(tmp_path / "preferences.db")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def service(store: Store, clock: Clock) -> PreferenceService:
+    return PreferenceService(store, project="support", clock=clock)
+
+
+@pytest.fixture
+def file_service(file_store: Store, clock: Clock) -> PreferenceService:
+    return PreferenceService(file_store, project="support", clock=clock)
+
+
+def new_task(name: str, responses: int = 2, **fields: object) -> NewTask:
+    """A task whose responses are `<name>: response 0`, … by policies `policy-0`, …"""
+    texts = [NewResponse(f"{name}: response {number}", f"policy-{number}") for number in range(responses)]
+    return NewTask([{"role": "user", "content": name}], texts, "support", **fields)  # type: ignore[arg-type]
+
+
+def new_tasks(number: int, responses: int = 2) -> list[NewTask]:
+    return [new_task(f"task {index}", responses) for index in range(number)]
+
+
+def best_first(work: Assignment) -> dict[str, int]:
+    """The ranking that puts the lowest-numbered response first."""
+    ordered = sorted(work.cards, key=lambda card: card.text)
+    return {card.response_id: rank for rank, card in enumerate(ordered, 1)}
+
+
+@pytest.fixture
+def shared() -> Path:
+    """The folder of real data beside the repository."""
+    if not SHARED.is_dir():
+        pytest.skip("the real data are not beside this repository (../shared/data)")
+    return SHARED
