@@ -27,6 +27,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 SEED = 7
 WINDOW = 512  # tokens: the context window
+IGNORED = -100  # label of padding
 PAD, END_OF_TEXT, TURN, END_OF_TURN = "<|pad|>", "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 CHAT_TEMPLATE = (
     "{%- for message in messages -%}"
@@ -88,8 +89,10 @@ def make_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
 def read_texts(arguments: argparse.Namespace) -> tuple[list[str], list[str]]:
     """All training texts and the held-out ones (every 40th), in a random order."""
     rng = random.Random(SEED)
-    texts = [text for _ in range(arguments.article_copies) for text in corpus.articles(rng)]
-    texts += corpus.exchanges(rng, arguments.exchanges)
+    texts = list(corpus.exchanges(rng, arguments.exchanges))
+    texts += corpus.logs(texts, rng, len(texts) // 50)
+    texts += corpus.same_question(rng, arguments.exchanges // 10)
+    texts += [text for _ in range(arguments.article_copies) for text in corpus.articles(rng)]
     texts += corpus.bitext(arguments.bitext)
     texts += corpus.word_problems(arguments.gsm8k)
     texts += corpus.open_assistant(arguments.oasst)
@@ -97,36 +100,52 @@ def read_texts(arguments: argparse.Namespace) -> tuple[list[str], list[str]]:
     return [text for n, text in enumerate(texts) if n % 40], texts[::40]
 
 
-def pack(texts: list[str], tokenizer: PreTrainedTokenizerFast) -> torch.Tensor:
-    """Token ids of all texts, each closed by the end-of-text token, cut into rows: (rows, WINDOW)."""
+def encode(texts: list[str], tokenizer: PreTrainedTokenizerFast) -> list[list[int]]:
+    """Token ids of each text, cut to the window and closed by the end-of-text token, shortest first."""
     end = tokenizer.convert_tokens_to_ids(END_OF_TEXT)
-    ids = [token for encoded in tokenizer(texts, verbose=False)["input_ids"] for token in [*encoded, end]]
-    rows = len(ids) // WINDOW
-    return torch.tensor(ids[: rows * WINDOW]).view(rows, WINDOW)
+    encoded = tokenizer(texts, truncation=True, max_length=WINDOW - 1)["input_ids"]
+    return sorted(([*ids, end] for ids in encoded), key=len)
 
 
-def batches(rows: torch.Tensor, size: int, steps: int) -> Iterator[torch.Tensor]:
-    """`steps` batches of rows, each epoch in a new order: (size, WINDOW)."""
-    order = torch.empty(0, dtype=torch.long)
+def batches_of(rows: list[list[int]], batch_tokens: int) -> list[torch.Tensor]:
+    """Rows of like length side by side, padded with IGNORED: each (texts, tokens) of at most `batch_tokens`."""
+    found, batch = [], rows[:1]
+    for row in rows[1:]:
+        if (len(batch) + 1) * len(row) > batch_tokens:
+            found.append(batch)
+            batch = []
+        batch.append(row)
+    return [torch.tensor([[*row, *[IGNORED] * (len(part[-1]) - len(row))] for row in part]) for part in [*found, batch]]
+
+
+def endless(batches: list[torch.Tensor], steps: int) -> Iterator[torch.Tensor]:
+    """`steps` batches, each epoch in a new order."""
+    order: list[int] = []
     for _ in range(steps):
-        if len(order) < size:
-            order = torch.cat([order, torch.randperm(len(rows))])
-        yield rows[order[:size]]
-        order = order[size:]
+        order = order or torch.randperm(len(batches)).tolist()
+        yield batches[order.pop()]
+
+
+def loss_of(model: LlamaForCausalLM, batch: torch.Tensor) -> torch.Tensor:
+    """Mean loss over the tokens of a batch. Padding is on the right, so a causal model needs no mask."""
+    with torch.autocast("cpu", torch.bfloat16):
+        loss: torch.Tensor = model(input_ids=batch.clamp(min=0), labels=batch).loss
+    return loss
 
 
 @torch.no_grad()
-def held_out_loss(model: LlamaForCausalLM, rows: torch.Tensor) -> float:
-    """Mean loss (nats a token) on rows that were not trained on."""
-    model.eval()
-    with torch.autocast("cpu", torch.bfloat16):
-        losses = [model(input_ids=part, labels=part).loss.item() for part in rows.split(8)]
-    model.train()
-    return sum(losses) / len(losses)
+def held_out_loss(model: LlamaForCausalLM, batches: list[torch.Tensor]) -> float:
+    """Mean loss (nats a token) on texts that were not trained on."""
+    counts = [int((batch[:, 1:] != IGNORED).sum()) for batch in batches]
+    losses = [loss_of(model, batch).item() * count for batch, count in zip(batches, counts, strict=True)]
+    return sum(losses) / sum(counts)
 
 
 def train(
-    model: LlamaForCausalLM, rows: torch.Tensor, arguments: argparse.Namespace, report: Callable[[int, float], None]
+    model: LlamaForCausalLM,
+    batches: list[torch.Tensor],
+    arguments: argparse.Namespace,
+    report: Callable[[int, float], None],
 ) -> None:
     """AdamW with warm-up and cosine decay; forward and backward in bfloat16."""
     decayed = [p for p in model.parameters() if p.dim() > 1]
@@ -139,9 +158,8 @@ def train(
         return warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / arguments.steps)))
 
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
-    for step, batch in enumerate(batches(rows, arguments.batch, arguments.steps), 1):
-        with torch.autocast("cpu", torch.bfloat16):
-            loss = model(input_ids=batch, labels=batch).loss
+    for step, batch in enumerate(endless(batches, arguments.steps), 1):
+        loss = loss_of(model, batch)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -169,35 +187,38 @@ def main() -> None:
     parser.add_argument("--gsm8k", type=Path, required=True, help="GSM8K, gzipped JSON lines")
     parser.add_argument("--oasst", type=Path, required=True, help="OpenAssistant trees, gzipped JSON lines")
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "base")
-    parser.add_argument("--steps", type=int, default=1500)
-    parser.add_argument("--batch", type=int, default=8, help="rows of 512 tokens")
-    parser.add_argument("--learning-rate", type=float, default=2e-3)
+    parser.add_argument("--steps", type=int, default=3200)
+    parser.add_argument("--batch-tokens", type=int, default=2048)
+    parser.add_argument("--learning-rate", type=float, default=1.5e-3)
     parser.add_argument("--vocabulary", type=int, default=4096)
-    parser.add_argument("--exchanges", type=int, default=200, help="exchanges for each topic")
-    parser.add_argument("--save-every", type=int, default=300, help="steps after which the model so far is written")
-    parser.add_argument("--article-copies", type=int, default=6)
+    parser.add_argument("--exchanges", type=int, default=400, help="exchanges for each topic")
+    parser.add_argument("--save-every", type=int, default=400, help="steps after which the model so far is written")
+    parser.add_argument("--article-copies", type=int, default=8)
     arguments = parser.parse_args()
     torch.manual_seed(SEED)
     started = time.monotonic()
     texts, unseen = read_texts(arguments)
     tokenizer = make_tokenizer(texts, arguments.vocabulary)
-    rows, unseen_rows = pack(texts, tokenizer), pack(unseen, tokenizer)
+    rows = encode(texts, tokenizer)
+    batches = batches_of(rows, arguments.batch_tokens)
+    unseen_batches = batches_of(encode(unseen, tokenizer), arguments.batch_tokens)
+    tokens = sum(map(len, rows))
     model = make_model(tokenizer)
-    print(f"{len(texts)} texts, {rows.numel():,} tokens, {model.num_parameters():,} parameters", flush=True)
+    print(f"{len(texts)} texts, {tokens:,} tokens, {model.num_parameters():,} parameters", flush=True)
     recent: list[float] = []
 
     def facts(step: int) -> dict[str, object]:
         return {
             "texts": len(texts),
-            "tokens_an_epoch": rows.numel(),
-            "tokens_seen": step * arguments.batch * WINDOW,
+            "tokens_an_epoch": tokens,
+            "epochs": round(step / len(batches), 2),
             "parameters": model.num_parameters(),
             "steps": step,
             "steps_planned": arguments.steps,
-            "batch_tokens": arguments.batch * WINDOW,
+            "batch_tokens": arguments.batch_tokens,
             "learning_rate": arguments.learning_rate,
             "train_loss": round(sum(recent[-100:]) / len(recent[-100:]), 4),
-            "held_out_loss": round(held_out_loss(model, unseen_rows), 4),
+            "held_out_loss": round(held_out_loss(model, unseen_batches), 4),
             "seconds": round(time.monotonic() - started),
             "threads": torch.get_num_threads(),
             "seed": SEED,
@@ -205,12 +226,12 @@ def main() -> None:
 
     def report(step: int, loss: float) -> None:
         recent.append(loss)
-        if step % 20 == 0:
-            print(f"step {step}: loss {loss:.3f}, {time.monotonic() - started:.0f} s", flush=True)
+        if step % 50 == 0:
+            print(f"step {step}: loss {sum(recent[-50:]) / 50:.3f}, {time.monotonic() - started:.0f} s", flush=True)
         if step % arguments.save_every == 0 or step == arguments.steps:
             save(model, tokenizer, facts(step), arguments.out)
 
-    train(model, rows, arguments, report)
+    train(model, batches, arguments, report)
     print(json.dumps(facts(arguments.steps)))
 
 
