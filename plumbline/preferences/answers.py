@@ -12,7 +12,7 @@ from plumbline.preferences.queue import ANSWERED, OPEN, change_task, held_lease,
 from plumbline.preferences.records import Ranking
 from plumbline.preferences.tables import Answer, Lease, Task
 from plumbline.preferences.turn import Actor, Turn, count
-from plumbline.preferences.validation import checked_ranks, digest
+from plumbline.preferences.validation import checked_ranks, digest, note_fault
 
 JUDGEMENT, SKIP, FLAG = "judgement", "skip", "flag"
 TALLIES = {JUDGEMENT: "judged", SKIP: "skipped", FLAG: "flagged"}
@@ -42,6 +42,10 @@ def answer_lease(turn: Turn, actor: Actor, lease_id: str, new: NewAnswer) -> str
     """
     if not new.key:
         raise StoreError("an answer needs an idempotency key: one for each time that a task is shown.")
+    for text in (new.reason, new.edited):
+        fault = note_fault(text)
+        if fault:
+            raise StoreError(f"the text {fault}: remove it, then send the answer again.")
     answer_id = digest(actor.name, new.key)
     lease = own_lease(turn, actor, lease_id)
     task = turn.connection.execute(select(Task.key, Task.responses).where(Task.id == lease.task_id)).one()

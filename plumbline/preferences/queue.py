@@ -72,24 +72,31 @@ def next_free_task(turn: Turn, actor: Actor) -> Row[Any] | None:
     """The first task that is free for this annotator, locked; they have neither judged, skipped nor flagged it.
 
     It is looked for below their cursor first, and from the top when nothing is left there: tasks that came back.
+    Tasks that others are just about to take are passed over; where only such are left, we wait what becomes of them.
     """
     task = turn.connection.execute(free_tasks(turn, actor, after=actor.cursor)).one_or_none()
     if task is not None:
         mine = (Tally.project_id == turn.project_id) & (Tally.annotator_id == actor.id)
         turn.connection.execute(update(Tally).where(mine).values(cursor=task.id))
         return task
-    return turn.connection.execute(free_tasks(turn, actor, after=0)).one_or_none()
+    task = turn.connection.execute(free_tasks(turn, actor, after=0)).one_or_none()
+    if task is None and turn.connection.dialect.name != "sqlite":
+        task = turn.connection.execute(free_tasks(turn, actor, after=0, wait=True)).one_or_none()
+    return task
 
 
-def free_tasks(turn: Turn, actor: Actor, *, after: int) -> Select[Any]:
-    """The query for one free task with a row id above `after`; the partial index of open tasks answers it."""
+def free_tasks(turn: Turn, actor: Actor, *, after: int, wait: bool = False) -> Select[Any]:
+    """The query for one free task with a row id above `after`; the partial index of open tasks answers it.
+
+    `wait` waits for the locks of others instead of passing their rows over.
+    """
     return (
         select(Task.__table__)
         .where(Task.project_id == turn.project_id, Task.taken < Task.wanted, Task.id > after)
         .where(~answered_by(actor.id))
         .order_by(Task.id)
         .limit(1)
-        .with_for_update(skip_locked=True)
+        .with_for_update(skip_locked=not wait)
     )
 
 

@@ -139,9 +139,9 @@ class PreferenceService:
         An annotator holds one task at a time: while they hold one, it is handed to them again (a page that was
         reloaded goes on where it was), with its time renewed.
         """
+        self._expire_leases()
         with self._turn() as turn:
             actor = acting(turn, annotator_id)
-            queue.expire_leases(turn)
             held = queue.held_lease(turn, actor)
             if held is not None:
                 return self._renewed(turn, held)
@@ -235,9 +235,9 @@ class PreferenceService:
         Raises:
             StoreError: the last answer was a skip or a flag, and others have taken the task since.
         """
+        self._expire_leases()
         with self._turn() as turn:
             actor = acting(turn, annotator_id)
-            queue.expire_leases(turn)
             held = queue.held_lease(turn, actor)
             if held is not None and held.supersedes_id is not None:
                 return self._renewed(turn, held)
@@ -283,6 +283,11 @@ class PreferenceService:
     def _turn(self) -> Iterator[Turn]:
         with self.store.write() as connection:
             yield Turn(connection, self._project_id, self.clock())
+
+    def _expire_leases(self) -> None:
+        # A transaction of its own: who waits for a task's lock must not hold the locks of other tasks.
+        with self._turn() as turn:
+            queue.expire_leases(turn)
 
     def _open_project(self) -> int:
         """The project's row; changes the overlap of its tasks where another one is asked for now."""

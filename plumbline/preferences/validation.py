@@ -35,9 +35,14 @@ def text_fault(text: object) -> str | None:
         return f"is {type(text).__name__}, expected text"
     if not text.strip():
         return "is empty"
-    if "\x00" in text:
+    return note_fault(text)
+
+
+def note_fault(text: str | None) -> str | None:
+    """Say why a text that may be empty or missing cannot be stored, or return None."""
+    if text and "\x00" in text:
         return "contains a NUL character"
-    if not _encodable(text):
+    if text and not _encodable(text):
         return "contains half of a surrogate pair, which is no valid Unicode text"
     return None
 

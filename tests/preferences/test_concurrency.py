@@ -186,7 +186,7 @@ def test_a_killed_writer_loses_no_acknowledged_judgement(address, acknowledged_b
         store, project="support", judgements_per_task=2, clock=lambda: now_utc() + timedelta(hours=1)
     )
     problems = []
-    for name in ("after 1", "after 2"):  # what the dead held comes back to others
+    for name in ("Anna", "Ben", "Cleo", "Dan"):  # what the dead held comes back to others
         work_through(later, name, problems)
     assert problems == []
     assert later.progress().missing == 0

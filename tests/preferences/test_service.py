@@ -143,6 +143,16 @@ def test_a_ranking_that_does_not_fit_is_refused_and_can_be_mended(file_service, 
     assert judge(file_service, who, work)
 
 
+def test_notes_that_no_database_can_hold_are_refused(service):
+    service.add_tasks(new_tasks(1))
+    who = person(service)
+    work = service.lease_next(who)
+    for note in ("a\x00b", "\ud83d"):
+        with pytest.raises(StoreError, match="remove it, then send the answer again"):
+            judge(service, who, work, reason=note)
+    judge(service, who, work, reason="", edited="fine 🙂")
+
+
 def test_the_same_key_twice_is_one_judgement(service):
     service.add_tasks(new_tasks(2))
     who = person(service)

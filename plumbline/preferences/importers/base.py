@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -10,7 +11,7 @@ from typing import Any, Protocol
 
 from plumbline.conversations import Conversation, conversation_fault
 from plumbline.preferences.records import NewJudgement, NewResponse, NewTask
-from plumbline.preferences.validation import MAX_NAME, digest, response_key, task_fault, task_key
+from plumbline.preferences.validation import MAX_NAME, digest, note_fault, response_key, task_fault, task_key
 
 
 class RowFault(ValueError):
@@ -76,7 +77,7 @@ def as_new_judgement(judged: Judged, format: str, project: str) -> NewJudgement:
     origin = f"import:{format}"
     responses = [one if isinstance(one, NewResponse) else NewResponse(one, origin) for one in judged.responses]
     task = NewTask(prompt=judged.prompt, responses=responses, project=project, meta=judged.meta, origin=origin)
-    fault = task_fault(task)
+    fault = task_fault(task) or note_fault(judged.reason) or note_fault(judged.edited)
     if fault:
         raise RowFault(fault)
     texts = [response.text for response in responses]
@@ -106,6 +107,29 @@ def text_of(row: dict[str, Any], name: str) -> str:
     if not isinstance(value, str):
         found = "missing" if name not in row else f"{json.dumps(value, default=str)[:40]}, expected text"
         raise RowFault(f"`{name}` is {found}")
+    return value
+
+
+def optional_text(row: dict[str, Any], name: str) -> str | None:
+    """A field that is text, or is not there."""
+    return None if row.get(name) is None else text_of(row, name)
+
+
+def optional_number(row: dict[str, Any], name: str) -> float | None:
+    """A field that is a finite number, or is not there."""
+    value = row.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
+        raise RowFault(f"`{name}` is {json.dumps(value, default=str)[:40]}, expected a number")
+    return float(value)
+
+
+def optional_object(row: dict[str, Any], name: str) -> dict[str, Any] | None:
+    """A field that is an object with named values, or is not there."""
+    value = row.get(name)
+    if value is not None and not isinstance(value, dict):
+        raise RowFault(f"`{name}` is {type(value).__name__}, expected an object")
     return value
 
 

@@ -47,19 +47,18 @@ def _json_lines(path: Path) -> Iterator[RawRow]:
             continue
         shown = raw.decode("utf-8", "backslashreplace").rstrip("\r\n")
         try:
-            value = json.loads(raw.decode("utf-8-sig" if line == 1 else "utf-8"))
+            value = _parse(raw.decode("utf-8-sig" if line == 1 else "utf-8"))
         except UnicodeDecodeError as error:
             yield RawRow(line, None, f"not UTF-8 (byte {error.start}): save the file as UTF-8", shown)
-        except (json.JSONDecodeError, RecursionError) as error:
-            reason = error.msg if isinstance(error, json.JSONDecodeError) else "nested too deeply"
-            yield RawRow(line, None, f"not valid JSON: {reason}", shown)
+        except json.JSONDecodeError as error:
+            yield RawRow(line, None, f"not valid JSON: {error.msg}", shown)
         else:
             yield RawRow(line, value, None, value)
 
 
 def _json_list(path: Path) -> Iterator[RawRow]:
     try:
-        rows = json.loads(b"".join(_lines(path)).decode("utf-8-sig"))
+        rows = _parse(b"".join(_lines(path)).decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise DataError(path, None, f"not UTF-8 (byte {error.start}); save the file as UTF-8") from None
     except json.JSONDecodeError as error:
@@ -70,6 +69,16 @@ def _json_list(path: Path) -> Iterator[RawRow]:
         raise DataError(path, None, f"expected a list of rows, found {type(rows).__name__}")
     for number, row in enumerate(rows, 1):
         yield RawRow(number, row, None, row)
+
+
+def _parse(text: str) -> Any:
+    def refuse(constant: str) -> None:
+        raise json.JSONDecodeError(f"{constant} is no number", text, text.find(constant))
+
+    try:
+        return json.loads(text, parse_constant=refuse)
+    except RecursionError:
+        raise json.JSONDecodeError("nested too deeply", text, 0) from None
 
 
 def _begins_like_lines(path: Path) -> bool:

@@ -56,9 +56,12 @@ def _of_parts(row: dict[str, Any]) -> tuple[Conversation, str, str]:
 def _of_instruction(row: dict[str, Any]) -> tuple[Conversation, str, str]:
     said = [text_of(row, "instruction"), str(row.get("input") or "")]
     question = {"role": "user", "content": "\n".join(part for part in said if part)}
+    exchanges = row.get("history") or []
+    if not isinstance(exchanges, list) or not all(isinstance(exchange, list) for exchange in exchanges):
+        raise RowFault("`history` is not a list of exchanges")
     history = [
         {"role": role, "content": text}
-        for exchange in row.get("history") or []
+        for exchange in exchanges
         for role, text in zip(("user", "assistant"), exchange, strict=False)
     ]
     prompt = conversation_of([*_system(row), *history, question], "instruction", ends_with="user")
@@ -72,9 +75,10 @@ def _system(row: dict[str, Any]) -> Conversation:
 def _turn(turn: Any) -> dict[str, str]:
     if not isinstance(turn, dict) or not {"from", "value"} <= turn.keys():
         raise RowFault("a turn is no object with `from` and `value`")
-    if turn["from"] not in _ROLES:
-        raise RowFault(f"a turn is from {turn['from']!r}; turns of tools are not supported")
-    return {"role": _ROLES[turn["from"]], "content": text_of(turn, "value")}
+    speaker = text_of(turn, "from")
+    if speaker not in _ROLES:
+        raise RowFault(f"a turn is from {speaker!r}; turns of tools are not supported")
+    return {"role": _ROLES[speaker], "content": text_of(turn, "value")}
 
 
 def _messages(row: dict[str, Any], name: str) -> list[dict[str, Any]]:

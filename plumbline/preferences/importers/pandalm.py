@@ -37,7 +37,7 @@ def judgements(row: dict[str, Any]) -> Iterator[Judged]:
         raise RowFault("no annotator answered")
     for name in answered:
         answer = row[name]
-        if isinstance(answer, bool) or answer not in _RANKS:
+        if isinstance(answer, bool) or not isinstance(answer, int) or answer not in _RANKS:
             raise RowFault(f"`{name}` is {answer!r}, expected 0 (tie), 1 or 2")
         yield Judged(
             [{"role": "user", "content": prompt}],

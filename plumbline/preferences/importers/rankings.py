@@ -7,7 +7,15 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from plumbline.preferences.importers.base import Judged, RowFault, conversation_of, text_of
+from plumbline.preferences.importers.base import (
+    Judged,
+    RowFault,
+    conversation_of,
+    optional_number,
+    optional_object,
+    optional_text,
+    text_of,
+)
 from plumbline.preferences.records import NewResponse
 
 FORMAT = "rankings"
@@ -37,29 +45,33 @@ def judgements(row: dict[str, Any]) -> Iterator[Judged]:
         names_whole=True,
         judgement_id=judgement_id,
         simulated=row.get("simulated") is True,
-        annotator_settings=_object(row, "annotator_settings"),
+        annotator_settings=optional_object(row, "annotator_settings") or {},
         judged_at=_moment(row.get("judged_at")),
-        seconds=row.get("seconds"),
+        seconds=optional_number(row, "seconds"),
         shown_order=_shown_order(entries),
-        strength=row.get("strength"),
-        scores=row.get("scores"),
-        reason=row.get("reason"),
-        edited=row.get("edited"),
-        flags=tuple(row.get("flags") or ()),
-        meta=_object(row, "meta"),
+        strength=optional_number(row, "strength"),
+        scores=optional_object(row, "scores"),
+        reason=optional_text(row, "reason"),
+        edited=optional_text(row, "edited"),
+        flags=_flags(row),
+        meta=optional_object(row, "meta") or {},
     )
 
 
 def _response(entry: dict[str, Any]) -> NewResponse:
-    source = entry.get("source") or "unknown"
-    return NewResponse(text_of(entry, "text"), str(source), entry.get("source_hash"), _object(entry, "meta"))
+    return NewResponse(
+        text_of(entry, "text"),
+        optional_text(entry, "source") or "unknown",
+        optional_text(entry, "source_hash"),
+        optional_object(entry, "meta") or {},
+    )
 
 
-def _object(row: dict[str, Any], name: str) -> dict[str, Any]:
-    value = row.get(name) or {}
-    if not isinstance(value, dict):
-        raise RowFault(f"`{name}` is {type(value).__name__}, expected an object")
-    return value
+def _flags(row: dict[str, Any]) -> tuple[str, ...]:
+    flags = row.get("flags") or []
+    if not isinstance(flags, list) or not all(isinstance(flag, str) for flag in flags):
+        raise RowFault("`flags` is not a list of texts")
+    return tuple(flags)
 
 
 def _moment(value: Any) -> datetime | None:

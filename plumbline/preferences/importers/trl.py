@@ -6,12 +6,18 @@ An implicit prompt of plain texts is their longest common beginning, cut back to
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Any
 
 from plumbline.conversations import Conversation
-from plumbline.preferences.importers.base import Judged, RowFault, conversation_of, split_common_prompt, text_of
+from plumbline.preferences.importers.base import (
+    Judged,
+    RowFault,
+    conversation_of,
+    optional_number,
+    split_common_prompt,
+    text_of,
+)
 
 FORMAT = "trl"
 
@@ -32,7 +38,7 @@ def judgements(row: dict[str, Any]) -> Iterator[Judged]:
         annotator=str(annotator) if annotator else None,
         identity=(row.get("judgement_id"),),
         simulated=bool(row.get("simulated")),
-        strength=_margin(row.get("margin")),
+        strength=optional_number(row, "margin"),
     )
 
 
@@ -68,11 +74,3 @@ def _implicit(chosen: str, rejected: str) -> tuple[Conversation, str, str]:
     if not prompt.strip():
         raise RowFault("there is no `prompt`, and chosen and rejected have no common beginning")
     return [{"role": "user", "content": prompt.strip()}], chosen[len(prompt) :], rejected[len(prompt) :]
-
-
-def _margin(value: Any) -> float | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise RowFault(f"`margin` is {value!r}, expected a number")
-    return float(value)
