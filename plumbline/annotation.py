@@ -23,23 +23,27 @@ def fill_store(domain: Domain) -> None:
 
 
 def _tasks(domain: Domain) -> Iterator[NewTask]:
-    """One task for each prompt, with the responses of all policies; responses with the same text are shown once."""
+    """One task for each prompt, with the responses of all policies.
+
+    Responses with the same text are shown once, those that cannot be shown (empty, no valid Unicode) not at all.
+    """
     from itertools import groupby
 
     from plumbline.preferences.records import NewResponse, NewTask
+    from plumbline.preferences.validation import text_fault
     from plumbline.sampling import read_responses
 
     rows = read_responses(domain.run.folder("sample"))
     for _, group in groupby(rows, key=lambda row: row["prompt_key"]):
         responses: dict[str, NewResponse] = {}
         for row in group:
-            if row["response"].strip():
+            if text_fault(row["response"]) is None:
                 source = NewResponse(text=row["response"], source=row["policy"], source_hash=row["policy_hash"])
                 responses.setdefault(row["response"].strip(), source)
         if len(responses) >= 2:
             yield NewTask(
                 prompt=row["prompt"],
-                responses=list(responses.values())[:9],
+                responses=list(responses.values()),
                 project=domain.recipe.name,
                 meta=json.loads(row["meta"] or "{}"),
                 origin="sample",
@@ -87,4 +91,7 @@ def simulate_annotators(domain: Domain, limit: int | None = None) -> SimulationR
     fill_store(domain)
     utility = Utility.load(settings.utility)
     with domain.service() as service:
+        required = domain.recipe.annotate.required
+        if limit is None and required is not None:
+            limit = max(required - service.progress().done, 0)
         return simulate(service, utility, settings.annotators, seed=domain.recipe.seed, limit=limit, progress=track)

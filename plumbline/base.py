@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
+from typing import Any
 
+from plumbline.datafiles import read_text
 from plumbline.errors import UserError
+from plumbline.model_files import is_adapter, read_tokenizer
 
 TOKENIZER_FILES = ("tokenizer", "special_tokens_map", "chat_template", "vocab", "merges", "added_tokens")
 
 
-def prepare_base(source: Path, folder: Path, *, chat_template: Path | None, pad_token: str | None) -> None:
-    """Write a model folder: weights linked to `source`, a tokenizer with the given template and pad token.
-
-    Args:
-        source: the base model's folder.
-        folder: where to write.
-        chat_template: a Jinja file, or None to keep the model's own.
-        pad_token: a token of the vocabulary, or None to keep the model's own.
+def tokenizer_of_base(source: Path, *, chat_template: Path | None, pad_token: str | None) -> Any:
+    """The base model's tokenizer with the recipe's chat template and pad token, where it gives them.
 
     Raises:
         UserError: the pad token is not in the vocabulary, or is the eos token.
     """
-    from transformers import AutoConfig, AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(source)
+    tokenizer = read_tokenizer(source)
     if pad_token is not None:
         if pad_token not in tokenizer.get_vocab():
             raise UserError(
@@ -38,14 +32,31 @@ def prepare_base(source: Path, folder: Path, *, chat_template: Path | None, pad_
             )
         tokenizer.pad_token = pad_token
     if chat_template is not None:
-        tokenizer.chat_template = chat_template.read_text(encoding="utf-8")
+        tokenizer.chat_template = read_text(chat_template)
+    return tokenizer
+
+
+def prepare_base(source: Path, folder: Path, *, chat_template: Path | None, pad_token: str | None) -> None:
+    """Write a model folder: weights linked to `source`, a tokenizer with the given template and pad token.
+
+    Args:
+        source: the base model's folder.
+        folder: where to write.
+        chat_template: a Jinja file, or None to keep the model's own.
+        pad_token: a token of the vocabulary, or None to keep the model's own.
+
+    Raises:
+        UserError: the pad token does not fit.
+    """
+    from transformers import AutoConfig
+
+    tokenizer = tokenizer_of_base(source, chat_template=chat_template, pad_token=pad_token)
     for path in source.iterdir():
         if path.is_file() and not path.name.startswith((*TOKENIZER_FILES, "config.json", "README")):
             (folder / path.name).symlink_to(path.resolve())
     tokenizer.save_pretrained(folder)
-    if (source / "config.json").is_file():
-        config = AutoConfig.from_pretrained(source)
-        config.pad_token_id = tokenizer.pad_token_id
-        config.save_pretrained(folder)
-    elif (source / "adapter_config.json").is_file():
-        shutil.copy(source / "adapter_config.json", folder)
+    if is_adapter(source):
+        return
+    config = AutoConfig.from_pretrained(source)
+    config.pad_token_id = tokenizer.pad_token_id
+    config.save_pretrained(folder)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from plumbline.errors import UserError, WaitingForPeople
 from plumbline.recipe import Recipe
-from plumbline.recipe_check import load_recipe
+from plumbline.recipe_check import Trainer, load_recipe
 from plumbline.recipe_yaml import Source, nearest
 from plumbline.runs import Manifest, Run, fingerprint_of
 from plumbline.stages import Domain, Stage, inputs_of, stages_of
@@ -32,19 +32,27 @@ class Planned:
     why: str
 
 
-def trainer_configs() -> dict[str, type]:
-    """The configuration classes whose fields the recipe's sections take."""
+def trainers() -> dict[str, Trainer]:
+    """The trainers whose fields the recipe's sections take, with plumbline's own defaults."""
     from trl import DPOConfig, RewardConfig, SFTConfig
 
+    from plumbline.training import COMMON_DEFAULTS
     from rlhf.ppo import PPOConfig
+    from rlhf.ppo.train import DEFAULTS as PPO_DEFAULTS
 
-    return {"adapt": SFTConfig, "sft": SFTConfig, "reward": RewardConfig, "dpo": DPOConfig, "ppo": PPOConfig}
+    return {
+        "adapt": Trainer(SFTConfig, COMMON_DEFAULTS),
+        "sft": Trainer(SFTConfig, COMMON_DEFAULTS),
+        "reward": Trainer(RewardConfig, COMMON_DEFAULTS),
+        "dpo": Trainer(DPOConfig, COMMON_DEFAULTS),
+        "ppo": Trainer(PPOConfig, {**COMMON_DEFAULTS, **PPO_DEFAULTS}),
+    }
 
 
 def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read and check a recipe against the trainers of this installation."""
     Source.read(path)  # a file that cannot be read is told before the trainers' slow imports
-    return load_recipe(path, overrides=overrides, trainers=trainer_configs())
+    return load_recipe(path, overrides=overrides, trainers=trainers())
 
 
 class Chain:
@@ -116,6 +124,8 @@ class Chain:
         redone = {name for given in force for name in self.select(given)}
         manifests: list[Manifest] = []
         with self.run.lock():
+            if only is not None:
+                self._tell_stale_inputs(selected)
             for stage in self.stages:
                 if stage.name in redone or any(name in redone for name in stage.after):
                     redone.add(stage.name)
@@ -130,6 +140,14 @@ class Chain:
             return set(self.names())
         last = max(self.names().index(name) for name in self.select(until))
         return set(self.names()[: last + 1])
+
+    def _tell_stale_inputs(self, selected: Collection[str]) -> None:
+        """Say which finished stages, not selected here, would change if they were run: their old output is used."""
+        needed = {name for stage in self.stages if stage.name in selected for name in stage.after}
+        for planned in self.plan():
+            name = planned.stage.name
+            if planned.state != "up to date" and name in needed - set(selected) and self.run.manifest(name):
+                self.notify(f"note: {name} would change if it were run ({planned.why}); its old output is used.")
 
     def _run_one(self, stage: Stage, *, forced: bool) -> Manifest:
         from plumbline.annotation import collect_judgements, fill_store
@@ -151,7 +169,7 @@ class Chain:
         manifest = self.run.execute(
             stage.name,
             config=stage.config,
-            seed=self.recipe.seed,
+            seed=stage.seed,
             inputs=inputs,
             body=stage.body,
             describe=(lambda folder: describe_model(folder, place)) if stage.makes == "model" else _nothing,
@@ -164,13 +182,17 @@ class Chain:
         return manifest
 
     def _wait_for_people(self, progress: Any) -> None:
-        required = self.recipe.annotate.required or progress.required
-        missing = min(progress.missing, max(required - progress.done, 0)) if self.recipe.data.prompts else 0
-        if missing > 0:
-            raise WaitingForPeople(missing, required, self.recipe_path, self.run.name)
+        if not self.recipe.data.prompts:
+            return
+        required = min(self.recipe.annotate.required or progress.required, progress.required)
+        missing = max(required - progress.done, 0)
+        if missing:
+            raise WaitingForPeople(
+                missing, required, self.recipe_path, self.run.name, skipped=progress.skipped, flagged=progress.flagged
+            )
 
     def _fingerprint(self, stage: Stage, inputs: dict[str, Any]) -> str:
-        return fingerprint_of(stage.name, stage.config, self.recipe.seed, inputs)
+        return fingerprint_of(stage.name, stage.config, stage.seed, inputs)
 
     def _why_stale(self, stage: Stage) -> str | None:
         manifest = self.run.manifest(stage.name)
@@ -197,9 +219,12 @@ SHOWN_METRICS = {
     "judgements": "judgements",
     "accuracy": "held-out accuracy",
     "length_accuracy": "longer-is-better accuracy",
+    "eval_rewards/accuracies": "held-out accuracy",
     "reward": "held-out reward",
     "kl": "KL to the SFT model",
+    "prompts": "prompts",
 }
+"""Metrics that are said when a stage is done, in these words."""
 
 
 def _shown(metrics: dict[str, Any]) -> str:

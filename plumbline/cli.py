@@ -94,8 +94,11 @@ def _stage_command(name: str, stages: tuple[str, ...], what: str) -> None:
         runs: RunsFolder = RUNS,
         force: Annotated[bool, typer.Option("--force", help="Redo it although it is up to date.")] = False,
     ) -> None:
+        from plumbline.preflight import preflight
+
         chain = _chain(recipe, overrides, run, runs)
         log_to_run(chain.run.root, name)
+        preflight(chain.domain)
         only = [stage for stage in stages if stage == "align" or stage in chain.names()]
         chain.run_stages(only=only, force=only if force else ())
         if name == "compare":
@@ -122,13 +125,14 @@ def annotate(
     """Open the annotation app on a run's sampled responses."""
     from annotate_ui import serve
     from plumbline.annotation import fill_store
+    from plumbline.datafiles import read_text
 
     chain = _chain(recipe, overrides, run, runs)
     log_to_run(chain.run.root, "annotate")
     settings = chain.recipe.annotate
     _need_samples(chain)
     fill_store(chain.domain)
-    guideline = settings.guideline.read_text(encoding="utf-8") if settings.guideline else None
+    guideline = read_text(settings.guideline) if settings.guideline else None
     with chain.domain.service() as service:
         serve(
             service,
@@ -152,6 +156,7 @@ def simulate(
     from plumbline.annotation import simulate_annotators
 
     chain = _chain(recipe, overrides, run, runs)
+    log_to_run(chain.run.root, "simulate")
     report = simulate_annotators(chain.domain, limit)
     typer.echo(f"{report.judgements} simulated judgements by {len(report.by_annotator)} simulated annotators.")
 
@@ -247,8 +252,6 @@ def main() -> None:
         _leave(f"error: {error}", 2)
     except WaitingForPeople as waiting:
         _leave(str(waiting), 3)
-    except KeyboardInterrupt:
-        _leave("interrupted; the same command goes on from the last checkpoint", 130)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             _leave(f"error: the disk is full ({error.filename}): free some space and run the same command again", 2)

@@ -88,6 +88,11 @@ def prompt_key(prompt: Sequence[Message]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
+def question_key(messages: Sequence[Message]) -> str:
+    """The key of a conversation's first user's message alone: what decides its split; system messages do not matter."""
+    return prompt_key([message for message in first_prompt(messages) if message["role"] == "user"])
+
+
 def _fraction(key: str, salt: str) -> float:
     digest = hashlib.sha256(f"{salt}:{key}".encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
@@ -98,7 +103,7 @@ def split_of(messages: Sequence[Message], *, validation: float = 0.1, test: floa
 
     Turns of one dialogue stay together: what follows the first user's message does not matter.
     """
-    fraction = _fraction(prompt_key([m for m in first_prompt(messages) if m["role"] == "user"]), "split")
+    fraction = _fraction(question_key(messages), "split")
     if fraction < test:
         return "test"
     return "validation" if fraction < test + validation else "train"
@@ -110,5 +115,5 @@ def half_of(messages: Sequence[Message], *, judge: float = 0.5) -> Half:
     Reward model, DPO and PPO learn from the `policy` half; the reward model that judges the comparison learns from the
     `judge` half, so that no policy was optimised against its judge.
     """
-    fraction = _fraction(prompt_key([m for m in first_prompt(messages) if m["role"] == "user"]), "half")
+    fraction = _fraction(question_key(messages), "half")
     return "judge" if fraction < judge else "policy"

@@ -95,6 +95,20 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             yield number, row
 
 
+def read_text(path: Path) -> str:
+    """The text of a file.
+
+    Raises:
+        DataError: it is a folder, cannot be read, or is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(path, None, f"not UTF-8 (byte {error.start}); save the file as UTF-8") from None
+    except OSError as error:
+        raise DataError(path, None, f"cannot be read: {error.strerror}") from None
+
+
 @dataclass
 class Notices:
     """What was passed over on purpose while reading; said to the user, never silent."""
@@ -168,21 +182,29 @@ def load_prompts(paths: Iterable[str | Path], notices: Notices) -> list[PromptRo
     return rows
 
 
-def load_texts(paths: Iterable[str | Path]) -> list[str]:
+@dataclass(frozen=True)
+class CorpusText:
+    """A text of the corpus; `messages` is the conversation that it was made from, if any, and decides its split."""
+
+    text: str
+    messages: Conversation | None = None
+
+
+def load_corpus(paths: Iterable[str | Path]) -> list[CorpusText]:
     """Read a raw-text corpus: rows with `text`, or conversations whose messages are joined by blank lines.
 
     Raises:
         UserError: a row has neither, with file and line.
     """
-    texts: list[str] = []
+    texts: list[CorpusText] = []
     faults: list[str] = []
     for path in (Path(path) for path in paths):
         for line, row in read_rows(path):
-            text = row.get("text")
-            if not isinstance(text, str) and isinstance(row.get("messages"), list):
-                text = "\n\n".join(str(message.get("content", "")) for message in row["messages"])
-            if isinstance(text, str) and text.strip():
-                texts.append(text)
+            messages = _messages_of(row)
+            if isinstance(row.get("text"), str) and row["text"].strip():
+                texts.append(CorpusText(row["text"]))
+            elif messages is not None and conversation_fault(messages) is None:
+                texts.append(CorpusText("\n\n".join(m["content"] for m in messages), _plain(messages)))
             else:
                 faults.append(f"{path}:{line}: no text in this row; expected `text` or `messages`")
     _refuse(faults, "texts")

@@ -61,11 +61,20 @@ class WaitingForPeople(Exception):
         required: how many are needed in all.
     """
 
-    def __init__(self, missing: int, required: int, recipe_path: Path, run_name: str) -> None:
+    def __init__(
+        self, missing: int, required: int, recipe_path: Path, run_name: str, *, skipped: int = 0, flagged: int = 0
+    ) -> None:
         self.missing, self.required = missing, required
         where = f"{recipe_path} --run {run_name}"
-        super().__init__(
+        message = (
             f"{missing} of {required} judgements are still missing. Open the annotation app with\n"
             f"  plumbline annotate {where}\n"
             f"then go on with\n  plumbline run {where}"
         )
+        if skipped or flagged:
+            enough = max(required - missing, 1)
+            message += (
+                f"\n{skipped} tasks were skipped and {flagged} flagged; to go on with what there is, set "
+                f"annotate.required={enough}"
+            )
+        super().__init__(message)

@@ -39,6 +39,7 @@ def lineage_of(folder: Path) -> Node:
     Raises:
         UserError: the folder has no manifest.
     """
+    folder = folder.resolve() if folder.name in ("", "..") else folder
     manifest = Manifest.read(folder)
     if manifest is None:
         raise UserError(f"{folder} has no manifest.json: name a finished stage folder, such as runs/NAME/dpo.")

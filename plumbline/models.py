@@ -24,6 +24,7 @@ __all__ = [
     "AdapterIdentity",
     "ModelIdentity",
     "check_fits",
+    "check_tokenizer",
     "context_window",
     "identify",
     "load_policy",
@@ -44,7 +45,15 @@ def load_tokenizer(path: str | Path, *, trust_remote_code: bool = False) -> PreT
     Raises:
         UserError: one of them is missing; the message names the recipe's key to set.
     """
-    tokenizer = read_tokenizer(path, trust_remote_code=trust_remote_code)
+    return check_tokenizer(read_tokenizer(path, trust_remote_code=trust_remote_code), path)
+
+
+def check_tokenizer(tokenizer: PreTrainedTokenizerBase, path: str | Path) -> PreTrainedTokenizerBase:
+    """Return a tokenizer that has a chat template, an eos and a pad token.
+
+    Raises:
+        UserError: one of them is missing; the message names the recipe's key to set.
+    """
     if not tokenizer.chat_template:
         raise UserError(
             f"the model {path} has no chat template: set model.chat_template in the recipe to a Jinja file that writes "

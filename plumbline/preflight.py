@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from plumbline.conversations import Conversation, split_of
-from plumbline.datafiles import Notices, PromptRow, load_conversations, load_prompts, load_texts
+from plumbline.datafiles import Notices, PromptRow, load_conversations, load_corpus, load_prompts
 from plumbline.errors import UserError
 from plumbline.recipe import Recipe
 from plumbline.stages import Domain
@@ -25,14 +25,14 @@ class Preflight:
 
     Attributes:
         parameters: of the base model.
-        window: its context window in tokens.
+        window: its context window in tokens; None where it has no limit.
         rows: counts of the data by name and split.
         memory: estimated bytes of weights, gradients and optimizer by stage; activations come on top.
         notices: what a user should know, none of it fatal.
     """
 
     parameters: int
-    window: int
+    window: int | None
     rows: dict[str, dict[str, int]]
     memory: dict[str, int]
     notices: list[str] = field(default_factory=list)
@@ -44,22 +44,21 @@ def preflight(domain: Domain) -> Preflight:
     Raises:
         UserError: something that would fail later: no chat template, prompts longer than the window, too few rows, …
     """
-    from transformers import AutoConfig
-
-    from plumbline.models import identify, resolve_model, training_chat_template
+    from plumbline.base import tokenizer_of_base
+    from plumbline.models import check_tokenizer, context_window, identify, resolve_model, training_chat_template
 
     recipe, notices = domain.recipe, Notices()
     source = resolve_model(recipe.model.name, revision=recipe.model.revision)
-    tokenizer = _tokenizer(recipe, source)
+    template, pad_token = recipe.model.chat_template, recipe.model.pad_token
+    tokenizer = check_tokenizer(tokenizer_of_base(source, chat_template=template, pad_token=pad_token), source)
     training_chat_template(tokenizer)
-    config = AutoConfig.from_pretrained(source)
-    window = int(getattr(config, "max_position_embeddings", 0) or tokenizer.model_max_length)
+    window = context_window(source)
     conversations = load_conversations(recipe.data.demonstrations)
     prompts = load_prompts(recipe.data.prompts, notices)
     benchmark = load_prompts(recipe.data.benchmark, notices)
     rows = {"demonstrations": _by_split(conversations, recipe)}
     if recipe.data.corpus:
-        rows["corpus"] = {"train": len(load_texts(recipe.data.corpus))}
+        rows["corpus"] = {"texts": len(load_corpus(recipe.data.corpus))}
     if recipe.data.prompts:
         rows["prompts"] = _by_split([row.prompt for row in prompts], recipe)
     if benchmark:
@@ -74,20 +73,6 @@ def preflight(domain: Domain) -> Preflight:
     memory = estimated_memory(recipe, parameters)
     _refuse_full_disk(domain.run.root, parameters, len(memory))
     return Preflight(parameters, window, rows, memory, notices.lines)
-
-
-def _tokenizer(recipe: Recipe, source: Path) -> Any:
-    """The tokenizer as the stages will see it: with the recipe's template and pad token."""
-    if not (recipe.model.chat_template or recipe.model.pad_token):
-        from plumbline.models import load_tokenizer
-
-        return load_tokenizer(source)
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(source)
-    if recipe.model.chat_template:
-        tokenizer.chat_template = recipe.model.chat_template.read_text(encoding="utf-8")
-    return tokenizer
 
 
 def _by_split(conversations: list[Conversation], recipe: Recipe) -> dict[str, int]:
@@ -109,8 +94,8 @@ def _refuse_too_few(recipe: Recipe, rows: dict[str, dict[str, int]]) -> None:
         raise UserError("no prompt is left for the comparison: add prompts, raise data.test, or name a data.benchmark.")
 
 
-def _refuse_long_prompts(recipe: Recipe, tokenizer: Any, rows: list[PromptRow], window: int) -> None:
-    if not rows:
+def _refuse_long_prompts(recipe: Recipe, tokenizer: Any, rows: list[PromptRow], window: int | None) -> None:
+    if not rows or window is None:
         return
     longest = max(recipe.sample.max_new_tokens, recipe.compare.max_new_tokens)
     texts = tokenizer.apply_chat_template([row.prompt for row in rows], tokenize=False, add_generation_prompt=True)

@@ -140,6 +140,16 @@ class SampleSection(Section):
         default_factory=lambda: ["sft"], description="Who responds: `sft`, `base`, or folders of other policies."
     )
 
+    @model_validator(mode="after")
+    def _few_enough_to_rank(self) -> SampleSection:
+        responses = self.responses_per_prompt * len(self.policies)
+        if responses > 9:
+            raise ValueError(
+                f"{self.responses_per_prompt} responses from each of {len(self.policies)} policies are {responses}; at "
+                "most 9 can be ranked at once: lower responses_per_prompt"
+            )
+        return self
+
 
 class SimulatedAnnotatorSettings(Section):
     """One simulated annotator: how noisy, biased and careless it is."""
@@ -164,7 +174,10 @@ class SimulatedSection(Section):
 class AnnotateSection(Section):
     """Collecting judgements."""
 
-    store: str | None = Field(None, description="Database URL of a shared store; default: SQLite in the run folder.")
+    store: str | None = Field(
+        None,
+        description="Database URL, or file, of a store that several runs share; default: SQLite in the run folder.",
+    )
     judgements_per_prompt: int = Field(1, ge=1, description="Annotators who judge each prompt (overlap).")
     required: int | None = Field(
         None, ge=1, description="Judgements to wait for; default: all tasks, each as often as above."

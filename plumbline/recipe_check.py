@@ -1,7 +1,7 @@
 """Checking a whole recipe before any work: all faults at once, each with file, line and the nearest right key.
 
-The trainers' configuration classes are handed in by the caller (`chain.trainer_configs`), because this module is on
-the ground floor and imports no stage.
+The trainers are handed in by the caller (`chain.trainers`), because this module is on the ground floor and imports no
+stage.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import tempfile
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
@@ -21,6 +22,14 @@ from plumbline.recipe_yaml import KeyPath, Source, nearest
 
 STAGE_FOLDERS = ("base", "adapt", "sft", "sample", "preferences", "reward", "judge", "compare", "logs")
 """Names in a run folder that no aligned policy may take."""
+
+
+class Trainer(NamedTuple):
+    """A trainer that a section drives: its configuration class, and what plumbline sets where a recipe is silent."""
+
+    config: type
+    defaults: Mapping[str, Any] = MappingProxyType({})
+
 
 SET_BY_PLUMBLINE = {
     "output_dir": "the run folder decides where a stage writes",
@@ -37,14 +46,14 @@ SET_BY_PLUMBLINE = {
 }
 
 
-def load_recipe(path: Path, *, overrides: Sequence[str] = (), trainers: Mapping[str, type]) -> Recipe:
+def load_recipe(path: Path, *, overrides: Sequence[str] = (), trainers: Mapping[str, Trainer]) -> Recipe:
     """Read and check a whole recipe.
 
     Args:
         path: the YAML file.
         overrides: `section.key=value` from the command line, applied over the file.
-        trainers: the dataclasses whose fields the sections take: keys `adapt`, `sft`, `reward` and one for each
-            alignment method.
+        trainers: the trainers whose fields the sections take: keys `adapt`, `sft`, `reward` and one for each alignment
+            method.
 
     Raises:
         RecipeError: with every fault found, each with its place and what to do.
@@ -127,7 +136,7 @@ def _trainer_sections(recipe: Recipe) -> list[tuple[KeyPath, TrainerSection, str
     return sections + [(("align", index), section, section.method) for index, section in enumerate(recipe.align)]
 
 
-def _trainer_faults(recipe: Recipe, source: Source, trainers: Mapping[str, type]) -> list[str]:
+def _trainer_faults(recipe: Recipe, source: Source, trainers: Mapping[str, Trainer]) -> list[str]:
     faults: list[str] = []
     for location, section, trainer in _trainer_sections(recipe):
         own = list(type(section).model_fields)
@@ -140,7 +149,7 @@ def _trainer_faults(recipe: Recipe, source: Source, trainers: Mapping[str, type]
     return faults
 
 
-def _trainer_faults_of_raw(source: Source, trainers: Mapping[str, type]) -> list[str]:
+def _trainer_faults_of_raw(source: Source, trainers: Mapping[str, Trainer]) -> list[str]:
     """Trainer fields' faults of a recipe that has other faults too, so that all are told at once."""
     faults: list[str] = []
     named: dict[str, type[TrainerSection]] = {"adapt": AdaptSection, "sft": SFTSection, "reward": RewardSection}
@@ -159,18 +168,20 @@ def _trainer_faults_of_raw(source: Source, trainers: Mapping[str, type]) -> list
 
 
 def _fields_faults(
-    fields: Mapping[str, Any], own: Sequence[str], location: KeyPath, source: Source, config: type
+    fields: Mapping[str, Any], own: Sequence[str], location: KeyPath, source: Source, trainer: Trainer
 ) -> list[str]:
     """Unknown names and wrong types among a trainer's fields, then what the trainer's configuration itself refuses."""
-    known = {field.name for field in dataclasses.fields(config) if field.init}
-    hints = typing.get_type_hints(config)
+    known = {field.name for field in dataclasses.fields(trainer.config) if field.init}
+    hints = typing.get_type_hints(trainer.config)
     faults = []
     for name, value in fields.items():
         place, key = source.place((*location, name)), ".".join(str(part) for part in (*location, name))
         if name in SET_BY_PLUMBLINE:
             faults.append(f"{place}: {key} cannot be set here: {SET_BY_PLUMBLINE[name]}")
         elif name not in known:
-            faults.append(f"{place}: unknown key {key!r}{nearest(name, [*known, *own])} (fields of {config.__name__})")
+            faults.append(
+                f"{place}: unknown key {key!r}{nearest(name, [*known, *own])} (fields of {trainer.config.__name__})"
+            )
         else:
             fault = _type_fault(value, hints.get(name, Any))
             if fault:
@@ -182,7 +193,7 @@ def _fields_faults(
     on_cpu = {} if torch.accelerator.is_available() else {"use_cpu": True}
     try:
         with tempfile.TemporaryDirectory() as folder:
-            config(**{"output_dir": folder, **on_cpu, **fields})
+            trainer.config(**{"output_dir": folder, **on_cpu, **trainer.defaults, **fields})
     except (ValueError, TypeError, ImportError, NotImplementedError) as error:
         return [f"{source.place(location)}: {'.'.join(str(part) for part in location)}: {error}"]
     return []
@@ -245,6 +256,8 @@ def _resolved_paths(recipe: Recipe, source: Source, folder: Path, faults: list[s
     annotate: dict[str, Any] = {}
     if recipe.annotate.guideline is not None:
         annotate["guideline"] = local(recipe.annotate.guideline, "annotate", "guideline")
+    if recipe.annotate.store is not None and "://" not in recipe.annotate.store:
+        annotate["store"] = str((folder / Path(recipe.annotate.store).expanduser()).resolve())
     if recipe.annotate.simulated is not None:
         utility = local(recipe.annotate.simulated.utility, "annotate", "simulated", "utility")
         annotate["simulated"] = recipe.annotate.simulated.model_copy(update={"utility": utility})

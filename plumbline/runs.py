@@ -29,6 +29,7 @@ from plumbline.errors import RunLockedError, UserError
 
 MANIFEST = "manifest.json"
 FORMAT = 1
+FREE_AT_LEAST = 1 << 20  # bytes; an error with less than this free is a full disk
 NOT_HASHED = {MANIFEST, "README.md", "training_log.jsonl", "report.html"}
 LIBRARIES = ("plumbline", "torch", "transformers", "trl", "peft", "datasets", "accelerate", "tokenizers")
 
@@ -290,7 +291,8 @@ def _told_when_disk_is_full(root: Path) -> Iterator[None]:
         yield
     except Exception as error:
         full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        if full or "No space left on device" in str(error):
+        # torch.save and safetensors tell a full disk in words of their own
+        if full or "No space left on device" in str(error) or shutil.disk_usage(root).free < FREE_AT_LEAST:
             raise UserError(
                 f"the disk that holds {root} is full: free some space and run the same command again; "
                 "finished stages and the last checkpoint are kept."
@@ -299,10 +301,13 @@ def _told_when_disk_is_full(root: Path) -> Iterator[None]:
 
 
 def _write_synced(path: Path, text: str) -> None:
-    with path.open("w", encoding="utf-8") as file:
+    """Write a file that is whole or not there, whenever the process is killed."""
+    beside = path.with_name(f".{path.name}.writing")
+    with beside.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
+    beside.rename(path)
 
 
 def _sync_folder(folder: Path) -> None:

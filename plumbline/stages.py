@@ -7,14 +7,15 @@ and call the package that does the work. `chain.py` decides which of them run.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from plumbline.conversations import Half, Split, first_prompt, prompt_key, split_of
-from plumbline.datafiles import Notices, PromptRow, load_conversations, load_prompts, load_texts
+from plumbline.conversations import Half, Split, half_of, prompt_key, question_key, split_of
+from plumbline.datafiles import CorpusText, Notices, PromptRow, load_conversations, load_corpus, load_prompts
 from plumbline.errors import UserError
 from plumbline.models import ModelIdentity, check_fits, identify, resolve_model
 from plumbline.recipe import AlignSection, Recipe
@@ -40,6 +41,7 @@ class Stage:
         files: data files it reads, by input name.
         after: stages whose output it reads.
         body: does the work.
+        seed: of everything random in it.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Stage:
     files: dict[str, list[Path]]
     after: tuple[str, ...]
     body: Callable[[StageContext], Metrics]
+    seed: int
 
 
 class Domain:
@@ -85,13 +88,13 @@ class Domain:
         return folder
 
     def prompts(self, *splits: Split) -> list[PromptRow]:
-        """The recipe's prompts of some splits; imported preferences give the prompts where it names no prompt file."""
+        """The recipe's prompts of some splits; those of the snapshot where it names no prompt file."""
         if self._prompts is None:
             notices = Notices()
             if self.recipe.data.prompts:
                 self._prompts = load_prompts(self.recipe.data.prompts, notices)
             else:
-                self._prompts = self._prompts_of_preferences()
+                self._prompts = self._those_that_fit(self._prompts_of_snapshot())
             for line in notices.lines:
                 self.notify(line)
         data = self.recipe.data
@@ -103,22 +106,46 @@ class Domain:
         """The benchmark's prompts, less those that a stage trained on; how many were left out is said."""
         notices = Notices()
         rows = load_prompts(self.recipe.data.benchmark, notices)
-        demonstrations = load_conversations(self.recipe.data.demonstrations) if rows else []
-        trained_on = [*demonstrations, *(row.prompt for row in self.prompts("train", "validation"))]
-        seen = {prompt_key(first_prompt(messages)) for messages in trained_on}
-        unseen = [row for row in rows if prompt_key(first_prompt(row.prompt)) not in seen]
+        if not rows:
+            return []
+        trained_on = [
+            *load_conversations(self.recipe.data.demonstrations),
+            *(entry.messages for entry in load_corpus(self.recipe.data.corpus) if entry.messages),
+            *(row.prompt for row in self.prompts("train", "validation")),
+            *(row.prompt for row in self._prompts_of_snapshot()),
+        ]
+        seen = {question_key(messages) for messages in trained_on}
+        unseen = [row for row in rows if question_key(row.prompt) not in seen]
         if len(unseen) < len(rows):
             notices.add(f"{len(rows) - len(unseen)} benchmark prompts were left out: they begin like training data.")
         for line in notices.lines:
             self.notify(line)
         return unseen
 
-    def _prompts_of_preferences(self) -> list[PromptRow]:
-        rows: dict[str, PromptRow] = {}
-        with self.service() as service:
-            for record in service.judgements():
-                rows.setdefault(prompt_key(record.prompt), PromptRow(record.prompt, dict(record.meta)))
-        return list(rows.values())
+    def _prompts_of_snapshot(self) -> list[PromptRow]:
+        """The prompts of the snapshot, each once, in the order of their keys."""
+        from plumbline.preferences.snapshot import read_snapshot, snapshot_rows
+
+        snapshot = read_snapshot(self.run.folder("preferences"))
+        rows = {prompt_key(row["prompt"]): PromptRow(row["prompt"]) for row in snapshot_rows(snapshot)}
+        return [rows[key] for key in sorted(rows)]
+
+    def _those_that_fit(self, rows: list[PromptRow]) -> list[PromptRow]:
+        """Imported prompts that leave room for a response of the comparison; how many were left out is said."""
+        from plumbline.models import context_window, load_tokenizer
+        from plumbline.sampling import encode_prompts
+
+        window = context_window(self.model_of("sft"))
+        if window is None:
+            return rows
+        room = window - self.recipe.compare.max_new_tokens
+        encoded = encode_prompts(load_tokenizer(self.model_of("sft")), [row.prompt for row in rows])
+        kept = [row for row, ids in zip(rows, encoded, strict=True) if len(ids) <= room]
+        if len(kept) < len(rows):
+            self.notify(
+                f"{len(rows) - len(kept)} of {len(rows)} imported prompts are too long for the model: left out."
+            )
+        return kept
 
     @contextmanager
     def service(self) -> Iterator[PreferenceService]:
@@ -139,6 +166,15 @@ class Domain:
             )
         finally:
             store.close()
+
+    def held_out_pairs(self, half: Half) -> Dataset | None:
+        """The validation pairs of one half; None where there are none."""
+        data, judge_share = self.recipe.data, self.recipe.reward.judge_share
+        prompts = [row.prompt for row in self._prompts_of_snapshot() if half_of(row.prompt, judge=judge_share) == half]
+        if all(split_of(prompt, validation=data.validation, test=data.test) != "validation" for prompt in prompts):
+            self.notify(f"no preferences of the {half} half are held out, so accuracy is not measured.")
+            return None
+        return self.pairs(half, "validation")
 
     def pairs(self, half: Half, split: Split) -> Dataset:
         """Chosen and rejected responses of one half and split of the snapshot."""
@@ -192,7 +228,9 @@ def _base(domain: Domain) -> Stage:
 
     template = [section.chat_template] if section.chat_template else []
     config = section.model_dump(mode="json", exclude={"chat_template"})
-    return Stage("base", "Preparing the base model", "model", config, {"chat_template": template}, (), body)
+    return Stage(
+        "base", "Preparing the base model", "model", config, {"chat_template": template}, (), body, domain.recipe.seed
+    )
 
 
 def _adapt(domain: Domain) -> Stage:
@@ -205,18 +243,22 @@ def _adapt(domain: Domain) -> Stage:
         from sft import adapt
 
         parts: dict[str, list[dict[str, str]]] = {"train": [], "validation": [], "test": []}
-        for text in load_texts(recipe.data.corpus):
-            split = split_of([{"role": "user", "content": text}], validation=recipe.data.validation, test=0.0)
-            parts[split].append({"text": text})
+        for entry in load_corpus(recipe.data.corpus):
+            parts[_corpus_split(entry, recipe)].append({"text": entry.text})
         evaluation = Dataset.from_list(parts["validation"]) if parts["validation"] else None
         train = Dataset.from_list(parts["train"])
         return adapt(domain.base_model, train, evaluation, section, context.folder, context.scratch, seed=recipe.seed)
 
-    config = {**section.model_dump(mode="json"), "validation": recipe.data.validation}
-    after = _base_stage(domain)
-    return Stage(
-        "adapt", "Adapting to the domain", "model", config, {"corpus": _files(recipe.data.corpus)}, after, body
-    )
+    config = {**section.model_dump(mode="json"), **_splits(recipe)}
+    files = {"corpus": _files(recipe.data.corpus)}
+    return Stage("adapt", "Adapting to the domain", "model", config, files, _base_stage(domain), body, recipe.seed)
+
+
+def _corpus_split(entry: CorpusText, recipe: Recipe) -> Split:
+    """A conversation's split is that of its prompt, so that adaptation sees no test prompt; a text has its own."""
+    if entry.messages is not None:
+        return split_of(entry.messages, **_splits(recipe))
+    return split_of([{"role": "user", "content": entry.text}], validation=recipe.data.validation, test=0.0)
 
 
 def _base_stage(domain: Domain) -> tuple[str, ...]:
@@ -246,7 +288,7 @@ def _sft(domain: Domain) -> Stage:
     config = {**recipe.sft.model_dump(mode="json"), **_splits(recipe)}
     files = {"demonstrations": _files(recipe.data.demonstrations)}
     after = ("adapt",) if recipe.adapt else _base_stage(domain)
-    return Stage("sft", "Supervised fine-tuning", "model", config, files, after, body)
+    return Stage("sft", "Supervised fine-tuning", "model", config, files, after, body, recipe.seed)
 
 
 def _sample(domain: Domain) -> Stage:
@@ -263,7 +305,10 @@ def _sample(domain: Domain) -> Stage:
 
     config = {**recipe.sample.model_dump(mode="json"), **_splits(recipe)}
     files = {"prompts": _files(recipe.data.prompts)}
-    return Stage("sample", "Sampling responses", "responses", config, files, ("sft",), body)
+    for name in recipe.sample.policies:
+        if name not in ("sft", "base"):
+            files[name] = sorted(path for path in Path(name).iterdir() if path.suffix in (".safetensors", ".json"))
+    return Stage("sample", "Sampling responses", "responses", config, files, ("sft",), body, recipe.seed)
 
 
 def _sampled_policy(domain: Domain, name: str) -> Path:
@@ -295,7 +340,9 @@ def _preferences(domain: Domain) -> Stage:
     files = {"imported": [file.path for file in recipe.data.preferences]}
     after = ("sample", "judgements") if recipe.data.prompts else ("judgements",)
     config = {"judgements_per_prompt": recipe.annotate.judgements_per_prompt}
-    return Stage("preferences", "Taking a snapshot of the preferences", "preferences", config, files, after, body)
+    return Stage(
+        "preferences", "Taking a snapshot of the preferences", "preferences", config, files, after, body, recipe.seed
+    )
 
 
 def _reward(domain: Domain) -> Stage:
@@ -312,12 +359,12 @@ def _reward_model(domain: Domain, name: str, what: str, *, half: Half, seed: int
     def body(context: StageContext) -> Metrics:
         from reward import train_reward
 
-        train, evaluation = domain.pairs(half, "train"), domain.pairs(half, "validation")
+        train, evaluation = domain.pairs(half, "train"), domain.held_out_pairs(half)
         sft = domain.model_of("sft")
         return train_reward(sft, train, evaluation, recipe.reward, context.folder, context.scratch, seed=seed)
 
     config = {**recipe.reward.model_dump(mode="json"), **_splits(recipe), "half": half}
-    return Stage(name, what, "model", config, {}, ("sft", "preferences"), body)
+    return Stage(name, what, "model", config, {}, ("sft", "preferences"), body, seed)
 
 
 def _align(domain: Domain, section: AlignSection) -> Stage:
@@ -326,7 +373,7 @@ def _align(domain: Domain, section: AlignSection) -> Stage:
     def dpo(context: StageContext) -> Metrics:
         from rlhf.dpo import train_dpo
 
-        train, evaluation = domain.pairs("policy", "train"), domain.pairs("policy", "validation")
+        train, evaluation = domain.pairs("policy", "train"), domain.held_out_pairs("policy")
         sft = domain.model_of("sft")
         return train_dpo(sft, train, evaluation, section, context.folder, context.scratch, seed=recipe.seed)
 
@@ -345,10 +392,10 @@ def _align(domain: Domain, section: AlignSection) -> Stage:
     config = {**section.model_dump(mode="json"), **_splits(recipe)}
     if section.method == "dpo":
         config["judge_share"] = recipe.reward.judge_share
-        return Stage(section.name, "Aligning by DPO", "model", config, {}, ("sft", "preferences"), dpo)
+        return Stage(section.name, "Aligning by DPO", "model", config, {}, ("sft", "preferences"), dpo, recipe.seed)
     files = {"prompts": _files(recipe.data.prompts)}
     after = ("sft", "reward") if recipe.data.prompts else ("sft", "reward", "preferences")
-    return Stage(section.name, "Aligning by PPO", "model", config, files, after, ppo)
+    return Stage(section.name, "Aligning by PPO", "model", config, files, after, ppo, recipe.seed)
 
 
 def _compare(domain: Domain) -> Stage:
@@ -384,7 +431,7 @@ def _compare(domain: Domain) -> Stage:
     judge = ("judge",) if recipe.reward.judge_share > 0 else ()
     prompts = () if recipe.data.prompts else ("preferences",)
     after = ("sft", *prompts, *judge, *recipe.align_names)
-    return Stage("compare", "Comparing aligned with baseline", "comparison", config, files, after, body)
+    return Stage("compare", "Comparing aligned with baseline", "comparison", config, files, after, body, recipe.seed)
 
 
 def inputs_of(domain: Domain, stage: Stage) -> dict[str, InputRef]:
@@ -412,11 +459,14 @@ def inputs_of(domain: Domain, stage: Stage) -> dict[str, InputRef]:
 
 
 def _model_input(domain: Domain) -> InputRef:
-    identity = identify(domain.base_model)
-    facts = identity.to_json()
-    digest = hashlib.sha256(
-        "\n".join(str(facts[key]) for key in ("weights_hash", "tokenizer_hash", "chat_template_hash")).encode()
-    )
+    """The base model by the content of all its files that decide what it says."""
+    facts = identify(domain.base_model).to_json()
+    digest = hashlib.sha256()
+    for key in ("weights_hash", "base_hash", "tokenizer_hash", "chat_template_hash", "pad_token_id", "eos_token_id"):
+        digest.update(f"{key}={facts[key]}\n".encode())
+    for name in ("config.json", "generation_config.json"):
+        path = domain.base_model / name
+        digest.update(f"{name}={hash_file(path) if path.is_file() else None}\n".encode())
     return InputRef(kind="model", source=domain.recipe.model.name, hash=digest.hexdigest(), facts=facts)
 
 
@@ -426,7 +476,8 @@ def _judgements_input(domain: Domain) -> InputRef:
     simulated = total = 0
     with domain.service() as service:
         for record in service.judgements():
-            digest.update(record.judgement_id.encode())
+            said = [record.judgement_id, sorted(record.ranking.items()), record.strength, record.edited]
+            digest.update(f"{json.dumps(said)}\n".encode())
             annotators[record.annotator] = annotators.get(record.annotator, 0) + 1
             simulated += record.simulated
             total += 1

@@ -33,7 +33,7 @@ class Counting:
             (context.folder / "out").write_text(name + self.data.read_text() + str(config))
             return {"n": 1}
 
-        return Stage(name, f"Doing {name}", "comparison", config, files, after, body)
+        return Stage(name, f"Doing {name}", "comparison", config, files, after, body, seed=1)
 
 
 def test_stages_run_in_order_and_are_skipped_when_up_to_date(tmp_path):
@@ -66,7 +66,9 @@ def test_an_equal_result_does_not_redo_what_depends_on_it(tmp_path):
         (context.folder / "out").write_text("a" + str({"lr": "1"}))
         return {}
 
-    counting.chain.stages[0] = Stage("a", a.what, a.makes, {"lr": "1", "log": True}, a.files, a.after, same_result)
+    counting.chain.stages[0] = Stage(
+        "a", a.what, a.makes, {"lr": "1", "log": True}, a.files, a.after, same_result, seed=1
+    )
     counting.chain.run_stages()
     assert counting.ran == []
 
@@ -105,7 +107,7 @@ def test_a_failing_stage_stops_the_chain_and_goes_on_when_run_again(tmp_path):
     def fails(context):
         raise UserError("no disk")
 
-    counting.chain.stages[1] = Stage("b", good.what, good.makes, good.config, good.files, good.after, fails)
+    counting.chain.stages[1] = Stage("b", good.what, good.makes, good.config, good.files, good.after, fails, seed=1)
     with pytest.raises(UserError, match="no disk"):
         counting.chain.run_stages()
     assert counting.chain.plan()[1].state == "to resume"

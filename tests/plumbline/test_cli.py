@@ -64,7 +64,6 @@ def test_lineage_of_a_folder_without_manifest_is_refused(tmp_path):
         (UserError("do this"), 2, "error: do this"),
         (OSError(28, "No space left on device", "/x"), 2, "error: the disk is full (/x)"),
         (PermissionError(13, "Permission denied", "/x"), 2, "error: /x cannot be written"),
-        (KeyboardInterrupt(), 130, "interrupted"),
     ],
 )
 def test_what_ends_without_a_traceback(monkeypatch, capsys, raised, status, said):

@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from plumbline.datafiles import Notices, load_conversations, load_prompts, load_texts, read_rows
+from plumbline.datafiles import CorpusText, Notices, load_conversations, load_corpus, load_prompts, read_rows
 from plumbline.errors import DataError, UserError
 
 
@@ -84,6 +84,8 @@ def test_an_empty_file_of_demonstrations_is_refused(tmp_path):
         load_conversations([write(tmp_path / "x.jsonl")])
 
 
-def test_texts_are_taken_from_text_or_messages(tmp_path):
+def test_a_corpus_is_of_texts_and_conversations(tmp_path):
     path = write(tmp_path / "x.jsonl", {"text": "a"}, GOOD)
-    assert load_texts([path]) == ["a", "Hi\n\nHello"]
+    assert load_corpus([path]) == [CorpusText("a"), CorpusText("Hi\n\nHello", GOOD["messages"])]
+    with pytest.raises(UserError, match=r"y\.jsonl:1: no text in this row"):
+        load_corpus([write(tmp_path / "y.jsonl", {"text": " "})])

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from plumbline.errors import RecipeError
-from plumbline.recipe_check import load_recipe
+from plumbline.recipe_check import Trainer, load_recipe
 
 
 @dataclass
@@ -23,7 +23,7 @@ class FakeConfig:
             raise ValueError("learning_rate must be positive")
 
 
-TRAINERS = dict.fromkeys(("adapt", "sft", "reward", "dpo", "ppo"), FakeConfig)
+TRAINERS = dict.fromkeys(("adapt", "sft", "reward", "dpo", "ppo"), Trainer(FakeConfig))
 
 GOOD = """name: shop
 model: ./base
@@ -152,3 +152,14 @@ def test_adaptation_and_corpus_go_together(tmp_path):
     assert "adapt needs raw text" in faults_of(tmp_path, GOOD + "adapt: {}\n")[0]
     with_corpus = GOOD.replace("  prompts:", "  corpus: demos.jsonl\n  prompts:")
     assert "add `adapt: {}`" in faults_of(tmp_path, with_corpus)[0]
+
+
+def test_more_responses_than_can_be_ranked_are_refused(tmp_path):
+    (fault,) = faults_of(tmp_path, GOOD + "sample: {responses_per_prompt: 5, policies: [sft, base]}\n")
+    assert "at most 9 can be ranked at once" in fault
+
+
+def test_a_store_file_is_relative_to_the_recipe(tmp_path):
+    assert load(tmp_path, GOOD + "annotate: {store: judgements.db}\n").annotate.store == str(tmp_path / "judgements.db")
+    url = "postgresql+psycopg://me@localhost/x"
+    assert load(tmp_path, GOOD + f"annotate: {{store: '{url}'}}\n").annotate.store == url
