@@ -179,7 +179,8 @@ def train_and_save(
         UserError: the loss became NaN or infinite.
     """
     trainer.remove_callback(PrinterCallback)
-    for callback in (LossGuard(stage), CompleteCheckpoints(), TrainerProgress(what)):
+    keep, trainer.args.save_total_limit = trainer.args.save_total_limit, None
+    for callback in (LossGuard(stage), CompleteCheckpoints(keep), TrainerProgress(what)):
         trainer.add_callback(callback)
     _train_or_go_on(trainer, last_complete_checkpoint(scratch))
     trainer.save_model(str(folder))

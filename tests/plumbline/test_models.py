@@ -1,4 +1,4 @@
-"""Finding models, what identifies them, what does not fit, adapters and checkpoints."""
+"""Finding models, what identifies them, what does not fit, and adapters."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from transformers import AutoModelForCausalLM
 from trl import chat_template_utils
 
 from plumbline.adapters import check_joinable, finish_adapter
-from plumbline.checkpoints import MARK, last_complete_checkpoint
 from plumbline.errors import MismatchError, UserError
 from plumbline.models import (
     ModelIdentity,
@@ -217,15 +216,3 @@ def test_4_bits_without_a_gpu_are_refused(base: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UserError, match="load_in_4bit needs a CUDA GPU and bitsandbytes"):
         load_policy(base, load_in_4bit=True)
-
-
-def test_only_complete_checkpoints_count(tmp_path: Path) -> None:
-    assert last_complete_checkpoint(tmp_path) is None
-    for step, complete in ((2, True), (10, True), (12, False)):
-        folder = tmp_path / f"checkpoint-{step}"
-        folder.mkdir()
-        (folder / "model.safetensors").touch()
-        if complete:
-            (folder / MARK).touch()
-    assert last_complete_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
-    assert not (tmp_path / "checkpoint-12").exists()
