@@ -51,9 +51,17 @@ def articles(rng: random.Random) -> Iterator[str]:
         yield expand(" ".join(entry["article"]), rng)
 
 
-def exchanges(rng: random.Random, per_topic: int) -> Iterator[str]:
+def base_writer(rng: random.Random, rare: bool) -> Writer:
+    """A writer for the base model's text; `rare` adds the less common phrasings."""
+    writer = Writer(rng)
+    for entry in writer.knowledge.values() if rare else ():
+        entry["questions"] += entry["rarely"]
+    return writer
+
+
+def exchanges(writer: Writer, per_topic: int) -> Iterator[str]:
     """Messages of customers with replies of agents; none of the messages is in the domain's files."""
-    writer, seen = Writer(rng), Unique()
+    rng, seen = writer.rng, Unique()
     for rows in make_files().values():
         for row in rows:
             seen.take(row.get("prompt") or row["messages"][:-1])
@@ -70,9 +78,9 @@ def exchanges(rng: random.Random, per_topic: int) -> Iterator[str]:
             yield rng.choice(FORMS).format(question=question, title=title, answer=answer)
 
 
-def same_question(rng: random.Random, per_topic: int) -> Iterator[str]:
+def same_question(writer: Writer, per_topic: int) -> Iterator[str]:
     """Lists of messages that ask for the same thing, under its title."""
-    writer = Writer(rng)
+    rng = writer.rng
     for topic in writer.knowledge:
         for _ in range(per_topic):
             messages = [writer.message(topic, rng.choice(STYLES[:-1])) for _ in range(3)]

@@ -23,7 +23,7 @@ from pathlib import Path
 import corpus
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 SEED = 7
 WINDOW = 512  # tokens: the context window
@@ -87,17 +87,19 @@ def make_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
 
 
 def read_texts(arguments: argparse.Namespace) -> tuple[list[str], list[str]]:
-    """All training texts and the held-out ones (every 40th), in a random order."""
-    rng = random.Random(SEED)
-    texts = list(corpus.exchanges(rng, arguments.exchanges))
+    """The training texts, and held-out ones: exchanges made with another seed that are not among the former."""
+    rng, rare = random.Random(SEED), arguments.start is not None
+    writer = corpus.base_writer(rng, rare)
+    texts = list(corpus.exchanges(writer, arguments.exchanges))
     texts += corpus.logs(texts, rng, len(texts) // 50)
-    texts += corpus.same_question(rng, arguments.exchanges // 10)
+    texts += corpus.same_question(writer, arguments.exchanges // 10)
     texts += [text for _ in range(arguments.article_copies) for text in corpus.articles(rng)]
     texts += corpus.bitext(arguments.bitext)
     texts += corpus.word_problems(arguments.gsm8k)
     texts += corpus.open_assistant(arguments.oasst)
-    rng.shuffle(texts)
-    return [text for n, text in enumerate(texts) if n % 40], texts[::40]
+    known = set(texts)
+    other = corpus.base_writer(random.Random(SEED + 1), rare)
+    return texts, [text for text in corpus.exchanges(other, 8) if text not in known]
 
 
 def encode(texts: list[str], tokenizer: PreTrainedTokenizerFast) -> list[list[int]]:
@@ -158,7 +160,7 @@ def train(
         return warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / arguments.steps)))
 
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
-    for step, batch in enumerate(endless(batches, arguments.steps), 1):
+    for step, batch in enumerate(endless(batches, arguments.stop_after or arguments.steps), 1):
         loss = loss_of(model, batch)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -187,7 +189,9 @@ def main() -> None:
     parser.add_argument("--gsm8k", type=Path, required=True, help="GSM8K, gzipped JSON lines")
     parser.add_argument("--oasst", type=Path, required=True, help="OpenAssistant trees, gzipped JSON lines")
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "base")
+    parser.add_argument("--start", type=Path, help="go on from this model, on text that has the rarer phrasings too")
     parser.add_argument("--steps", type=int, default=3200)
+    parser.add_argument("--stop-after", type=int, help="end after this step of the schedule")
     parser.add_argument("--batch-tokens", type=int, default=2048)
     parser.add_argument("--learning-rate", type=float, default=1.5e-3)
     parser.add_argument("--vocabulary", type=int, default=4096)
@@ -198,14 +202,21 @@ def main() -> None:
     torch.manual_seed(SEED)
     started = time.monotonic()
     texts, unseen = read_texts(arguments)
-    tokenizer = make_tokenizer(texts, arguments.vocabulary)
+    if arguments.start:
+        tokenizer = AutoTokenizer.from_pretrained(arguments.start)
+    else:
+        tokenizer = make_tokenizer(texts, arguments.vocabulary)
     rows = encode(texts, tokenizer)
     batches = batches_of(rows, arguments.batch_tokens)
     unseen_batches = batches_of(encode(unseen, tokenizer), arguments.batch_tokens)
     tokens = sum(map(len, rows))
-    model = make_model(tokenizer)
+    if arguments.start:
+        model = LlamaForCausalLM.from_pretrained(arguments.start, dtype=torch.float32)
+    else:
+        model = make_model(tokenizer)
     print(f"{len(texts)} texts, {tokens:,} tokens, {model.num_parameters():,} parameters", flush=True)
     recent: list[float] = []
+    last = arguments.stop_after or arguments.steps
 
     def facts(step: int) -> dict[str, object]:
         return {
@@ -228,11 +239,11 @@ def main() -> None:
         recent.append(loss)
         if step % 50 == 0:
             print(f"step {step}: loss {sum(recent[-50:]) / 50:.3f}, {time.monotonic() - started:.0f} s", flush=True)
-        if step % arguments.save_every == 0 or step == arguments.steps:
+        if step % arguments.save_every == 0 or step == last:
             save(model, tokenizer, facts(step), arguments.out)
 
     train(model, batches, arguments, report)
-    print(json.dumps(facts(arguments.steps)))
+    print(json.dumps(facts(last)))
 
 
 if __name__ == "__main__":

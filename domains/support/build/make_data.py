@@ -18,16 +18,17 @@ from typing import Any
 
 from phrasing import as_learner, fill, load_phrases, lower_first, pick, with_typos
 
-from plumbline.conversations import first_prompt, prompt_key
+from plumbline.conversations import Conversation, Message, first_prompt, prompt_key
 
 SEED = 20240
 PROMPT_STYLES = Counter(
     plain=4, typos=3, angry=2, shouting=1, terse=2, polite=2, learner=2, two_questions=2, follow_up=2
-)  # rows a topic: 20
+)  # rows a topic: 20, and each less common phrasing once
 DEMONSTRATION_STYLES = Counter(
     plain=7, typos=5, angry=4, shouting=1, terse=3, polite=3, learner=3, two_questions=3, follow_up=3
 )  # rows a topic: 32
-BENCHMARK_STYLES = ("plain", "typos", "plain", "angry", "plain")
+ONCE_STYLES = ("plain", "typos", "plain", "angry", "plain")  # for phrasings of which each is used once
+RARE_STYLES = ("plain", "plain", "typos")  # demonstrations of less common phrasings: 3 a topic
 # What agents do, as shares of the demonstrations: the logs of a real team are not all good.
 MANNERS = {
     "good": 16,
@@ -164,7 +165,7 @@ class Unique:
     def __init__(self) -> None:
         self._seen: set[str] = set()
 
-    def take(self, prompt: list[dict[str, str]]) -> bool:
+    def take(self, prompt: Conversation) -> bool:
         """True, and remembered, when neither the prompt nor its first message was seen before."""
         keys = {prompt_key(prompt), prompt_key(first_prompt(prompt))}
         if keys & self._seen:
@@ -173,12 +174,12 @@ class Unique:
         return True
 
 
-def user(text: str) -> dict[str, str]:
+def user(text: str) -> Message:
     """A user's message."""
     return {"role": "user", "content": text}
 
 
-def assistant(text: str) -> dict[str, str]:
+def assistant(text: str) -> Message:
     """An assistant's message."""
     return {"role": "assistant", "content": text}
 
@@ -198,9 +199,9 @@ def make_prompt(writer: Writer, topic: str, style: str, pool: str = "questions")
     return {"prompt": [user(writer.message(topic, style, pool))], "topics": [topic], "style": style}
 
 
-def make_demonstration(writer: Writer, topic: str, style: str, seen: Unique) -> Row:
+def make_demonstration(writer: Writer, topic: str, style: str, seen: Unique, pool: str = "questions") -> Row:
     """A new prompt with an agent's reply, of a manner drawn by the shares of MANNERS."""
-    row = new_row(writer, topic, style, seen)
+    row = new_row(writer, topic, style, seen, pool)
     manner = writer.rng.choices(list(MANNERS), weights=list(MANNERS.values()))[0]
     upset = style in {"angry", "shouting"}
     text = writer.reply(row["topics"], manner, upset=upset, again=style == "follow_up" and not upset)
@@ -220,24 +221,29 @@ def make_files(seed: int = SEED) -> dict[str, list[Row]]:
     """All rows by file name."""
     writer, seen = Writer(random.Random(seed)), Unique()
     topics = list(writer.knowledge)
-    benchmark = list(_benchmark(writer, topics, seen))
-    prompts = [new_row(writer, t, s, seen) for t in topics for s in PROMPT_STYLES.elements()]
+    prompts = list(_each_phrasing_once(writer, "rarely", seen))
+    prompts += [new_row(writer, t, s, seen) for t in topics for s in PROMPT_STYLES.elements()]
     demonstrations = [make_demonstration(writer, t, s, seen) for t in topics for s in DEMONSTRATION_STYLES.elements()]
+    demonstrations += [make_demonstration(writer, t, s, seen, "rarely") for t in topics for s in RARE_STYLES]
+    held_out = Writer(random.Random(seed + 1))
+    for topic, phrases in load_phrases("held_out.yaml").items():
+        held_out.knowledge[topic]["held_out"] = phrases
+    benchmark = list(_each_phrasing_once(held_out, "held_out", seen))
     files = {"prompts.jsonl": prompts, "demonstrations.jsonl": demonstrations, "benchmark.jsonl": benchmark}
     for rows in files.values():
         writer.rng.shuffle(rows)
     return files
 
 
-def _benchmark(writer: Writer, topics: list[str], seen: Unique) -> Iterator[Row]:
-    """Every held-out phrasing once, and one message with two questions for every second topic."""
+def _each_phrasing_once(writer: Writer, pool: str, seen: Unique) -> Iterator[Row]:
+    """Every phrasing of a pool once, and one message with two questions for every second topic."""
     everything = writer.knowledge
-    for topic in topics:
-        for phrase, style in zip(list(everything[topic]["held_out"]), BENCHMARK_STYLES, strict=True):
+    for topic in everything:
+        for phrase, style in zip(everything[topic][pool], ONCE_STYLES, strict=False):
             everything[topic]["one"] = [phrase]
             yield new_row(writer, topic, style, seen, "one")
-    for topic in topics[::2]:
-        yield new_row(writer, topic, "two_questions", seen, "held_out")
+    for topic in list(everything)[::2]:
+        yield new_row(writer, topic, "two_questions", seen, pool)
 
 
 def main() -> None:
