@@ -110,7 +110,8 @@ def trainer_config(
     values = {**COMMON_DEFAULTS, **_precision(named), **defaults}
     if not evaluates or named.get("eval_strategy") == "no":
         values |= {"eval_strategy": "no", "load_best_model_at_end": False}
-        named = {key: value for key, value in named.items() if not key.startswith("eval_")}
+        needless = ("eval_", "load_best_model_at_end") if not evaluates else ("eval_",)
+        named = {key: value for key, value in named.items() if not key.startswith(needless)}
     elif named.get("save_strategy") == "no":
         values["load_best_model_at_end"] = False
     else:

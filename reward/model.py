@@ -77,8 +77,7 @@ class RewardModel:
                 raise UserError(f"conversation {row} cannot be scored: {fault}.")
         if not conversations:
             return []
-        texts = self.tokenizer.apply_chat_template(list(conversations), tokenize=False)
-        encoded = [tuple(ids) for ids in self.tokenizer(texts, add_special_tokens=False)["input_ids"]]
+        encoded = encode(self.tokenizer, conversations)
         window = context_window(self.model)
         for row, ids in enumerate(encoded, 1):
             if window and len(ids) > window:
@@ -99,6 +98,12 @@ class RewardModel:
         hidden = trunk(input_ids=ids.to(device), attention_mask=mask.long().to(device), use_cache=False)
         last = hidden.last_hidden_state[torch.arange(len(rows)), lengths.to(device) - 1]
         return self.model.score(last).float().squeeze(-1).cpu()
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Conversation]) -> list[tuple[int, ...]]:
+    """The token ids of whole conversations, as a reward model reads them in training and in scoring."""
+    texts = tokenizer.apply_chat_template(list(conversations), tokenize=False)
+    return [tuple(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
 
 
 def load_classifier(path: Path, **options: Any) -> PreTrainedModel:

@@ -13,10 +13,10 @@ from trl import RewardConfig, RewardTrainer
 
 from plumbline.adapters import check_joinable
 from plumbline.errors import UserError
-from plumbline.models import load_tokenizer, quantized_options, starting_weights
+from plumbline.models import context_window, load_tokenizer, quantized_options, starting_weights
 from plumbline.training import TrainedSection, enough_pairs, max_length_for, train_and_save, trainer_config
 from reward.accuracy import held_out_accuracy
-from reward.model import RewardModel, load_classifier
+from reward.model import RewardModel, encode, load_classifier
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,8 @@ def train_reward(
         seed: of everything random, the head included.
 
     Returns:
-        The fields of `reward.accuracy.HeldOut`, `train_loss`, `eval_loss`, `train_pairs`, `dropped_pairs` and more.
+        `train_loss`, `train_pairs`, `dropped_pairs` and `dropped_eval_pairs` (longer than `max_length`) and more; with
+        held-out pairs also `eval_loss` and the fields of `reward.accuracy.HeldOut`.
 
     Raises:
         UserError: fewer pairs than a batch, all pairs longer than `max_length`, a loss that became NaN.
@@ -69,34 +70,51 @@ def train_reward(
     if section.lora is not None:
         check_joinable(model)
     start = starting_weights(model, scratch)
-    defaults = REWARD_DEFAULTS | {"max_length": max_length_for(section, start, stage="reward")}
+    max_length = max_length_for(section, start, stage="reward")
+    defaults = REWARD_DEFAULTS | {"max_length": max_length}
     if section.lora is not None:
         defaults["learning_rate"] = LORA_LEARNING_RATE
-    held_out = evaluation if evaluation is not None and len(evaluation) else None
+    tokenizer = pad_apart(load_tokenizer(start))
+    longest = max_length or context_window(start)
+    fitting = _fitting(train, tokenizer, longest, "training")
+    held_out = _fitting(evaluation or train.select([]), tokenizer, longest, "held-out")
     config = trainer_config(
-        RewardConfig, section, scratch, defaults, stage="reward", seed=seed, evaluates=held_out is not None
+        RewardConfig, section, scratch, defaults, stage="reward", seed=seed, evaluates=len(held_out) > 0
     )
-    enough_pairs(len(train), config, stage="reward")
+    enough_pairs(len(fitting), config, stage="reward")
     set_seed(seed)
     trainer = RewardTrainer(
         model=_classifier(start, section),
         args=config,
-        train_dataset=_columns(train, section),
-        eval_dataset=_columns(held_out, section) if held_out is not None else None,
-        processing_class=pad_apart(load_tokenizer(start)),
+        train_dataset=_columns(fitting, section),
+        eval_dataset=_columns(held_out, section) if held_out else None,
+        processing_class=tokenizer,
         peft_config=section.lora.to_peft("SEQ_CLS") if section.lora is not None else None,
     )
-    dropped = len(train) - len(trainer.train_dataset)
-    if dropped:
-        log.warning("reward: %d pairs are longer than max_length %s and were left out", dropped, config.max_length)
-    enough_pairs(len(trainer.train_dataset), config, stage="reward")
     metrics = train_and_save(
         trainer, stage="reward", what="Training the reward model", policy=model, folder=folder, scratch=scratch
     )
-    metrics |= {"train_pairs": len(trainer.train_dataset), "dropped_pairs": dropped}
-    if held_out is not None:
-        metrics |= asdict(held_out_accuracy(RewardModel.load(folder), held_out))
-    return metrics
+    metrics |= {"train_pairs": len(fitting), "dropped_pairs": len(train) - len(fitting)}
+    metrics["dropped_eval_pairs"] = len(evaluation or ()) - len(held_out)
+    if not held_out:
+        log.info("reward: there are no held-out pairs, so the reward model's accuracy is not known")
+        return metrics
+    return metrics | asdict(held_out_accuracy(RewardModel.load(folder), held_out))
+
+
+def _fitting(pairs: Dataset, tokenizer: PreTrainedTokenizerBase, longest: int | None, which: str) -> Dataset:
+    """The pairs of which both conversations have at most `longest` tokens; says how many are left out."""
+    if longest is None or len(pairs) == 0:
+        return pairs
+    lengths = [
+        [len(ids) for ids in encode(tokenizer, [prompt + response for prompt, response in zip(*texts, strict=True)])]
+        for texts in ((pairs["prompt"], pairs["chosen"]), (pairs["prompt"], pairs["rejected"]))
+    ]
+    kept = [row for row, pair in enumerate(zip(*lengths, strict=True)) if max(pair) <= longest]
+    if len(kept) < len(pairs):
+        left_out = len(pairs) - len(kept)
+        log.warning("reward: left out %d of %d %s pairs, longer than %d tokens", left_out, len(pairs), which, longest)
+    return pairs.select(kept)
 
 
 def _classifier(start: Path, section: RewardSection) -> PreTrainedModel:

@@ -183,12 +183,46 @@ def test_fewer_pairs_than_a_batch_are_refused(base: Path, tmp_path: Path) -> Non
         train_reward(base, TRAIN, HELD_OUT, section, *folders(tmp_path), seed=1)
 
 
-def test_pairs_that_are_too_long_are_left_out_and_counted(base: Path, tmp_path: Path) -> None:
-    long = pairs(["order"]).map(lambda row: {"chosen": assistant("Thank you! " * 40)})
-    train = Dataset.from_list([*TRAIN, *long])
-    section = RewardSection(max_steps=1, max_length=64)
-    metrics = train_reward(base, train, None, section, *folders(tmp_path), seed=1)
+def too_long(words: int) -> Dataset:
+    """One pair whose chosen response is as many words."""
+    return pairs(["lamp"]).map(lambda row: {"chosen": assistant("order " * words)})
+
+
+@pytest.mark.parametrize(
+    ("max_length", "words"), [(64, 80), (None, 300)], ids=["max_length 64", "the window of 256 alone"]
+)
+def test_pairs_that_are_too_long_are_left_out_and_counted(
+    base: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, max_length: int | None, words: int
+) -> None:
+    """From training and from the held-out pairs alike, for the loss as for the accuracy."""
+    train = Dataset.from_list([*TRAIN, *too_long(words)])
+    held_out = Dataset.from_list([*too_long(words), *HELD_OUT, *too_long(words)])
+    section = RewardSection(max_steps=1, max_length=max_length)
+    metrics = train_reward(base, train, held_out, section, *folders(tmp_path), seed=1)
     assert (metrics["train_pairs"], metrics["dropped_pairs"]) == (8, 1)
+    assert (metrics["eval_pairs"], metrics["eval_prompts"], metrics["dropped_eval_pairs"]) == (4, 4, 2)
+    assert f"left out 1 of 9 training pairs, longer than {max_length or 256} tokens" in caplog.text
+    assert f"left out 2 of 6 held-out pairs, longer than {max_length or 256} tokens" in caplog.text
+    alone = train_reward(base, TRAIN, HELD_OUT, section, *folders(tmp_path / "alone"), seed=1)
+    assert metrics["eval_loss"] == pytest.approx(alone["eval_loss"], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "evaluation",
+    [None, Dataset.from_list([]), HELD_OUT.select([]), too_long(300)],
+    ids=["None", "[]", "no row", "long"],
+)
+def test_without_held_out_pairs_there_is_a_model_but_no_accuracy(
+    base: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, evaluation: Dataset | None
+) -> None:
+    caplog.set_level("INFO")
+    section = RewardSection(max_steps=2, eval_steps=1, eval_strategy="steps", load_best_model_at_end=True)
+    folder, scratch = folders(tmp_path)
+    metrics = train_reward(base, TRAIN, evaluation, section, folder, scratch, seed=1)
+    assert RewardModel.load(folder).score([user("What?") + assistant("Yes.")]).isfinite().all()
+    assert metrics["train_pairs"] == 8 and metrics["steps"] == 2
+    assert not {"accuracy", "length_accuracy", "eval_pairs", "eval_loss"} & metrics.keys()
+    assert "no held-out pairs, so the reward model's accuracy is not known" in caplog.text
 
 
 def test_scoring_refuses_what_it_cannot_read(trained: tuple[Path, dict[str, Any]], base: Path) -> None:
