@@ -7,12 +7,14 @@ training log and the metrics.
 from __future__ import annotations
 
 import json
+import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import torch
+from datasets import Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 
@@ -22,6 +24,8 @@ from plumbline.errors import UserError
 from plumbline.model_files import is_adapter
 from plumbline.models import context_window
 from plumbline.progress import TrainerProgress
+
+log = logging.getLogger(__name__)
 
 Config = TypeVar("Config", bound=TrainingArguments)
 
@@ -158,6 +162,23 @@ def max_length_for(section: TrainedSection, start: Path, *, stage: str, default:
     if length is not None and window and length > window:
         raise UserError(f"{stage}.max_length {length} is more than the window of {start} ({window} tokens): lower it.")
     return None if length is None else int(length)
+
+
+def keep_short(rows: Dataset, lengths: Sequence[int], longest: int | None, *, what: str, why: str) -> Dataset:
+    """The rows of at most `longest` tokens; warns how many are left out.
+
+    Args:
+        rows: examples.
+        lengths: of each, in tokens.
+        longest: None keeps all.
+        what: the rows' name in the warning, with the stage.
+        why: what the limit is, in the warning.
+    """
+    kept = [row for row, length in enumerate(lengths) if longest is None or length <= longest]
+    if len(kept) == len(rows):
+        return rows
+    log.warning("%s: left out %d of %d, longer than %s", what, len(rows) - len(kept), len(rows), why)
+    return rows.select(kept)
 
 
 def train_and_save(

@@ -14,7 +14,7 @@ from trl import RewardConfig, RewardTrainer
 from plumbline.adapters import check_joinable
 from plumbline.errors import UserError
 from plumbline.models import context_window, load_tokenizer, quantized_options, starting_weights
-from plumbline.training import TrainedSection, enough_pairs, max_length_for, train_and_save, trainer_config
+from plumbline.training import TrainedSection, enough_pairs, keep_short, max_length_for, train_and_save, trainer_config
 from reward.accuracy import held_out_accuracy
 from reward.model import RewardModel, encode, load_classifier
 
@@ -103,18 +103,15 @@ def train_reward(
 
 
 def _fitting(pairs: Dataset, tokenizer: PreTrainedTokenizerBase, longest: int | None, which: str) -> Dataset:
-    """The pairs of which both conversations have at most `longest` tokens; says how many are left out."""
-    if longest is None or len(pairs) == 0:
+    """The pairs of which both conversations have at most `longest` tokens."""
+    if len(pairs) == 0:
         return pairs
-    lengths = [
-        [len(ids) for ids in encode(tokenizer, [prompt + response for prompt, response in zip(*texts, strict=True)])]
-        for texts in ((pairs["prompt"], pairs["chosen"]), (pairs["prompt"], pairs["rejected"]))
-    ]
-    kept = [row for row, pair in enumerate(zip(*lengths, strict=True)) if max(pair) <= longest]
-    if len(kept) < len(pairs):
-        left_out = len(pairs) - len(kept)
-        log.warning("reward: left out %d of %d %s pairs, longer than %d tokens", left_out, len(pairs), which, longest)
-    return pairs.select(kept)
+    prompts, *sides = (pairs[column] for column in ("prompt", "chosen", "rejected"))
+    chosen, rejected = (
+        encode(tokenizer, [prompt + response for prompt, response in zip(prompts, side, strict=True)]) for side in sides
+    )
+    lengths = [max(map(len, pair)) for pair in zip(chosen, rejected, strict=True)]
+    return keep_short(pairs, lengths, longest, what=f"reward, {which} pairs", why=f"{longest} tokens")
 
 
 def _classifier(start: Path, section: RewardSection) -> PreTrainedModel:

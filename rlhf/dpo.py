@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, load_from_disk
-from transformers import set_seed
+from transformers import PreTrainedTokenizerBase, set_seed
 from trl import DPOConfig, DPOTrainer
 
 from plumbline.adapters import check_joinable
 from plumbline.models import load_policy, load_tokenizer, starting_weights
-from plumbline.training import TrainedSection, enough_pairs, max_length_for, train_and_save, trainer_config
+from plumbline.training import TrainedSection, enough_pairs, keep_short, max_length_for, train_and_save, trainer_config
 
 DPO_DEFAULTS: dict[str, Any] = {
     "per_device_train_batch_size": 8,
@@ -62,29 +62,39 @@ def train_dpo(
     if section.lora is not None:
         check_joinable(policy)
     start = starting_weights(policy, scratch)
-    defaults = DPO_DEFAULTS | {"max_length": max_length_for(section, start, stage=stage)}
+    max_length = max_length_for(section, start, stage=stage)
+    defaults = DPO_DEFAULTS | {"max_length": max_length}
     if section.lora is not None:
         defaults["learning_rate"] = LORA_LEARNING_RATE
-    held_out = evaluation if evaluation is not None and len(evaluation) else None
-    config = trainer_config(
-        DPOConfig, section, scratch, defaults, stage=stage, seed=seed, evaluates=held_out is not None
-    )
-    enough_pairs(len(train), config, stage=stage)
+    tokenizer = load_tokenizer(start)
+    if section.trainer.get("truncation_mode") == "keep_end":
+        max_length = None  # cuts prompts at their start, so every response has something to learn from
+    fitting = _fitting(train, tokenizer, max_length, f"{stage}, training pairs")
+    held_out = _fitting(evaluation or train.select([]), tokenizer, max_length, f"{stage}, held-out pairs")
+    config = trainer_config(DPOConfig, section, scratch, defaults, stage=stage, seed=seed, evaluates=len(held_out) > 0)
+    enough_pairs(len(fitting), config, stage=stage)
     set_seed(seed)
     trainer = DPOTrainer(
         model=load_policy(start, trainable=True, load_in_4bit=section.load_in_4bit),
         args=config,
-        train_dataset=_on_disk(train, scratch / "train"),
-        eval_dataset=_on_disk(held_out, scratch / "evaluation") if held_out is not None else None,
-        processing_class=load_tokenizer(start),
+        train_dataset=_on_disk(fitting, scratch / "train"),
+        eval_dataset=_on_disk(held_out, scratch / "evaluation") if held_out else None,
+        processing_class=tokenizer,
         peft_config=section.lora.to_peft("CAUSAL_LM") if section.lora is not None else None,
     )
-    enough_pairs(len(trainer.train_dataset), config, stage=stage)
     metrics = train_and_save(
         trainer, stage=stage, what="Aligning by DPO", policy=policy, folder=folder, scratch=scratch
     )
-    kept = len(trainer.train_dataset)
-    return {**metrics, "train_pairs": kept, "dropped_pairs": len(train) - kept}
+    return {**metrics, "train_pairs": len(fitting), "dropped_pairs": len(train) - len(fitting)}
+
+
+def _fitting(pairs: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int | None, what: str) -> Dataset:
+    """The pairs whose prompt leaves room for a token of the response, which is cut at `max_length`."""
+    if max_length is None or len(pairs) == 0:
+        return pairs
+    prompts = tokenizer.apply_chat_template(list(pairs["prompt"]), add_generation_prompt=True, return_dict=True)
+    lengths = [len(ids) for ids in prompts["input_ids"]]
+    return keep_short(pairs, lengths, max_length - 1, what=what, why=f"max_length {max_length} with a response")
 
 
 def _on_disk(pairs: Dataset, folder: Path) -> Dataset:

@@ -201,8 +201,8 @@ def test_pairs_that_are_too_long_are_left_out_and_counted(
     metrics = train_reward(base, train, held_out, section, *folders(tmp_path), seed=1)
     assert (metrics["train_pairs"], metrics["dropped_pairs"]) == (8, 1)
     assert (metrics["eval_pairs"], metrics["eval_prompts"], metrics["dropped_eval_pairs"]) == (4, 4, 2)
-    assert f"left out 1 of 9 training pairs, longer than {max_length or 256} tokens" in caplog.text
-    assert f"left out 2 of 6 held-out pairs, longer than {max_length or 256} tokens" in caplog.text
+    assert f"training pairs: left out 1 of 9, longer than {max_length or 256} tokens" in caplog.text
+    assert f"held-out pairs: left out 2 of 6, longer than {max_length or 256} tokens" in caplog.text
     alone = train_reward(base, TRAIN, HELD_OUT, section, *folders(tmp_path / "alone"), seed=1)
     assert metrics["eval_loss"] == pytest.approx(alone["eval_loss"], abs=1e-6)
 

@@ -148,3 +148,28 @@ def test_prompts_that_fill_the_window_are_left_out_and_counted(base: Path, tmp_p
         base, Dataset.from_list([*TRAIN, *long]), None, section(max_steps=1, max_length=48), *folders(tmp_path), seed=1
     )
     assert (metrics["train_pairs"], metrics["dropped_pairs"]) == (8, 1)
+
+
+@pytest.mark.parametrize(
+    "evaluation",
+    [None, Dataset.from_list([]), HELD_OUT.select([]), pairs(["order " * 40])],
+    ids=["None", "[]", "no row", "long"],
+)
+def test_without_held_out_pairs_the_last_weights_are_the_result(
+    base: Path, tmp_path: Path, evaluation: Dataset | None
+) -> None:
+    folder, scratch = folders(tmp_path)
+    given = section(max_steps=2, max_length=48, eval_strategy="steps", eval_steps=1, load_best_model_at_end=True)
+    metrics = train_dpo(base, TRAIN, evaluation, given, folder, scratch, seed=1)
+    assert metrics["steps"] == 2 and not [name for name in metrics if name.startswith("eval_")]
+    pair = TRAIN[0]
+    margin = {
+        path: [log_probability(path, pair["prompt"], pair[side]) for side in ("chosen", "rejected")]
+        for path in (base, folder)
+    }
+    assert margin[folder][0] - margin[folder][1] > margin[base][0] - margin[base][1]
+
+
+def test_prompts_that_all_fill_the_window_are_refused(base: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="dpo: 0 preference pairs are left to train on"):
+        train_dpo(base, pairs(["order " * 40] * 8), None, section(max_length=48), *folders(tmp_path), seed=1)
