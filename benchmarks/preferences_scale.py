@@ -25,7 +25,7 @@ from plumbline.preferences.service import PreferenceService
 from plumbline.preferences.snapshot import load_pairs, write_snapshot
 from plumbline.preferences.store import Store
 
-WORDS = ["parcel", "refund", "order", "late", "account", "please", "thanks", "invoice", "number", "where", "change", "address", "help", "today"]
+WORDS = ("parcel", "refund", "order", "late", "account", "please", "invoice", "number", "where", "change", "today")
 OPEN_TASKS = 100_000
 TURNS = 500
 

@@ -28,17 +28,9 @@ def add_batch(turn: Turn, tasks: Sequence[NewTask], *, wanted: int) -> Added:
     Raises:
         UserError: a task has a fault; nothing of the batch is added.
     """
-    rows: dict[str, dict[str, Any]] = {}
-    for task in tasks:
-        row = _task_row(turn, task, 0 if task.origin.startswith("import:") else wanted)
-        rows.setdefault(row["key"], row)
-    known = _tasks_by_key(turn, set(rows), {row["prompt_key"] for row in rows.values()})
-    asked_for = [known[key].id for key, row in rows.items() if key in known and row["wanted"] > known[key].wanted]
-    if asked_for:
-        turn.connection.execute(update(Task).where(Task.id.in_(asked_for)).values(wanted=wanted))
-    new = [row for key, row in rows.items() if key not in known]
-    insert_new(turn.connection, Task, new)
-    return Added(new=len(new), present=len(tasks) - len(new))
+    return _add_rows(
+        turn, [_task_row(turn, task, 0 if task.origin.startswith("import:") else wanted) for task in tasks]
+    )
 
 
 def take_batch(turn: Turn, judgements: Sequence[NewJudgement]) -> Taken:
@@ -49,13 +41,13 @@ def take_batch(turn: Turn, judgements: Sequence[NewJudgement]) -> Taken:
     """
     if not judgements:
         return Taken(0, 0)
-    add_batch(turn, [judgement.task for judgement in judgements], wanted=0)
+    task_rows = [_task_row(turn, judgement.task, 0) for judgement in judgements]
+    _add_rows(turn, task_rows)
     annotators = _annotators(turn, judgements)
-    keys = [task_key(judgement.task.prompt, _texts(judgement.task)) for judgement in judgements]
-    tasks = _tasks_by_key(turn, set(keys), {prompt_key(judgement.task.prompt) for judgement in judgements})
+    tasks = _tasks_by_key(turn, task_rows)
     rows: dict[str, dict[str, Any]] = {}
-    for key, judgement in zip(keys, judgements, strict=True):
-        row = _answer_row(turn, judgement, tasks[key], annotators[judgement.annotator])
+    for task_row, judgement in zip(task_rows, judgements, strict=True):
+        row = _answer_row(turn, judgement, tasks[task_row["key"]], annotators[judgement.annotator])
         rows.setdefault(row["answer_id"], row)
     for present in _present(turn, rows):
         del rows[present]
@@ -63,6 +55,17 @@ def take_batch(turn: Turn, judgements: Sequence[NewJudgement]) -> Taken:
         turn.connection.execute(insert(Answer), list(rows.values()))
         _count(turn, list(rows.values()))
     return Taken(taken=len(rows), present=len(judgements) - len(rows))
+
+
+def _add_rows(turn: Turn, task_rows: Sequence[dict[str, Any]]) -> Added:
+    rows = {row["key"]: row for row in reversed(task_rows)}  # of tasks that repeat, the first
+    known = _tasks_by_key(turn, task_rows)
+    asked_for = [row for key, row in rows.items() if key in known and row["wanted"] > known[key].wanted]
+    for row in asked_for:
+        turn.connection.execute(update(Task).where(Task.id == known[row["key"]].id).values(wanted=row["wanted"]))
+    new = [row for row in task_rows if row["key"] not in known and rows[row["key"]] is row]
+    insert_new(turn.connection, Task, new)
+    return Added(new=len(new), present=len(task_rows) - len(new))
 
 
 def _task_row(turn: Turn, task: NewTask, wanted: int) -> dict[str, Any]:
@@ -97,8 +100,9 @@ def _texts(task: NewTask) -> list[str]:
     return [response.text for response in task.responses]
 
 
-def _tasks_by_key(turn: Turn, keys: set[str], prompt_keys: set[str]) -> dict[str, Any]:
+def _tasks_by_key(turn: Turn, task_rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     # Asked for by prompt, because the index of contents starts with it.
+    keys, prompt_keys = ({row[name] for row in task_rows} for name in ("key", "prompt_key"))
     query = select(Task.id, Task.key, Task.wanted, Task.responses).where(
         Task.project_id == turn.project_id, Task.prompt_key.in_(prompt_keys)
     )
