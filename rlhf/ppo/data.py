@@ -23,6 +23,45 @@ def random_stream(seed: int, *numbers: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, *numbers])))
 
 
+def tokenized(
+    dataset: Dataset, tokenizer: PreTrainedTokenizerBase, *, name: str, num_proc: int | None = None
+) -> Dataset:
+    """The prompts with a column `input_ids`; a dataset that has it is taken as it is. Arguments as in `PromptSet`.
+
+    Raises:
+        UserError: no such column, no row, or a prompt that is malformed; the message names its row.
+    """
+    if not isinstance(dataset, Dataset):
+        raise UserError(f"{name} is {type(dataset).__name__}: PPO needs a `datasets.Dataset`, which has a length.")
+    if len(dataset) == 0:
+        raise UserError(f"{name} is empty: PPO needs at least one prompt.")
+    if "input_ids" in dataset.column_names:
+        return dataset
+    if "prompt" not in dataset.column_names:
+        raise UserError(
+            f"{name} has the columns {dataset.column_names}: PPO needs `prompt` (text or messages) or `input_ids`."
+        )
+    if not isinstance(dataset[0]["prompt"], str) and not tokenizer.chat_template:
+        raise UserError(
+            f"{name} holds conversations, but the tokenizer has no chat template: set one or use text prompts."
+        )
+    options = {"tokenizer": tokenizer, "name": name}
+    return dataset.map(_tokenize, with_indices=True, fn_kwargs=options, num_proc=num_proc, desc="Tokenising prompts")
+
+
+def _tokenize(
+    row: dict[str, Any], index: int, *, tokenizer: PreTrainedTokenizerBase, name: str
+) -> dict[str, list[int]]:
+    prompt = row["prompt"]
+    if isinstance(prompt, str):
+        return {"input_ids": tokenizer(prompt)["input_ids"]}
+    fault = conversation_fault(prompt, must_end_with="user")
+    if fault:
+        raise UserError(f"{name}, row {index + 1}: {fault}.")
+    encoded = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=True, return_dict=True)
+    return {"input_ids": encoded["input_ids"]}
+
+
 class PromptSet:
     """The prompts of a dataset as token ids, beside their other columns.
 
@@ -48,15 +87,8 @@ class PromptSet:
         num_proc: int | None = None,
         name: str = "train_dataset",
     ) -> None:
-        if not isinstance(dataset, Dataset):
-            raise UserError(f"{name} is {type(dataset).__name__}: PPO needs a `datasets.Dataset`, which has a length.")
-        if len(dataset) == 0:
-            raise UserError(f"{name} is empty: PPO needs at least one prompt.")
         self.name, self.tokenizer = name, tokenizer
-        self.kind = self._kind_of(dataset)
-        if self.kind != "input_ids":
-            dataset = dataset.map(self._tokenize, with_indices=True, num_proc=num_proc, desc="Tokenising prompts")
-        self.dataset = dataset
+        self.dataset = tokenized(dataset, tokenizer, name=name, num_proc=num_proc)
         self._check_lengths(window, response_length)
 
     def __len__(self) -> int:
@@ -68,34 +100,6 @@ class PromptSet:
         if "prompt" not in row:
             row["prompt"] = self.tokenizer.decode(row["input_ids"], skip_special_tokens=True)
         return row
-
-    def _kind_of(self, dataset: Dataset) -> str:
-        if "input_ids" in dataset.column_names:
-            return "input_ids"
-        if "prompt" not in dataset.column_names:
-            raise UserError(
-                f"{self.name} has the columns {dataset.column_names}: PPO needs `prompt` (text or messages) or "
-                "`input_ids`."
-            )
-        if isinstance(dataset[0]["prompt"], str):
-            return "text"
-        if not self.tokenizer.chat_template:
-            raise UserError(
-                f"{self.name} holds conversations, but the tokenizer has no chat template: set one or use text prompts."
-            )
-        return "conversation"
-
-    def _tokenize(self, row: dict[str, Any], index: int) -> dict[str, list[int]]:
-        prompt = row["prompt"]
-        if self.kind == "text":
-            return {"input_ids": self.tokenizer(prompt)["input_ids"]}
-        fault = conversation_fault(prompt, must_end_with="user")
-        if fault:
-            raise UserError(f"{self.name}, row {index + 1}: {fault}.")
-        encoded = self.tokenizer.apply_chat_template(
-            prompt, add_generation_prompt=True, tokenize=True, return_dict=True
-        )
-        return {"input_ids": encoded["input_ids"]}
 
     def _check_lengths(self, window: int | None, response_length: int) -> None:
         for number, ids in enumerate(self.dataset["input_ids"], 1):

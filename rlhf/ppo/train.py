@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
 
 from plumbline.adapters import check_joinable
-from plumbline.models import load_policy, load_tokenizer, starting_weights
+from plumbline.errors import UserError
+from plumbline.models import context_window, load_policy, load_tokenizer, starting_weights
 from plumbline.recipe import AlignSection
-from plumbline.training import train_and_save, trainer_config
+from plumbline.training import keep_short, train_and_save, trainer_config
 from rlhf.ppo.config import PPOConfig
+from rlhf.ppo.data import tokenized
 from rlhf.ppo.trainer import PPOTrainer
 
 DEFAULTS: dict[str, Any] = {
@@ -61,35 +64,62 @@ def train_ppo(
         seed: of everything random.
 
     Returns:
-        Metrics: `scores_first`, `scores_last` and the like of the first and the last rollout, and `eval_…` of the
-        final policy on the held-out prompts.
+        Metrics: `reward` and `kl` (in nats) of the final policy on the held-out prompts, without them those of the last
+        rollout; `scores_first`, `scores_last` and the like of the first and the last rollout; `eval_…` of the final
+        policy; `dropped_prompts` and `dropped_eval_prompts`, which leave no room for a response in the window.
 
     Raises:
         UserError: models, prompts or settings do not fit; a reward or the loss is no finite number.
     """
     from reward import RewardModel
 
+    tokenizer, scorer = load_tokenizer(policy), RewardModel.load(reward)
+    length = section.trainer.get("response_length", DEFAULTS["response_length"])
+    window = min(filter(None, (context_window(policy), context_window(scorer.model))), default=None)
+    longest = None if window is None else window - length
+    fitting = _with_room(prompts, tokenizer, longest, what=f"{section.name}, prompts")
+    held_out = _with_room(
+        evaluation or prompts.select([]), tokenizer, longest, what=f"{section.name}, held-out prompts"
+    )
+    if not fitting:
+        raise UserError(
+            f"{section.name}: no prompt leaves room for a response of {length} tokens in the window of {window}: lower "
+            f"{section.name}.response_length, or add shorter prompts."
+        )
     defaults = DEFAULTS | ({"learning_rate": LORA_LEARNING_RATE} if section.lora else {})
     config = trainer_config(
-        PPOConfig, section, scratch, defaults, stage=section.name, seed=seed, evaluates=evaluation is not None
+        PPOConfig, section, scratch, defaults, stage=section.name, seed=seed, evaluates=len(held_out) > 0
     )
     if section.lora:
         check_joinable(policy)
-    start = starting_weights(policy, scratch)
     trainer = PPOTrainer(
         args=config,
-        processing_class=load_tokenizer(policy),
-        model=load_policy(start, trainable=True, load_in_4bit=section.load_in_4bit),
+        processing_class=tokenizer,
+        model=load_policy(starting_weights(policy, scratch), trainable=True, load_in_4bit=section.load_in_4bit),
         ref_model=None,
-        reward_model=RewardModel.load(reward),
-        train_dataset=prompts,
-        eval_dataset=evaluation,
+        reward_model=scorer,
+        train_dataset=fitting,
+        eval_dataset=held_out or None,
         peft_config=section.lora.to_peft("CAUSAL_LM") if section.lora else None,
     )
     metrics = train_and_save(
         trainer, stage=section.name, what="Aligning by PPO", policy=policy, folder=folder, scratch=scratch
     )
-    return metrics | _first_and_last(trainer.state.log_history) | (trainer.evaluate() if evaluation else {})
+    dropped = {
+        "dropped_prompts": len(prompts) - len(fitting),
+        "dropped_eval_prompts": len(evaluation or ()) - len(held_out),
+    }
+    shown = _first_and_last(trainer.state.log_history) | (trainer.evaluate() if held_out else {})
+    return metrics | dropped | shown | _short(shown)
+
+
+def _with_room(prompts: Dataset, tokenizer: PreTrainedTokenizerBase, longest: int | None, *, what: str) -> Dataset:
+    """The prompts, tokenised, that leave room for a whole response."""
+    if len(prompts) == 0:
+        return prompts
+    prompts = tokenized(prompts, tokenizer, name=what)
+    lengths = [len(ids) for ids in prompts["input_ids"]]
+    return keep_short(prompts, lengths, longest, what=what, why=f"{longest} tokens, which leave room for a response")
 
 
 def _first_and_last(history: list[dict[str, Any]]) -> dict[str, float]:
@@ -101,3 +131,10 @@ def _first_and_last(history: list[dict[str, Any]]) -> dict[str, float]:
         for when, entry in (("first", rollouts[0]), ("last", rollouts[-1]))
         for name in FIRST_AND_LAST
     }
+
+
+def _short(metrics: dict[str, float]) -> dict[str, float]:
+    """What a person wants to see first: on held-out prompts, else in the last rollout."""
+    evaluated = "eval_objective/scores" in metrics
+    names = ("eval_objective/scores", "eval_objective/kl") if evaluated else ("scores_last", "kl_last")
+    return {short: metrics[name] for short, name in zip(("reward", "kl"), names, strict=True) if name in metrics}

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from datasets import Dataset
 
 from plumbline.errors import UserError
 from plumbline.models import load_policy, load_tokenizer
 from plumbline.recipe import AlignSection
 from rlhf.ppo import train_ppo
 from tests.rlhf.ppo.helpers import classifier_of, conversations
-from tests.tiny import tiny_model, tiny_tokenizer
+from tests.tiny import tiny_model, tiny_tokenizer, user
 from tests.training_helpers import Killed, folders, kill_at, same_files
 
 SETTINGS: dict[str, Any] = {
@@ -53,6 +55,7 @@ def test_the_stage_writes_a_policy_and_its_metrics(models: tuple[Path, Path], tm
     assert metrics["kl_first"] == 0.0
     assert {"scores_last", "length_last", "ended_last", "eval_objective/scores", "eval_objective/kl"} <= metrics.keys()
     assert 0 <= metrics["eval_response/ended"] <= 1
+    assert (metrics["reward"], metrics["kl"]) == (metrics["eval_objective/scores"], metrics["eval_objective/kl"])
     assert not list(folder.glob("*.bin")) and not (folder / "value_model").exists()
 
 
@@ -80,6 +83,51 @@ def test_a_killed_stage_ends_with_the_same_files(
     assert same_files(tmp_path / "killed" / "output", tmp_path / "whole" / "output")
 
 
-def test_a_prompt_too_long_is_refused_before_training(models: tuple[Path, Path], tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="more than the model's window of 256"):
-        train(models, tmp_path, response_length=250)
+LONG = Dataset.from_list([{"prompt": user("order " * 200)}])
+"""A prompt of 216 tokens; the window has 256."""
+
+
+def train_on(
+    models: tuple[Path, Path], root: Path, prompts: Dataset, evaluation: Dataset | None, **settings: Any
+) -> dict[str, Any]:
+    section = AlignSection(**{**SETTINGS, "total_episodes": 8, "save_strategy": "no", **settings})
+    return train_ppo(*models, prompts, evaluation, section, *folders(root), seed=3)
+
+
+@pytest.mark.parametrize(("response_length", "dropped"), [(40, 0), (41, 1)])
+def test_prompts_without_room_for_a_response_are_left_out(
+    models: tuple[Path, Path],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    response_length: int,
+    dropped: int,
+) -> None:
+    mixed = Dataset.from_list([*conversations(4), *LONG])
+    metrics = train_on(models, tmp_path, mixed, mixed, response_length=response_length)
+    assert (metrics["dropped_prompts"], metrics["dropped_eval_prompts"]) == (dropped, dropped)
+    said = [message for message in caplog.messages if "left out" in message]
+    assert said == [
+        f"ppo, {what}: left out 1 of 5, longer than 215 tokens, which leave room for a response"
+        for what in ("prompts", "held-out prompts")
+        if dropped
+    ]
+
+
+def test_no_prompt_with_room_for_a_response_is_refused(models: tuple[Path, Path], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no prompt leaves room for a response of 250 tokens in the window of 256"):
+        train_on(models, tmp_path, conversations(), conversations(3), response_length=250)
+
+
+@pytest.mark.parametrize(
+    "evaluation", [None, Dataset.from_list([]), conversations().select([]), LONG], ids=["None", "[]", "no row", "long"]
+)
+def test_without_held_out_prompts_the_last_rollout_tells(
+    models: tuple[Path, Path], tmp_path: Path, evaluation: Dataset | None
+) -> None:
+    settings = {"response_length": 41, "max_steps": 4, "eval_strategy": "steps", "load_best_model_at_end": True}
+    metrics = train_on(models, tmp_path, conversations(), evaluation, **settings)
+    assert load_policy(tmp_path / "output").config.vocab_size == 400
+    assert not [name for name in metrics if name.startswith("eval_")]
+    log = [json.loads(line) for line in (tmp_path / "output" / "training_log.jsonl").read_text().splitlines()]
+    last = [entry for entry in log if "objective/scores" in entry][-1]
+    assert (metrics["reward"], metrics["kl"]) == (last["objective/scores"], last["objective/kl"])
