@@ -61,7 +61,7 @@ def postgres_server() -> Iterator[Path]:
             _wait_for(folder, server)
             yield folder
         finally:
-            server.send_signal(signal.SIGINT)  # PostgreSQL's fast shutdown
+            server.send_signal(signal.SIGQUIT)  # at once: nothing in it is kept
             server.wait(timeout=30)
     finally:
         shutil.rmtree(folder)

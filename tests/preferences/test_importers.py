@@ -314,6 +314,25 @@ def test_trl_export_comes_back_with_margin_annotator_and_mark(file_service, tmp_
     assert found == {"tulu_human_eval:yo": (False, 2.0), "trl:bot": (True, 2.0)}
 
 
+def test_an_import_that_was_cut_short_is_completed_by_the_next(file_service, tmp_path, monkeypatch):
+    answer = "\n\nHuman: {}?\n\nAssistant: {}"
+    rows = [{"chosen": answer.format(n, "yes"), "rejected": answer.format(n, "no")} for n in range(1200)]
+    path = write_lines(tmp_path / "x.jsonl", *rows, {"chosen": 1, "rejected": 2})
+
+    def judgements(row, of=IMPORTERS["hh"].judgements):
+        if "1100?" in row["chosen"]:
+            raise KeyboardInterrupt
+        return of(row)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(IMPORTERS["hh"], "judgements", judgements)
+        import_preferences(path, file_service)
+    stored = len(list(file_service.judgements()))
+    assert 0 < stored < 1200 and not list(tmp_path.glob(".*partial"))
+    report = import_preferences(path, file_service)
+    assert (report.present, report.taken, report.rejected) == (stored, 1200 - stored, 1)
+
+
 def test_exports_that_cannot_be_written(file_service, tmp_path):
     with pytest.raises(UserError, match="no judgements yet"):
         export_preferences(file_service, tmp_path / "x.jsonl")

@@ -1,6 +1,8 @@
 """Opening stores: migrations, versions, and what a failing database tells the user."""
 
 import sqlite3
+import subprocess
+import sys
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -25,6 +27,16 @@ def test_migrations_from_nothing_build_the_tables_of_the_models(store):
         assert compare_metadata(context, Base.metadata) == []
         assert context.get_current_revision() == SCHEMA_VERSION
     assert max(known_versions()) == SCHEMA_VERSION
+
+
+def test_the_package_loads_no_machine_learning_and_no_user_interface():
+    program = (
+        "import sys, plumbline.preferences.service, plumbline.preferences.importers, plumbline.preferences.exporters, "
+        "plumbline.preferences.simulated, plumbline.preferences.snapshot; "
+        "print([name for name in ('torch', 'datasets', 'transformers', 'gradio', 'alembic') if name in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
 
 
 def test_a_store_opens_again_with_what_is_in_it(address):
