@@ -1,7 +1,9 @@
 """Make the small base model of the support domain: tokenizer, chat template and weights, from nothing.
 
-    python domains/support/build/make_base_model.py --bitext bitext.jsonl.gz --gsm8k gsm8k.jsonl.gz \
-        --oasst oasst.jsonl.gz --out domains/support/base
+    cd domains/support/build
+    texts="--bitext bitext.jsonl.gz --gsm8k gsm8k.jsonl.gz --oasst oasst.jsonl.gz"
+    python make_base_model.py $texts --stop-after 1600 --out first
+    python make_base_model.py $texts --start first --steps 1400 --learning-rate 1.2e-3
 
 It is a base model: it knows the shop's language but has never seen the chat template, so it does not reply as an
 assistant before SFT. Sources, licences, time and loss of the model in ../base are in ../base/README.md.
@@ -233,6 +235,7 @@ def main() -> None:
             "seconds": round(time.monotonic() - started),
             "threads": torch.get_num_threads(),
             "seed": SEED,
+            "start": json.loads((arguments.start / "training.json").read_text()) if arguments.start else None,
         }
 
     def report(step: int, loss: float) -> None:
