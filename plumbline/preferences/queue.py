@@ -157,7 +157,7 @@ def as_assignment(turn: Turn, lease: Row[Any], until: datetime) -> records.Assig
 
 def remaining_for(turn: Turn, annotator: int) -> int:
     """Tasks that still want judgements and that this annotator has not answered."""
-    unfinished = (Task.project_id == turn.project_id) & (Task.judged < Task.wanted)
+    unfinished = _unfinished(turn)
     total = select(func.count()).select_from(Task).where(unfinished)
     answered = (
         select(func.count(Answer.task_id.distinct()))
@@ -170,7 +170,7 @@ def remaining_for(turn: Turn, annotator: int) -> int:
 def why_nothing(turn: Turn, actor: Actor) -> str:
     """A sentence that tells an annotator why there is no task for them."""
     wanted = (Task.project_id == turn.project_id) & (Task.wanted > 0)
-    unfinished = (Task.project_id == turn.project_id) & (Task.judged < Task.wanted)
+    unfinished = _unfinished(turn)
     connection = turn.connection
     if connection.execute(select(Task.id).where(wanted).limit(1)).one_or_none() is None:
         return "There is nothing to judge yet: no tasks have been added."
@@ -184,6 +184,11 @@ def why_nothing(turn: Turn, actor: Actor) -> str:
     ).scalar_one()
     until = f" until {first.astimezone():%H:%M}" if first else ""
     return f"Other annotators hold the remaining tasks{until}. Look in again then: what they leave comes back to you."
+
+
+def _unfinished(turn: Turn) -> ColumnElement[bool]:
+    # `wanted > 0` says nothing new, but lets the index leave out all imported tasks.
+    return (Task.project_id == turn.project_id) & (Task.wanted > 0) & (Task.judged < Task.wanted)
 
 
 def _tasks(number: int) -> str:
