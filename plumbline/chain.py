@@ -33,19 +33,22 @@ class Planned:
 
 
 def trainers() -> dict[str, Trainer]:
-    """The trainers whose fields the recipe's sections take, with plumbline's own defaults."""
+    """The trainers whose fields the recipe's sections take, completed by plumbline's own defaults."""
     from trl import DPOConfig, RewardConfig, SFTConfig
 
-    from plumbline.training import COMMON_DEFAULTS
+    from plumbline.training import completed
     from rlhf.ppo import PPOConfig
     from rlhf.ppo.train import DEFAULTS as PPO_DEFAULTS
 
+    def trl(config: type) -> Trainer:
+        return Trainer(config, lambda named: completed(named, {}))
+
     return {
-        "adapt": Trainer(SFTConfig, COMMON_DEFAULTS),
-        "sft": Trainer(SFTConfig, COMMON_DEFAULTS),
-        "reward": Trainer(RewardConfig, COMMON_DEFAULTS),
-        "dpo": Trainer(DPOConfig, COMMON_DEFAULTS),
-        "ppo": Trainer(PPOConfig, {**COMMON_DEFAULTS, **PPO_DEFAULTS}),
+        "adapt": trl(SFTConfig),
+        "sft": trl(SFTConfig),
+        "reward": trl(RewardConfig),
+        "dpo": trl(DPOConfig),
+        "ppo": Trainer(PPOConfig, lambda named: completed(named, PPO_DEFAULTS)),
     }
 
 

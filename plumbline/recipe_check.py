@@ -9,9 +9,8 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
@@ -25,10 +24,10 @@ STAGE_FOLDERS = ("base", "adapt", "sft", "sample", "preferences", "reward", "jud
 
 
 class Trainer(NamedTuple):
-    """A trainer that a section drives: its configuration class, and what plumbline sets where a recipe is silent."""
+    """A trainer that a section drives: its configuration class, and what completes the fields that a recipe names."""
 
     config: type
-    defaults: Mapping[str, Any] = MappingProxyType({})
+    complete: Callable[[dict[str, Any]], dict[str, Any]] = dict
 
 
 SET_BY_PLUMBLINE = {
@@ -193,7 +192,7 @@ def _fields_faults(
     on_cpu = {} if torch.accelerator.is_available() else {"use_cpu": True}
     try:
         with tempfile.TemporaryDirectory() as folder:
-            trainer.config(**{"output_dir": folder, **on_cpu, **trainer.defaults, **fields})
+            trainer.config(**{"output_dir": folder, **on_cpu, **trainer.complete(dict(fields))})
     except (ValueError, TypeError, ImportError, NotImplementedError) as error:
         return [f"{source.place(location)}: {'.'.join(str(part) for part in location)}: {error}"]
     return []

@@ -110,7 +110,17 @@ def trainer_config(
     Raises:
         UserError: the trainer's configuration refuses a value.
     """
-    named = dict(section.trainer)
+    values = completed(section.trainer, defaults, evaluates=evaluates)
+    fixed = {"output_dir": str(scratch), "seed": seed, "disable_tqdm": True, "logging_nan_inf_filter": False}
+    try:
+        return config_class(**{**values, **fixed})
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{stage}: {error}") from error
+
+
+def completed(named: Mapping[str, Any], defaults: Mapping[str, Any], *, evaluates: bool = True) -> dict[str, Any]:
+    """What a section names, over the stage's defaults, over the common ones, made to fit each other."""
+    named = dict(named)
     values = {**COMMON_DEFAULTS, **_precision(named), **defaults}
     if not evaluates or named.get("eval_strategy") == "no":
         values |= {"eval_strategy": "no", "load_best_model_at_end": False}
@@ -121,11 +131,7 @@ def trainer_config(
     else:
         values |= _matched(named)
     values.setdefault("per_device_eval_batch_size", named.get("per_device_train_batch_size", 8))
-    fixed = {"output_dir": str(scratch), "seed": seed, "disable_tqdm": True, "logging_nan_inf_filter": False}
-    try:
-        return config_class(**{**values, **named, **fixed})
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{stage}: {error}") from error
+    return {**values, **named}
 
 
 def _precision(named: Mapping[str, Any]) -> dict[str, Any]:
