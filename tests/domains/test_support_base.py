@@ -71,7 +71,7 @@ def test_nearly_all_replies_are_short(tokenizer: PreTrainedTokenizerBase) -> Non
     replies = sorted(len(tokenizer(messages[-1]["content"])["input_ids"]) for messages in rows)
     whole = max(len(ids) for ids in tokenizer.apply_chat_template(rows)["input_ids"])
     assert replies[len(replies) // 2] <= 60
-    assert replies[int(0.9 * len(replies))] <= 120
+    assert replies[int(0.9 * len(replies))] <= 130
     assert replies[-1] <= 170
     assert whole <= 512
 
