@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from plumbline.errors import UserError, WaitingForPeople
+from plumbline.inputs import inputs_of
 from plumbline.recipe import Recipe
 from plumbline.recipe_check import Trainer, load_recipe
 from plumbline.recipe_yaml import Source, nearest
 from plumbline.runs import Manifest, Run, fingerprint_of
-from plumbline.stages import Domain, Stage, inputs_of, stages_of
+from plumbline.stages import Domain, Stage, stages_of
 
 log = logging.getLogger(__name__)
 

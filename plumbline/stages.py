@@ -6,8 +6,6 @@ and call the package that does the work. `chain.py` decides which of them run.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +17,7 @@ from plumbline.datafiles import CorpusText, Notices, PromptRow, load_conversatio
 from plumbline.errors import UserError
 from plumbline.models import ModelIdentity, check_fits, identify, resolve_model
 from plumbline.recipe import AlignSection, Recipe
-from plumbline.runs import InputRef, Run, StageContext, hash_file
+from plumbline.runs import Run, StageContext
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -432,63 +430,3 @@ def _compare(domain: Domain) -> Stage:
     prompts = () if recipe.data.prompts else ("preferences",)
     after = ("sft", *prompts, *judge, *recipe.align_names)
     return Stage("compare", "Comparing aligned with baseline", "comparison", config, files, after, body, recipe.seed)
-
-
-def inputs_of(domain: Domain, stage: Stage) -> dict[str, InputRef]:
-    """Everything a stage reads, with the hash of its content.
-
-    Raises:
-        UserError: a stage it builds on is not finished.
-    """
-    inputs: dict[str, InputRef] = {}
-    for name, paths in stage.files.items():
-        for number, path in enumerate(paths):
-            key = name if len(paths) == 1 else f"{name}[{number}]"
-            inputs[key] = InputRef(kind="file", source=str(path), hash=hash_file(path))
-    for name in stage.after:
-        if name == "base model":
-            inputs[name] = _model_input(domain)
-        elif name == "judgements":
-            inputs[name] = _judgements_input(domain)
-        else:
-            manifest = domain.run.manifest(name)
-            if manifest is None:
-                raise UserError(f"the stage {stage.name!r} needs the stage {name!r}, which has not been run yet.")
-            inputs[name] = InputRef(kind="stage", source=name, hash=manifest.output_hash)
-    return inputs
-
-
-def _model_input(domain: Domain) -> InputRef:
-    """The base model by the content of all its files that decide what it says."""
-    facts = identify(domain.base_model).to_json()
-    digest = hashlib.sha256()
-    for key in ("weights_hash", "base_hash", "tokenizer_hash", "chat_template_hash", "pad_token_id", "eos_token_id"):
-        digest.update(f"{key}={facts[key]}\n".encode())
-    for name in ("config.json", "generation_config.json"):
-        path = domain.base_model / name
-        digest.update(f"{name}={hash_file(path) if path.is_file() else None}\n".encode())
-    return InputRef(kind="model", source=domain.recipe.model.name, hash=digest.hexdigest(), facts=facts)
-
-
-def _judgements_input(domain: Domain) -> InputRef:
-    digest = hashlib.sha256()
-    annotators: dict[str, int] = {}
-    simulated = total = 0
-    with domain.service() as service:
-        for record in service.judgements():
-            said = [record.judgement_id, sorted(record.ranking.items()), record.strength, record.edited]
-            digest.update(f"{json.dumps(said)}\n".encode())
-            annotators[record.annotator] = annotators.get(record.annotator, 0) + 1
-            simulated += record.simulated
-            total += 1
-    facts = {"judgements": total, "simulated": simulated, "by_annotator": annotators}
-    return InputRef(kind="judgements", source=_shown_store(domain), hash=digest.hexdigest(), facts=facts)
-
-
-def _shown_store(domain: Domain) -> str:
-    """The store's address without a password."""
-    store = domain.recipe.annotate.store
-    if not store:
-        return str(domain.run.root / "preferences.db")
-    head, at, tail = store.rpartition("@")
-    return f"{head.partition('://')[0]}://{tail}" if at else store
