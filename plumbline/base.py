@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 from plumbline.datafiles import read_text
 from plumbline.errors import UserError
-from plumbline.model_files import is_adapter, read_tokenizer
+from plumbline.model_files import is_adapter, read_json, read_tokenizer
 
 TOKENIZER_FILES = ("tokenizer", "special_tokens_map", "chat_template", "vocab", "merges", "added_tokens")
 
@@ -48,15 +50,15 @@ def prepare_base(source: Path, folder: Path, *, chat_template: Path | None, pad_
     Raises:
         UserError: the pad token does not fit.
     """
-    from transformers import AutoConfig
-
     tokenizer = tokenizer_of_base(source, chat_template=chat_template, pad_token=pad_token)
     for path in source.iterdir():
         if path.is_file() and not path.name.startswith((*TOKENIZER_FILES, "config.json", "README")):
-            (folder / path.name).symlink_to(path.resolve())
+            if path.suffix == ".py":  # the tokenizer writes its own code into the folder: not through a link
+                shutil.copyfile(path, folder / path.name)
+            else:
+                (folder / path.name).symlink_to(path.resolve())
     tokenizer.save_pretrained(folder)
     if is_adapter(source):
         return
-    config = AutoConfig.from_pretrained(source)
-    config.pad_token_id = tokenizer.pad_token_id
-    config.save_pretrained(folder)
+    config = read_json(source / "config.json") | {"pad_token_id": tokenizer.pad_token_id}
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from plumbline.errors import UserError, WaitingForPeople
 from plumbline.inputs import inputs_of
+from plumbline.models import trust_remote_code
 from plumbline.recipe import Recipe
 from plumbline.recipe_check import Trainer, load_recipe
 from plumbline.recipe_yaml import Source, nearest
@@ -94,6 +95,10 @@ class Chain:
 
     def plan(self) -> list[Planned]:
         """What would run now and why; nothing is changed."""
+        with trust_remote_code(self.recipe.trust_remote_code):
+            return self._plan()
+
+    def _plan(self) -> list[Planned]:
         planned: list[Planned] = []
         stale: dict[str, str] = {}
         for stage in self.stages:
@@ -127,7 +132,7 @@ class Chain:
         selected = self._selected(until, only)
         redone = {name for given in force for name in self.select(given)}
         manifests: list[Manifest] = []
-        with self.run.lock():
+        with self.run.lock(), trust_remote_code(self.recipe.trust_remote_code):
             if only is not None:
                 self._tell_stale_inputs(selected)
             for stage in self.stages:

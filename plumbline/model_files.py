@@ -1,8 +1,15 @@
-"""Finding model folders and what lies in them: local folders, hub snapshots, adapters, safetensors, tokenizers."""
+"""Finding model folders and what lies in them: local folders, hub snapshots, adapters, safetensors, tokenizers.
+
+Everything that loads from a model folder goes through `from_folder`, so that Python code which comes with a model is
+run only where it is trusted.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +19,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 ADAPTER_CONFIG = "adapter_config.json"
+_code_is_trusted: ContextVar[bool] = ContextVar("trust_remote_code", default=False)
+
 DOWNLOADED = ["*.safetensors", "*.json", "*.jinja", "tokenizer*", "*.model", "*.txt", "*.py"]
 
 
@@ -66,7 +75,43 @@ def _download(name: str, revision: str | None) -> Path:
         ) from error
 
 
-def read_tokenizer(path: str | Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+@contextmanager
+def trust_remote_code(trusted: bool) -> Iterator[None]:
+    """While it lasts, Python code that comes with a model is run; where it is not `trusted`, such a model is refused.
+
+    This is a context and no argument because the models that a run makes carry the code of their base model: every
+    function that loads one of them would have to hand the argument on.
+    """
+    token = _code_is_trusted.set(trusted)
+    try:
+        yield
+    finally:
+        _code_is_trusted.reset(token)
+
+
+def code_is_trusted() -> bool:
+    """Whether Python code that comes with a model is run; by `trust_remote_code`."""
+    return _code_is_trusted.get()
+
+
+def from_folder(auto_class: Any, folder: str | Path, **options: Any) -> Any:
+    """`auto_class.from_pretrained(folder, **options)` for an auto class of transformers.
+
+    Raises:
+        UserError: the model needs Python code that comes with it, and that is not trusted.
+    """
+    try:
+        return auto_class.from_pretrained(folder, trust_remote_code=code_is_trusted(), **options)
+    except ValueError as error:
+        if code_is_trusted() or "trust_remote_code" not in str(error):
+            raise
+        raise UserError(
+            f"{folder} comes with Python code of its own, which is not run unless the recipe says so: read that code, "
+            "then set `trust_remote_code: true` at the top of the recipe, or use another model."
+        ) from error
+
+
+def read_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
     """Load a tokenizer as it is, without asking for a chat template or a pad token.
 
     Raises:
@@ -75,7 +120,7 @@ def read_tokenizer(path: str | Path, *, trust_remote_code: bool = False) -> PreT
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
+        return from_folder(AutoTokenizer, path)
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(f"{path} has no tokenizer that can be loaded: {reason[0]}") from error

@@ -14,7 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 from plumbline.errors import UserError
 from plumbline.identity import AdapterIdentity, ModelIdentity, adapter_base, check_fits, identify
-from plumbline.model_files import ADAPTER_CONFIG, is_adapter, read_json, read_tokenizer, resolve_model, weight_files
+from plumbline.model_files import (
+    ADAPTER_CONFIG,
+    from_folder,
+    is_adapter,
+    read_json,
+    read_tokenizer,
+    resolve_model,
+    trust_remote_code,
+    weight_files,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -34,18 +43,19 @@ __all__ = [
     "save_tokenizer",
     "starting_weights",
     "training_chat_template",
+    "trust_remote_code",
 ]
 
 log = logging.getLogger(__name__)
 
 
-def load_tokenizer(path: str | Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a policy, which must have a chat template, an eos and a pad token.
 
     Raises:
         UserError: one of them is missing; the message names the recipe's key to set.
     """
-    return check_tokenizer(read_tokenizer(path, trust_remote_code=trust_remote_code), path)
+    return check_tokenizer(read_tokenizer(path), path)
 
 
 def check_tokenizer(tokenizer: PreTrainedTokenizerBase, path: str | Path) -> PreTrainedTokenizerBase:
@@ -109,7 +119,7 @@ def context_window(model_or_path: PreTrainedModel | str | Path) -> int | None:
         from transformers import AutoConfig
 
         folder = Path(model_or_path)
-        config = AutoConfig.from_pretrained(adapter_base(folder)[1] if is_adapter(folder) else folder)
+        config = from_folder(AutoConfig, adapter_base(folder)[1] if is_adapter(folder) else folder)
     else:
         config = model_or_path.config
     window = getattr(config.get_text_config(), "max_position_embeddings", None)
@@ -123,7 +133,6 @@ def load_policy(
     trainable: bool = False,
     load_in_4bit: bool = False,
     attn_implementation: str | None = None,
-    trust_remote_code: bool = False,
 ) -> PreTrainedModel:
     """Load a causal language model: full weights, or an adapter merged into its base.
 
@@ -134,7 +143,6 @@ def load_policy(
             on the fastest device.
         load_in_4bit: quantise the weights (NF4); the folder must hold full weights.
         attn_implementation: as in `from_pretrained`.
-        trust_remote_code: run Python code that comes with the model.
 
     Raises:
         UserError: the folder holds no causal language model, or 4 bits are asked for where they cannot be had.
@@ -144,7 +152,7 @@ def load_policy(
     folder = Path(path)
     base = adapter_base(folder)[1] if is_adapter(folder) else folder
     weight_files(base)
-    options: dict[str, Any] = {"use_safetensors": True, "trust_remote_code": trust_remote_code}
+    options: dict[str, Any] = {"use_safetensors": True}
     if attn_implementation:
         options["attn_implementation"] = attn_implementation
     if load_in_4bit:
@@ -152,7 +160,7 @@ def load_policy(
     else:
         options["dtype"] = _dtype(dtype, trainable)
     try:
-        model = AutoModelForCausalLM.from_pretrained(base, **options)
+        model = from_folder(AutoModelForCausalLM, base, **options)
     except (OSError, ValueError) as error:
         raise UserError(f"{base} cannot be loaded as a causal language model: {_first_line(error)}") from error
     if base != folder:

@@ -44,6 +44,13 @@ def preflight(domain: Domain) -> Preflight:
     Raises:
         UserError: something that would fail later: no chat template, prompts longer than the window, too few rows, …
     """
+    from plumbline.models import trust_remote_code
+
+    with trust_remote_code(domain.recipe.trust_remote_code):
+        return _checked(domain)
+
+
+def _checked(domain: Domain) -> Preflight:
     from plumbline.base import tokenizer_of_base
     from plumbline.models import check_tokenizer, context_window, identify, resolve_model, training_chat_template
 

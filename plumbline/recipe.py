@@ -235,6 +235,11 @@ class Recipe(Section):
         pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="The domain's name; also the default run name."
     )
     seed: int = Field(17, description="Seed of everything random.")
+    trust_remote_code: bool = Field(
+        False,
+        description="Run Python code that comes with the base model (`auto_map` in its configuration), and with the "
+        "models made from it. Such code can do all that you can do on this machine: read it first.",
+    )
     model: ModelSection
     data: DataSection
     adapt: AdaptSection | None = None

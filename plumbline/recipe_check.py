@@ -39,6 +39,7 @@ SET_BY_PLUMBLINE = {
     "overwrite_output_dir": "use --force STAGE to redo a stage",
     "disable_tqdm": "plumbline draws its own progress bar",
     "push_to_hub": "upload the finished model folder instead",
+    "trust_remote_code": "set `trust_remote_code` at the top of the recipe",
     "do_train": "the chain decides what runs",
     "do_eval": "the chain decides what runs",
     "do_predict": "the chain decides what runs",

@@ -13,7 +13,7 @@ from trl.trainer.reward_trainer import suppress_seqcls_warning
 from plumbline.conversations import Conversation, conversation_fault
 from plumbline.errors import UserError
 from plumbline.identity import adapter_base
-from plumbline.model_files import is_adapter
+from plumbline.model_files import from_folder, is_adapter
 from plumbline.models import context_window, fastest_device, load_tokenizer
 
 
@@ -119,8 +119,12 @@ def load_classifier(path: Path, **options: Any) -> PreTrainedModel:
     base = adapter_base(path)[1] if is_adapter(path) else path
     try:
         with suppress_seqcls_warning():
-            model = AutoModelForSequenceClassification.from_pretrained(
-                base, num_labels=1, use_safetensors=True, **(options or {"dtype": torch.float32})
+            model = from_folder(
+                AutoModelForSequenceClassification,
+                base,
+                num_labels=1,
+                use_safetensors=True,
+                **(options or {"dtype": torch.float32}),
             )
     except (OSError, ValueError, RuntimeError) as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]

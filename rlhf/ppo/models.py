@@ -20,6 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from plumbline.errors import UserError
+from plumbline.model_files import code_is_trusted
 
 LOGITS_AT_ONCE = 2**27
 """Most logits (tokens × vocabulary) that exist at once: 0.5 GB in float32."""
@@ -273,7 +274,8 @@ def critic_from_policy(policy: PreTrainedModel | PeftModel) -> PreTrainedModel:
     source = base_of(policy)
     config = copy.deepcopy(source.config)
     config.num_labels = 1
-    critic = AutoModelForSequenceClassification.from_config(config).to(source.dtype)
+    critic = AutoModelForSequenceClassification.from_config(config, trust_remote_code=code_is_trusted())
+    critic = critic.to(source.dtype)
     state = copy.deepcopy(source)
     if isinstance(policy, PeftModel):
         state = copy.deepcopy(policy).merge_and_unload()
