@@ -6,6 +6,7 @@ stage.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import tempfile
 import typing
@@ -63,18 +64,27 @@ def load_recipe(path: Path, *, overrides: Sequence[str] = (), trainers: Mapping[
         raise RecipeError(
             [f"{path}:1: expected sections such as `model:` and `data:`, found {type(source.data).__name__}"]
         )
+    faults: list[str] = []
     for assignment in overrides:
-        source.set(assignment)
+        try:
+            source.set(assignment)
+        except RecipeError as error:
+            faults += error.faults
+    values, missing = _resolved(source, path.parent.resolve())
+    wrong: list[Any] = []
+    recipe = None
     try:
-        recipe = Recipe.model_validate(source.data)
+        recipe = Recipe.model_validate(values)
     except ValidationError as error:
-        faults = [_explain(fault, source) for fault in error.errors()]
-        raise RecipeError([*faults, *_trainer_faults_of_raw(source, trainers)]) from None
-    faults = [*_trainer_faults(recipe, source, trainers), *_align_faults(recipe, source)]
-    resolved = recipe.model_copy(update=_resolved_paths(recipe, source, path.parent.resolve(), faults))
-    if faults:
+        wrong = list(error.errors())
+    faults += [_explain(fault, source) for fault in wrong]
+    faults += [*_trainer_faults(source, trainers), *_align_faults(source), *missing]
+    # An unknown key may be what is missing, misspelt.
+    if not any(fault["type"] == "extra_forbidden" and fault["loc"][:-1] in ((), ("data",)) for fault in wrong):
+        faults += _data_faults(source)
+    if recipe is None or faults:
         raise RecipeError(faults)
-    return resolved
+    return recipe
 
 
 def _explain(fault: Any, source: Source) -> str:
@@ -125,23 +135,27 @@ def _description(location: KeyPath) -> str:
     return (field.description or "it must be given") if field else "it must be given"
 
 
-def _trainer_sections(recipe: Recipe) -> list[tuple[KeyPath, TrainerSection, str]]:
-    """Every section that drives a trainer: its place in the recipe, itself, and the trainer's key."""
-    sections: list[tuple[KeyPath, TrainerSection, str]] = [
-        (("sft",), recipe.sft, "sft"),
-        (("reward",), recipe.reward, "reward"),
-    ]
-    if recipe.adapt is not None:
-        sections.append((("adapt",), recipe.adapt, "adapt"))
-    return sections + [(("align", index), section, section.method) for index, section in enumerate(recipe.align)]
-
-
-def _trainer_faults(recipe: Recipe, source: Source, trainers: Mapping[str, Trainer]) -> list[str]:
+def _trainer_faults(source: Source, trainers: Mapping[str, Trainer]) -> list[str]:
+    """Faults of the sections that drive a trainer."""
     faults: list[str] = []
-    for location, section, trainer in _trainer_sections(recipe):
-        own = list(type(section).model_fields)
-        faults += _fields_faults(section.trainer, own, location, source, trainers[trainer])
-        if section.load_in_4bit and section.lora is None:  # type: ignore[attr-defined]
+    named: dict[str, type[TrainerSection]] = {"adapt": AdaptSection, "sft": SFTSection, "reward": RewardSection}
+    sections: list[tuple[KeyPath, type[TrainerSection], str]] = [
+        ((name,), section, name) for name, section in named.items()
+    ]
+    methods = set(trainers) - set(named)
+    sections += [
+        (("align", index), AlignSection, method)
+        for index, entry in _aligned(source)
+        for method in methods
+        if entry.get("method") == method
+    ]
+    for location, section, trainer in sections:
+        values = source.value(location)
+        if not isinstance(values, dict):
+            continue
+        fields = {key: value for key, value in values.items() if key not in section.model_fields}
+        faults += _fields_faults(fields, list(section.model_fields), location, source, trainers[trainer])
+        if values.get("load_in_4bit") is True and values.get("lora") is None:
             place = source.place((*location, "load_in_4bit"))
             faults.append(
                 f"{place}: load_in_4bit needs `lora:`: 4-bit weights cannot be trained; add a lora section or drop it"
@@ -149,22 +163,14 @@ def _trainer_faults(recipe: Recipe, source: Source, trainers: Mapping[str, Train
     return faults
 
 
-def _trainer_faults_of_raw(source: Source, trainers: Mapping[str, Trainer]) -> list[str]:
-    """Trainer fields' faults of a recipe that has other faults too, so that all are told at once."""
-    faults: list[str] = []
-    named: dict[str, type[TrainerSection]] = {"adapt": AdaptSection, "sft": SFTSection, "reward": RewardSection}
-    raw: list[tuple[KeyPath, Any, type[TrainerSection], str]] = [
-        ((name,), source.data.get(name), section, name) for name, section in named.items()
+def _aligned(source: Source) -> list[tuple[int, dict[str, Any]]]:
+    """The `align` entries that are mappings, with their place in the list."""
+    entries = source.value(("align",))
+    return [
+        (index, entry)
+        for index, entry in enumerate(entries if isinstance(entries, list) else [])
+        if isinstance(entry, dict)
     ]
-    aligned = source.data.get("align")
-    for index, item in enumerate(aligned if isinstance(aligned, list) else []):
-        if isinstance(item, dict) and item.get("method") in trainers:
-            raw.append((("align", index), item, AlignSection, item["method"]))
-    for location, values, section, trainer in raw:
-        if isinstance(values, dict):
-            fields = {key: value for key, value in values.items() if key not in section.model_fields}
-            faults += _fields_faults(fields, list(section.model_fields), location, source, trainers[trainer])
-    return faults
 
 
 def _fields_faults(
@@ -207,67 +213,92 @@ def _type_fault(value: Any, hint: Any) -> str | None:
     return None
 
 
-def _align_faults(recipe: Recipe, source: Source) -> list[str]:
+def _align_faults(source: Source) -> list[str]:
+    """Names of aligned policies that are taken."""
     faults: list[str] = []
     seen: set[str] = set()
-    for index, section in enumerate(recipe.align):
+    for index, entry in _aligned(source):
+        name = entry.get("name") or entry.get("method")
+        if not isinstance(name, str):
+            continue
         place = source.place(("align", index))
-        if section.name in seen:
-            faults.append(f"{place}: two aligned policies are called {section.name!r}; give one another `name:`")
-        if section.name in STAGE_FOLDERS:
-            faults.append(f"{place}: {section.name!r} is the folder of another stage; give this policy another `name:`")
-        seen.add(section.name)
+        if name in seen:
+            faults.append(f"{place}: two aligned policies are called {name!r}; give one another `name:`")
+        if name in STAGE_FOLDERS:
+            faults.append(f"{place}: {name!r} is the folder of another stage; give this policy another `name:`")
+        seen.add(name)
     return faults
 
 
-def _resolved_paths(recipe: Recipe, source: Source, folder: Path, faults: list[str]) -> dict[str, Any]:
-    """Paths made absolute (they are relative to the recipe); a file that is not there is added to `faults`."""
-
-    def local(path: str | Path, *place: str | int) -> Path:
-        absolute = (folder / Path(path).expanduser()).resolve()
-        if not absolute.exists():
-            faults.append(f"{source.place(place)}: {'.'.join(str(p) for p in place)}: there is no file {absolute}")
-        return absolute
-
-    data: dict[str, Any] = {}
-    for field in ("demonstrations", "prompts", "benchmark", "corpus"):
-        data[field] = [str(local(path, "data", field)) for path in getattr(recipe.data, field)]
-    data["preferences"] = [
-        file.model_copy(update={"path": local(file.path, "data", "preferences", index)})
-        for index, file in enumerate(recipe.data.preferences)
-    ]
-    if recipe.data.corpus and recipe.adapt is None:
-        faults.append(
-            f"{source.place(('data', 'corpus'))}: data.corpus is read by the adaptation stage only; add `adapt: {{}}`"
-        )
-    if recipe.adapt is not None and not recipe.data.corpus:
+def _data_faults(source: Source) -> list[str]:
+    """Data that a stage needs and that are not named, or are named for no stage."""
+    faults: list[str] = []
+    adapts, corpus = source.value(("adapt",)) is not None, source.value(("data", "corpus"))
+    if corpus and not adapts:
+        place = source.place(("data", "corpus"))
+        faults.append(f"{place}: data.corpus is read by the adaptation stage only; add `adapt: {{}}`")
+    if adapts and not corpus:
         faults.append(f"{source.place(('adapt',))}: adapt needs raw text; name its files in data.corpus")
-    if not recipe.data.demonstrations:
-        faults.append(f"{source.place(('data',))}: data.demonstrations is missing: conversations to fine-tune on")
-    if not recipe.data.prompts and not recipe.data.preferences:
-        faults.append(
-            f"{source.place(('data',))}: name data.prompts to sample responses from, or data.preferences to import"
-        )
-    model: dict[str, Any] = {}
-    if recipe.model.name.startswith((".", "/", "~")) or (folder / recipe.model.name).exists():
-        model["name"] = str(local(recipe.model.name, "model"))
-    if recipe.model.chat_template is not None:
-        model["chat_template"] = local(recipe.model.chat_template, "model", "chat_template")
-    annotate: dict[str, Any] = {}
-    if recipe.annotate.guideline is not None:
-        annotate["guideline"] = local(recipe.annotate.guideline, "annotate", "guideline")
-    if recipe.annotate.store is not None and "://" not in recipe.annotate.store:
-        annotate["store"] = str((folder / Path(recipe.annotate.store).expanduser()).resolve())
-    if recipe.annotate.simulated is not None:
-        utility = local(recipe.annotate.simulated.utility, "annotate", "simulated", "utility")
-        annotate["simulated"] = recipe.annotate.simulated.model_copy(update={"utility": utility})
-    policies = [
-        name if name in ("sft", "base") else str(local(name, "sample", "policies", index))
-        for index, name in enumerate(recipe.sample.policies)
-    ]
-    return {
-        "data": recipe.data.model_copy(update=data),
-        "model": recipe.model.model_copy(update=model),
-        "annotate": recipe.annotate.model_copy(update=annotate),
-        "sample": recipe.sample.model_copy(update={"policies": policies}),
+    place = source.place(("data",))
+    if not source.value(("data", "demonstrations")):
+        faults.append(f"{place}: data.demonstrations is missing: conversations to fine-tune on")
+    if not source.value(("data", "prompts")) and not source.value(("data", "preferences")):
+        faults.append(f"{place}: name data.prompts to sample responses from, or data.preferences to import")
+    return faults
+
+
+def _resolved(source: Source, folder: Path) -> tuple[dict[str, Any], list[str]]:
+    """The recipe's values with absolute paths (they are relative to the recipe), and the files that are not there.
+
+    It reads the values before they are checked, so that a missing file is told beside everything else.
+    """
+    missing: list[str] = []
+
+    def absolute(text: str) -> Path:
+        return (folder / Path(text).expanduser()).resolve()
+
+    def local(text: str, place: KeyPath) -> str:
+        path = absolute(text)
+        if not path.exists():
+            missing.append(f"{source.place(place)}: {'.'.join(str(part) for part in place)}: there is no file {path}")
+        return str(path)
+
+    def model(text: str, place: KeyPath) -> str:
+        return local(text, place) if text.startswith((".", "/", "~")) or (folder / text).exists() else text
+
+    def policy(text: str, place: KeyPath) -> str:
+        return text if text in ("sft", "base") else local(text, place)
+
+    def store(text: str, place: KeyPath) -> str:
+        return text if "://" in text else str(absolute(text))
+
+    changes: dict[KeyPath, Callable[[str, KeyPath], str]] = {
+        **{("data", name): local for name in ("demonstrations", "prompts", "benchmark", "corpus", "preferences")},
+        ("model",): model,
+        ("model", "name"): model,
+        ("model", "chat_template"): local,
+        ("sample", "policies"): policy,
+        ("annotate", "guideline"): local,
+        ("annotate", "simulated", "utility"): local,
+        ("annotate", "store"): store,
     }
+    values = copy.deepcopy(source.data)
+    for place, change in changes.items():
+        *parents, key = place
+        section: Any = values
+        for parent in parents:
+            section = section.get(parent) if isinstance(section, dict) else None
+        if isinstance(section, dict) and key in section:
+            section[key] = _changed(section[key], change, place)
+    return values, missing
+
+
+def _changed(value: Any, change: Callable[[str, KeyPath], str], place: KeyPath) -> Any:
+    """A path, a list of them, or an entry with `path`, each path changed; anything else as it is."""
+    if isinstance(value, str):
+        return change(value, place)
+    if isinstance(value, list):
+        return [_changed(item, change, (*place, index)) for index, item in enumerate(value)]
+    if isinstance(value, dict) and isinstance(value.get("path"), str):
+        return {**value, "path": change(value["path"], place)}
+    return value

@@ -57,6 +57,18 @@ class Source:
             raise RecipeError(faults)
         return cls(path, {} if data is None else data, lines)
 
+    def value(self, path: KeyPath) -> Any:
+        """The value of a key; None where it, or a section above it, is not there."""
+        value = self.data
+        for part in path:
+            if isinstance(value, dict):
+                value = value.get(part)
+            elif isinstance(value, list) and isinstance(part, int) and part < len(value):
+                value = value[part]
+            else:
+                return None
+        return value
+
     def place(self, path: KeyPath) -> str:
         """`file:line` of a key, or of the nearest key above it."""
         for end in range(len(path), -1, -1):

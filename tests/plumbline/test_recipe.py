@@ -102,6 +102,54 @@ align:
     assert f"{place}:11: align.0.method: " in faults
 
 
+def test_what_the_schema_does_not_know_is_told_beside_its_faults(tmp_path):
+    """Files, names of policies, values from the command line: nothing waits until something else is mended."""
+    text = """name: shop
+model: ./nowhere
+data:
+  demonstrations: [demos.jsonl, gone.jsonl]
+  validation: lots
+sample:
+  temprature: 1
+  policies: [sft, other]
+sft: {load_in_4bit: true}
+align:
+  - {method: dpp, name: judge}
+  - method: dpo
+  - method: dpo
+annotate: {simulated: {utility: gone.yaml, annotators: []}}
+"""
+    told = "\n".join(faults_of(tmp_path, text, ["align.ppo.beta=1"]))
+    place = tmp_path / "recipe.yaml"
+    for fault in (
+        "command line: 'align.ppo.beta=1': there is no item 'ppo'",
+        f"{place}:2: model: there is no file {tmp_path / 'nowhere'}",
+        f"{place}:4: data.demonstrations.1: there is no file {tmp_path / 'gone.jsonl'}",
+        f"{place}:5: data.validation: ",
+        f"{place}:3: name data.prompts",
+        f"{place}:7: unknown key 'sample.temprature'; did you mean 'temperature'?",
+        f"{place}:8: sample.policies.1: there is no file {tmp_path / 'other'}",
+        f"{place}:9: load_in_4bit needs `lora:`",
+        f"{place}:11: align.0.method: ",
+        f"{place}:11: 'judge' is the folder of another stage",
+        f"{place}:13: two aligned policies are called 'dpo'",
+        f"{place}:14: annotate.simulated.utility: there is no file {tmp_path / 'gone.yaml'}",
+        f"{place}:14: annotate.simulated.annotators: ",
+    ):
+        assert fault in told, fault
+
+
+def test_what_may_be_misspelt_is_not_told_as_missing(tmp_path):
+    (fault,) = faults_of(tmp_path, GOOD.replace("demonstrations", "demonstration"))
+    assert "unknown key 'data.demonstration'; did you mean 'demonstrations'?" in fault
+
+
+@pytest.mark.parametrize("align", ["3", "{method: dpo}", "[dpo]", "[{method: [dpo]}]", "[{method: rlhf}]"])
+def test_an_align_section_of_another_form_is_one_fault(tmp_path, align):
+    (fault,) = faults_of(tmp_path, GOOD.split("align:")[0] + f"align: {align}\n")
+    assert ": align" in fault
+
+
 def test_missing_files_and_sections_are_told(tmp_path):
     faults = "\n".join(faults_of(tmp_path, "name: shop\nmodel: ./base\ndata:\n  prompts: nowhere.jsonl\n"))
     assert f"recipe.yaml:4: data.prompts: there is no file {tmp_path / 'nowhere.jsonl'}" in faults
