@@ -17,7 +17,7 @@ from plumbline.models import trust_remote_code
 from plumbline.recipe import Recipe
 from plumbline.recipe_check import Trainer, load_recipe
 from plumbline.recipe_yaml import Source, nearest
-from plumbline.runs import Manifest, Run, fingerprint_of
+from plumbline.runs import REDO, Manifest, Run, fingerprint_of
 from plumbline.stages import Domain, Stage, stages_of
 
 log = logging.getLogger(__name__)
@@ -120,7 +120,8 @@ class Chain:
         Args:
             until: the last stage to run.
             only: run these stages alone; what they build on must be there.
-            force: stages to redo although they are up to date, with all that depends on them.
+            force: stages to redo although they are up to date, with all that depends on them. Interrupted and asked
+                for again, this goes on: what it has redone stays, and the stage it was in resumes.
 
         Returns:
             The manifests of the selected stages, run or up to date.
@@ -130,17 +131,35 @@ class Chain:
             UserError: bad input, or another process works on the run folder.
         """
         selected = self._selected(until, only)
-        redone = {name for given in force for name in self.select(given)}
+        to_redo = self._with_dependents({name for given in force for name in self.select(given)}) & selected
         manifests: list[Manifest] = []
         with self.run.lock(), trust_remote_code(self.recipe.trust_remote_code):
             if only is not None:
                 self._tell_stale_inputs(selected)
+            left = self._begin_redo(to_redo)
             for stage in self.stages:
-                if stage.name in redone or any(name in redone for name in stage.after):
-                    redone.add(stage.name)
                 if stage.name in selected:
-                    manifests.append(self._run_one(stage, forced=stage.name in redone))
+                    manifests.append(self._run_one(stage, forced=stage.name in left))
+            self.run.end_redo()
         return manifests
+
+    def _with_dependents(self, names: set[str]) -> set[str]:
+        """Some stages and all that build on them."""
+        for stage in self.stages:
+            if names.intersection(stage.after):
+                names = names | {stage.name}
+        return names
+
+    def _begin_redo(self, stages: set[str]) -> set[str]:
+        """The stages still to be redone; says which the forced run had redone before it was interrupted."""
+        left = self.run.begin_redo(stages)
+        done = [name for name in self.names() if name in stages - left]
+        if done:
+            self.notify(
+                f"going on with the forced run that was interrupted; redone already: {', '.join(done)} "
+                f"(delete {self.run.root / REDO} to redo them again)"
+            )
+        return left
 
     def _selected(self, until: str | None, only: Collection[str] | None) -> set[str]:
         if only is not None:
@@ -170,8 +189,6 @@ class Chain:
         if current and not forced and current.fingerprint == self._fingerprint(stage, inputs):
             self.notify(f"{stage.name}: up to date")
             return current
-        if forced:
-            self.run.discard(stage.name)
         self.notify(f"{stage.name}: {stage.what[0].lower()}{stage.what[1:]}")
         log.info("stage %s: inputs %s", stage.name, {name: ref.hash[:12] for name, ref in inputs.items()})
         place = self.run.folder(stage.name)

@@ -42,7 +42,12 @@ Overrides = Annotated[
 RunName = Annotated[str | None, typer.Option("--run", help="The run's name; default: the recipe's name.")]
 RunsFolder = Annotated[Path, typer.Option("--runs", help="Where run folders lie.")]
 Force = Annotated[
-    list[str] | None, typer.Option("--force", metavar="STAGE", help="Redo a stage and all that depends on it.")
+    list[str] | None,
+    typer.Option(
+        "--force",
+        metavar="STAGE",
+        help="Redo a stage and all that depends on it. After a kill, the same command goes on.",
+    ),
 ]
 RUNS = Path("runs")
 

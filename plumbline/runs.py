@@ -16,7 +16,7 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -28,6 +28,7 @@ from pydantic import BaseModel, Field, ValidationError
 from plumbline.errors import RunLockedError, UserError
 
 MANIFEST = "manifest.json"
+REDO = ".redo.json"
 FORMAT = 1
 FREE_AT_LEAST = 1 << 20  # bytes; an error with less than this free is a full disk
 NOT_HASHED = {MANIFEST, "README.md", "training_log.jsonl", "report.html"}
@@ -233,7 +234,7 @@ class Run:
                 inputs=dict(inputs),
                 model=describe(context.folder),
                 metrics=metrics,
-                created=datetime.now(UTC).isoformat(timespec="seconds"),
+                created=datetime.now(UTC).isoformat(timespec="milliseconds"),
                 wall_seconds=round(time.monotonic() - started, 2),
                 libraries=library_versions(),
                 hardware=hardware(),
@@ -247,6 +248,33 @@ class Run:
     def discard(self, stage: str) -> None:
         """Forget a stage's unfinished work, so that it starts from nothing."""
         shutil.rmtree(self.partial(stage), ignore_errors=True)
+
+    def begin_redo(self, stages: Collection[str]) -> set[str]:
+        """Note which stages a forced run is to redo, or go on with it where it was interrupted; return those left.
+
+        The note holds the manifests that are to be replaced: a stage with another one has been redone. Unfinished work
+        from before the note is dropped; what is there when the same is asked again is the forced run's own. Other
+        stages than noted, or none, give up what was left.
+        """
+        if not stages:
+            self.end_redo()
+            return set()
+        note = self.root / REDO
+        replaced = json.loads(note.read_text(encoding="utf-8")) if note.is_file() else {}
+        if replaced.keys() != set(stages):
+            for stage in stages:
+                self.discard(stage)
+            replaced = {stage: self._manifest_hash(stage) for stage in sorted(stages)}
+            _write_synced(note, json.dumps(replaced, indent=2))
+        return {stage for stage, manifest in replaced.items() if self._manifest_hash(stage) == manifest}
+
+    def end_redo(self) -> None:
+        """Forget a forced run that came to its end."""
+        (self.root / REDO).unlink(missing_ok=True)
+
+    def _manifest_hash(self, stage: str) -> str | None:
+        path = self.folder(stage) / MANIFEST
+        return hash_file(path) if path.is_file() else None
 
     def _finished_but_not_in_place(self, stage: str, fingerprint: str) -> Manifest | None:
         """The manifest of an output that was whole when the process was killed before the rename."""

@@ -1,5 +1,9 @@
 """The chain's logic on stages that do nothing but write a file; the real stages run in tests/test_end_to_end.py."""
 
+import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -86,6 +90,82 @@ def test_force_redoes_a_stage_and_what_depends_on_it(tmp_path):
     assert counting.ran == ["a", "b", "c", "b", "c"]
     with pytest.raises(UserError, match="there is no stage 'd'"):
         counting.chain.run_stages(force=["d"])
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from tests.plumbline.test_chain import Counting
+
+counting = Counting(Path(sys.argv[1]))
+b = counting.chain.stages[1]
+
+def killed(context):
+    (context.scratch / "half").touch()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+object.__setattr__(b, "body", killed)
+counting.chain.run_stages(force=["a"])
+"""
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory):
+    """A finished run, then one with `force=["a"]` that was killed inside b."""
+    folder = tmp_path_factory.mktemp("killed")
+    Counting(folder).chain.run_stages()
+    command = [sys.executable, "-c", KILLED, str(folder)]
+    assert subprocess.run(command, cwd=Path(__file__).parents[2]).returncode == -signal.SIGKILL
+    return folder
+
+
+@pytest.fixture
+def killed_in_b(killed, tmp_path):
+    return shutil.copytree(killed, tmp_path, dirs_exist_ok=True)
+
+
+def resumed(counting: Counting) -> list[str]:
+    """Lets a chain note what its stages find of unfinished work."""
+    found: list[str] = []
+    for stage in counting.chain.stages:
+
+        def body(context, stage=stage, done=stage.body):
+            found.extend(f"{stage.name}: {path.name}" for path in context.scratch.iterdir())
+            return done(context)
+
+        object.__setattr__(stage, "body", body)
+    return found
+
+
+def test_a_killed_forced_run_goes_on_with_the_same_command(killed_in_b):
+    counting = Counting(killed_in_b)
+    found = resumed(counting)
+    counting.chain.run_stages(force=["a"])
+    assert counting.ran == ["b", "c"]
+    assert found == ["b: half"]
+    assert counting.said[0].startswith("going on with the forced run that was interrupted; redone already: a (delete ")
+    counting.chain.run_stages(force=["a"])
+    assert counting.ran == ["b", "c", "a", "b", "c"], "the forced run had come to its end"
+
+
+@pytest.mark.parametrize(
+    ("between", "given", "ran"),
+    [
+        ([], {"force": ["b"]}, ["b", "c"]),
+        ([], {"force": ["a"], "until": "b"}, ["a", "b"]),
+        ([{}], {"force": ["a"]}, ["a", "b", "c"]),
+        ([], {}, []),
+    ],
+    ids=["another stage", "until", "a run in between", "not forced"],
+)
+def test_another_command_gives_up_the_killed_forced_run(killed_in_b, between, given, ran):
+    counting = Counting(killed_in_b)
+    found = resumed(counting)
+    for command in (*between, given):
+        counting.chain.run_stages(**command)
+    assert counting.ran == ran
+    assert found == []
+    assert not [path for path in counting.chain.run.root.iterdir() if path.name == ".redo.json"]
 
 
 def test_until_and_only(tmp_path):
