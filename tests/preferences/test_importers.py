@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pyarrow
 import pyarrow.parquet
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plumbline.errors import UserError
@@ -386,6 +386,7 @@ json_values = st.recursive(
         ),
     ],
 )
+@settings(deadline=None)
 @given(data=st.data())
 def test_whatever_a_field_holds_a_row_is_taken_or_refused(format, row, data):
     name = data.draw(st.sampled_from(sorted(row)))
