@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from plumbline.errors import UserError
+from plumbline.runs import write_synced
 from plumbline.stages import Domain
 
 if TYPE_CHECKING:
@@ -14,12 +15,33 @@ if TYPE_CHECKING:
     from plumbline.preferences.simulated import SimulationReport
 
 
+FILLED = ".tasks.json"
+"""In the run folder: the keys of the tasks that this run has put into the store, and that are not retired."""
+
+
 def fill_store(domain: Domain) -> None:
-    """Put the sampled responses into the store as tasks; tasks that are there already are left alone."""
+    """Put the sampled responses into the store as tasks, and ask for as many judgements of each as the recipe says.
+
+    Tasks that are there already are left alone. Those that this run put there before, and whose responses are no longer
+    among the sampled ones, are retired: a new policy was sampled. Tasks of other runs that share store and project are
+    none of this run's business; where one of them asked for the very same responses, its next call of this opens the
+    task again.
+    """
+    from plumbline.preferences.validation import task_key
+
     if domain.run.manifest("sample") is None:
         return
+    memory = domain.run.root / FILLED
+    earlier = set(json.loads(memory.read_text())) if memory.exists() else set()
+    sampled = {task_key(task.prompt, [response.text for response in task.responses]) for task in _tasks(domain)}
     with domain.service() as service:
+        write_synced(memory, json.dumps(sorted(earlier | sampled)))  # first, so that a kill forgets no task
+        service.set_overlap(domain.recipe.annotate.judgements_per_prompt)
         service.add_tasks(_tasks(domain))
+        retired = service.retire(earlier - sampled)
+        write_synced(memory, json.dumps(sorted(sampled)))
+    if retired:
+        domain.notify(f"{retired} tasks with earlier responses are closed unfinished; what was judged of them stays.")
 
 
 def _tasks(domain: Domain) -> Iterator[NewTask]:

@@ -200,7 +200,7 @@ def export(
     from plumbline.preferences.exporters import export_preferences
 
     domain = _chain(recipe, None, run, runs).domain
-    with domain.service() as service:
+    with domain.service(create=False) as service:
         report = export_preferences(service, file, format=format)
     typer.echo(f"{file}: {report.rows} rows written as {format}")
 

@@ -53,6 +53,13 @@ class StoreError(UserError):
     """The preference store refuses: written by a newer version, lease lost, unknown response, and the like."""
 
 
+class NoStoreError(StoreError):
+    """There is no preference store yet, where one is only to be read."""
+
+    def __init__(self, place: str) -> None:
+        super().__init__(f"{place}: there is no preference store: collect or import preferences first.")
+
+
 class WaitingForPeople(Exception):
     """The chain stands at the annotation stage: judgements are missing. Not an error.
 
@@ -71,10 +78,9 @@ class WaitingForPeople(Exception):
             f"  plumbline annotate {where}\n"
             f"then go on with\n  plumbline run {where}"
         )
-        if skipped or flagged:
+        if flagged:
+            message += f"\n{flagged} flags stand: flagged tasks are neither handed out nor waited for"
+        if skipped:
             enough = max(required - missing, 1)
-            message += (
-                f"\n{skipped} tasks were skipped and {flagged} flagged; to go on with what there is, set "
-                f"annotate.required={enough}"
-            )
+            message += f"\n{skipped} tasks were skipped; to go on with what there is, set annotate.required={enough}"
         super().__init__(message)

@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from plumbline.errors import UserError
+from plumbline.errors import NoStoreError, UserError
 from plumbline.models import identify
 from plumbline.runs import InputRef, hash_file
 from plumbline.stages import Domain, Stage
+
+if TYPE_CHECKING:
+    from plumbline.preferences.records import JudgementRecord
 
 
 def inputs_of(domain: Domain, stage: Stage) -> dict[str, InputRef]:
@@ -56,15 +61,23 @@ def _judgements_input(domain: Domain) -> InputRef:
     digest = hashlib.sha256()
     annotators: dict[str, int] = {}
     simulated = total = 0
-    with domain.service() as service:
-        for record in service.judgements():
-            said = [record.judgement_id, sorted(record.ranking.items()), record.strength, record.edited]
-            digest.update(f"{json.dumps(said)}\n".encode())
-            annotators[record.annotator] = annotators.get(record.annotator, 0) + 1
-            simulated += record.simulated
-            total += 1
+    for record in _judgements(domain):
+        said = [record.judgement_id, sorted(record.ranking.items()), record.strength, record.edited]
+        digest.update(f"{json.dumps(said)}\n".encode())
+        annotators[record.annotator] = annotators.get(record.annotator, 0) + 1
+        simulated += record.simulated
+        total += 1
     facts = {"judgements": total, "simulated": simulated, "by_annotator": annotators}
     return InputRef(kind="judgements", source=_shown_store(domain), hash=digest.hexdigest(), facts=facts)
+
+
+def _judgements(domain: Domain) -> Iterator[JudgementRecord]:
+    """The store's judgements; none where there is no store yet, which is not made for this."""
+    try:
+        with domain.service(create=False) as service:
+            yield from service.judgements()
+    except NoStoreError:
+        return
 
 
 def _shown_store(domain: Domain) -> str:

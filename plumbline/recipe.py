@@ -180,7 +180,7 @@ class AnnotateSection(Section):
     )
     judgements_per_prompt: int = Field(1, ge=1, description="Annotators who judge each prompt (overlap).")
     required: int | None = Field(
-        None, ge=1, description="Judgements to wait for; default: all tasks, each as often as above."
+        None, ge=1, description="Judgements to wait for; default: all tasks but flagged ones, each as often as above."
     )
     lease_minutes: float = Field(15, gt=0, description="How long a task is kept for the annotator who opened it.")
     guideline: Path | None = Field(None, description="Markdown shown to annotators.")

@@ -240,7 +240,7 @@ class Run:
                 hardware=hardware(),
             )
             finish(context.folder, manifest)
-            _write_synced(context.folder / MANIFEST, manifest.model_dump_json(indent=2))
+            write_synced(context.folder / MANIFEST, manifest.model_dump_json(indent=2))
             _sync_folder(context.folder)
         self._put_in_place(stage)
         return manifest
@@ -265,7 +265,7 @@ class Run:
             for stage in stages:
                 self.discard(stage)
             replaced = {stage: self._manifest_hash(stage) for stage in sorted(stages)}
-            _write_synced(note, json.dumps(replaced, indent=2))
+            write_synced(note, json.dumps(replaced, indent=2))
         return {stage for stage, manifest in replaced.items() if self._manifest_hash(stage) == manifest}
 
     def end_redo(self) -> None:
@@ -291,7 +291,7 @@ class Run:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         scratch.mkdir(exist_ok=True)
-        _write_synced(mark, fingerprint)
+        write_synced(mark, fingerprint)
         return StageContext(folder=folder, scratch=scratch, resumed=resumed)
 
     def _put_in_place(self, stage: str) -> None:
@@ -328,7 +328,7 @@ def _told_when_disk_is_full(root: Path) -> Iterator[None]:
         raise
 
 
-def _write_synced(path: Path, text: str) -> None:
+def write_synced(path: Path, text: str) -> None:
     """Write a file that is whole or not there, whenever the process is killed."""
     beside = path.with_name(f".{path.name}.writing")
     with beside.open("w", encoding="utf-8") as file:

@@ -146,22 +146,25 @@ class Domain:
         return kept
 
     @contextmanager
-    def service(self) -> Iterator[PreferenceService]:
-        """The preference service of this domain, on the recipe's store, which is closed at the end."""
+    def service(self, *, create: bool = True) -> Iterator[PreferenceService]:
+        """The preference service of this domain, on the recipe's store, which is closed at the end.
+
+        Args:
+            create: make the store where there is none; false for those who only read.
+
+        Raises:
+            NoStoreError: there is none, and `create` is false.
+        """
         from datetime import timedelta
 
         from plumbline.preferences.service import PreferenceService
         from plumbline.preferences.store import Store
 
         annotate = self.recipe.annotate
-        store = Store.open(annotate.store or self.run.root / "preferences.db")
+        store = Store.open(annotate.store or self.run.root / "preferences.db", create=create)
         try:
-            yield PreferenceService(
-                store,
-                project=self.recipe.name,
-                judgements_per_task=annotate.judgements_per_prompt,
-                lease=timedelta(minutes=annotate.lease_minutes),
-            )
+            lease = timedelta(minutes=annotate.lease_minutes)
+            yield PreferenceService(store, project=self.recipe.name, lease=lease)
         finally:
             store.close()
 

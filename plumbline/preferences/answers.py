@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -144,14 +145,10 @@ def _still_wanted(turn: Turn, actor: Actor, lease: Row[Any]) -> bool:
 
 def _count(turn: Turn, actor: Actor, lease: Row[Any], kind: str) -> None:
     """Bring the counts of task and annotator up to the new answer."""
-    changes = {TALLIES[kind]: 1}
-    was_judgement = False
+    changes = Counter({TALLIES[kind]: 1})
     if lease.supersedes_id is not None:
         earlier = turn.connection.execute(select(Answer.kind).where(Answer.id == lease.supersedes_id)).scalar_one()
-        was_judgement = earlier == JUDGEMENT
-        changes[TALLIES[earlier]] = changes.get(TALLIES[earlier], 0) - 1
+        changes[TALLIES[earlier]] -= 1
     count(turn, actor.id, **changes)
-    if kind == JUDGEMENT:
-        change_task(turn, lease.task_id, judged=0 if was_judgement else 1)
-    else:
-        change_task(turn, lease.task_id, taken=-1, judged=-1 if was_judgement else 0)
+    place = 0 if kind == JUDGEMENT else -1  # only a judgement keeps the place that its lease took
+    change_task(turn, lease.task_id, taken=place, judged=changes["judged"], flagged=changes["flagged"])

@@ -15,22 +15,34 @@ from plumbline.conversations import prompt_key
 from plumbline.errors import StoreError, UserError
 from plumbline.preferences.records import Added, NewJudgement, NewTask, Taken
 from plumbline.preferences.store import insert_new
-from plumbline.preferences.tables import Answer, Tally, Task
+from plumbline.preferences.tables import Answer, Project, Tally, Task
 from plumbline.preferences.turn import Turn, enrol, ensure_tally
 from plumbline.preferences.validation import dense_ranks, digest, response_key, task_fault, task_key
 
 BATCH = 500
 
 
-def add_batch(turn: Turn, tasks: Sequence[NewTask], *, wanted: int) -> Added:
-    """Add tasks that are not there yet. One that was only imported is handed out from now on.
+def add_batch(turn: Turn, tasks: Sequence[NewTask]) -> Added:
+    """Add tasks that are not there yet. One that was only imported, or retired, is handed out from now on.
 
     Raises:
         UserError: a task has a fault; nothing of the batch is added.
     """
+    overlap = select(Project.judgements_per_task).where(Project.id == turn.project_id)
+    wanted = turn.connection.execute(overlap).scalar_one()
     return _add_rows(
         turn, [_task_row(turn, task, 0 if task.origin.startswith("import:") else wanted) for task in tasks]
     )
+
+
+def retire_batch(turn: Turn, keys: Sequence[str]) -> int:
+    """Close tasks by their keys; returns how many still asked for judgements."""
+    named = (Task.project_id == turn.project_id) & Task.key.in_(keys) & ~Task.retired
+    # In order of rows, so that nobody waits in a ring.
+    query = select(Task.id, Task.judged, Task.wanted).where(named).order_by(Task.id).with_for_update()
+    rows = turn.connection.execute(query).all()
+    turn.connection.execute(update(Task).where(Task.id.in_([row.id for row in rows])).values(retired=True))
+    return sum(row.judged < row.wanted for row in rows)
 
 
 def take_batch(turn: Turn, judgements: Sequence[NewJudgement]) -> Taken:
@@ -60,9 +72,10 @@ def take_batch(turn: Turn, judgements: Sequence[NewJudgement]) -> Taken:
 def _add_rows(turn: Turn, task_rows: Sequence[dict[str, Any]]) -> Added:
     rows = {row["key"]: row for row in reversed(task_rows)}  # of tasks that repeat, the first
     known = _tasks_by_key(turn, task_rows)
-    asked_for = [row for key, row in rows.items() if key in known and row["wanted"] > known[key].wanted]
-    for row in asked_for:
-        turn.connection.execute(update(Task).where(Task.id == known[row["key"]].id).values(wanted=row["wanted"]))
+    for key, row in rows.items():
+        if key in known and row["wanted"] and (row["wanted"] > known[key].wanted or known[key].retired):
+            values = {"wanted": row["wanted"], "retired": False}
+            turn.connection.execute(update(Task).where(Task.id == known[key].id).values(**values))
     new = [row for row in task_rows if row["key"] not in known and rows[row["key"]] is row]
     insert_new(turn.connection, Task, new)
     return Added(new=len(new), present=len(task_rows) - len(new))
@@ -103,7 +116,7 @@ def _texts(task: NewTask) -> list[str]:
 def _tasks_by_key(turn: Turn, task_rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     # Asked for by prompt, because the index of contents starts with it.
     keys, prompt_keys = ({row[name] for row in task_rows} for name in ("key", "prompt_key"))
-    query = select(Task.id, Task.key, Task.wanted, Task.responses).where(
+    query = select(Task.id, Task.key, Task.wanted, Task.retired, Task.responses).where(
         Task.project_id == turn.project_id, Task.prompt_key.in_(prompt_keys)
     )
     return {row.key: row for row in turn.connection.execute(query) if row.key in keys}

@@ -3,6 +3,9 @@
 `Task.taken` counts the judgements of a task and the leases that may add one. A lease takes a place only where `taken`
 is below `wanted`, under the row's lock (SQLite: under the write lock), so a task is never judged more often than wanted
 and nobody gets a task twice. A lease that ends without an answer gives its place back.
+
+A task that is flagged, or retired because other responses took its place, is handed out to nobody. Whoever holds it, or
+undoes their answer, may still answer: what people say is kept.
 """
 
 from __future__ import annotations
@@ -13,11 +16,11 @@ import uuid
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, exists, func, insert, select, update
+from sqlalchemy import ColumnElement, Row, Select, and_, exists, func, insert, select, text, update
 
 from plumbline.errors import StoreError
 from plumbline.preferences import records
-from plumbline.preferences.tables import Answer, Lease, Tally, Task
+from plumbline.preferences.tables import OPEN_TASK, Answer, Lease, Tally, Task
 from plumbline.preferences.turn import Actor, Turn
 
 OPEN, ANSWERED, RELEASED, EXPIRED = "open", "answered", "released", "expired"
@@ -42,10 +45,10 @@ def end_lease(turn: Turn, lease: Any, state: str) -> None:
         change_task(turn, lease.task_id, taken=-1)
 
 
-def change_task(turn: Turn, task: int, *, taken: int = 0, judged: int = 0) -> None:
-    """Add to a task's counts."""
-    if taken or judged:
-        values = {"taken": Task.taken + taken, "judged": Task.judged + judged}
+def change_task(turn: Turn, task: int, **changes: int) -> None:
+    """Add to a task's counts: `taken=-1, flagged=1`."""
+    values = {name: getattr(Task, name) + change for name, change in changes.items() if change}
+    if values:
         turn.connection.execute(update(Task).where(Task.id == task).values(**values))
 
 
@@ -92,7 +95,7 @@ def free_tasks(turn: Turn, actor: Actor, *, after: int, wait: bool = False) -> S
     """
     return (
         select(Task.__table__)
-        .where(Task.project_id == turn.project_id, Task.taken < Task.wanted, Task.id > after)
+        .where(Task.project_id == turn.project_id, text(OPEN_TASK), Task.id > after)
         .where(~answered_by(actor.id))
         .order_by(Task.id)
         .limit(1)
@@ -176,7 +179,10 @@ def why_nothing(turn: Turn, actor: Actor) -> str:
         return "There is nothing to judge yet: no tasks have been added."
     left = connection.execute(select(func.count()).select_from(Task).where(unfinished)).scalar_one()
     if left == 0:
-        return "All tasks are judged. Thank you!"
+        unjudged = wanted & (Task.judged < Task.wanted) & (Task.flagged > 0) & ~Task.retired
+        flagged = connection.execute(select(func.count()).select_from(Task).where(unjudged)).scalar_one()
+        but = f", but for {flagged} flagged {_tasks(flagged)}" if flagged else ""
+        return f"All tasks are judged{but}. Thank you!"
     if remaining_for(turn, actor.id) == 0:
         return f"You have done all of yours. {left} {_tasks(left)} still wait for other annotators."
     first = connection.execute(
@@ -188,7 +194,8 @@ def why_nothing(turn: Turn, actor: Actor) -> str:
 
 def _unfinished(turn: Turn) -> ColumnElement[bool]:
     # `wanted > 0` says nothing new, but lets the index leave out all imported tasks.
-    return (Task.project_id == turn.project_id) & (Task.wanted > 0) & (Task.judged < Task.wanted)
+    unfinished = and_(Task.project_id == turn.project_id, Task.wanted > 0, Task.judged < Task.wanted)
+    return and_(unfinished, Task.flagged == 0, ~Task.retired)
 
 
 def _tasks(number: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from sqlalchemy import Row, Select, case, func, select
+from sqlalchemy import Row, Select, func, select
 from sqlalchemy.orm import aliased
 
 from plumbline.preferences.answers import JUDGEMENT, current
@@ -109,11 +109,16 @@ def as_record(row: Row[Any]) -> JudgementRecord:
 
 def progress_of(turn: Turn) -> Progress:
     """How far the project is, from the counts that are kept beside the answers."""
-    done = func.sum(case((Task.judged < Task.wanted, Task.judged), else_=Task.wanted))
-    query = select(func.count(), func.coalesce(func.sum(Task.wanted), 0), func.coalesce(done, 0)).where(
-        Task.project_id == turn.project_id, Task.wanted > 0
-    )
-    tasks, required, finished = turn.connection.execute(query).one()
+    # Tasks in the same state are counted together: the index has them side by side, and their states are few.
+    state = (Task.wanted, Task.judged, Task.flagged, Task.retired)
+    query = select(func.count().label("tasks"), *state).where(Task.project_id == turn.project_id, Task.wanted > 0)
+    tasks = required = done = 0
+    for group in turn.connection.execute(query.group_by(*state)):
+        judged = min(group.judged, group.wanted)
+        wanted = judged if group.flagged or group.retired else group.wanted
+        tasks += group.tasks if wanted else 0
+        required += group.tasks * wanted
+        done += group.tasks * judged
     tallies = turn.connection.execute(
         select(Annotator.name, Annotator.simulated, Tally.judged, Tally.skipped, Tally.flagged)
         .join(Annotator, Annotator.id == Tally.annotator_id)
@@ -123,8 +128,8 @@ def progress_of(turn: Turn) -> Progress:
     return Progress(
         tasks=tasks,
         required=required,
-        done=finished,
-        missing=required - finished,
+        done=done,
+        missing=required - done,
         skipped=sum(row.skipped for row in tallies),
         flagged=sum(row.flagged for row in tallies),
         simulated=sum(row.judged for row in tallies if row.simulated),

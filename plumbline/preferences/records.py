@@ -174,8 +174,9 @@ class Progress:
     """How far a project is.
 
     Attributes:
-        tasks: tasks to be judged here (imported ones are not among them).
-        required: judgements wanted in all.
+        tasks: tasks to be judged here; imported ones, and those that were closed without a judgement, are not among
+            them.
+        required: judgements wanted in all; of closed tasks (flagged, or retired) those that were given.
         done: judgements given, counted at most as often as wanted for each task.
         missing: `required - done`.
         skipped: current skips.

@@ -14,7 +14,7 @@ committed then. Answers are never changed; a correction is a new answer that sup
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -25,7 +25,7 @@ from sqlalchemy import Row, select, update
 from plumbline.errors import StoreError
 from plumbline.preferences import queue
 from plumbline.preferences.answers import FLAG, JUDGEMENT, SKIP, NewAnswer, answer_lease, last_answer
-from plumbline.preferences.ingest import BATCH, add_batch, take_batch
+from plumbline.preferences.ingest import BATCH, add_batch, retire_batch, take_batch
 from plumbline.preferences.reading import latest_judgements, progress_of, stream_judgements
 from plumbline.preferences.records import (
     Added,
@@ -39,9 +39,21 @@ from plumbline.preferences.records import (
     Ranking,
     Taken,
 )
-from plumbline.preferences.store import Store, insert_new
+from plumbline.preferences.store import Store
 from plumbline.preferences.tables import Lease, Project, Tally, Task
-from plumbline.preferences.turn import Actor, Turn, acting, as_annotator, enrol, ensure_tally, known_annotator
+from plumbline.preferences.turn import (
+    Actor,
+    Turn,
+    acting,
+    as_annotator,
+    enrol,
+    ensure_project,
+    ensure_tally,
+    holder_of,
+    known_annotator,
+    project_in,
+)
+from plumbline.preferences.validation import checked_name
 
 Item = TypeVar("Item")
 
@@ -52,12 +64,11 @@ def now_utc() -> datetime:
 
 
 class PreferenceService:
-    """The preferences of one project in a store.
+    """The preferences of one project in a store. Making a service, and reading through it, changes nothing.
 
     Args:
         store: an open store; several services and processes may share it.
         project: the domain's name. Projects in one store do not see each other's tasks.
-        judgements_per_task: how many annotators judge each task (overlap).
         lease: how long a task stays with the annotator who opened it.
         clock: gives the present moment; tests set it.
     """
@@ -67,25 +78,37 @@ class PreferenceService:
         store: Store,
         *,
         project: str,
-        judgements_per_task: int = 1,
         lease: timedelta = timedelta(minutes=15),
         clock: Callable[[], datetime] = now_utc,
     ) -> None:
-        if judgements_per_task < 1:
-            raise StoreError(f"judgements_per_task is {judgements_per_task}: at least one judgement is needed.")
         if not project.strip():
             raise StoreError("the project's name is empty.")
         self.store = store
         self.project = project
-        self.judgements_per_task = judgements_per_task
         self.lease = lease
         self.clock = clock
-        self._project_id = self._open_project()
 
     # -- tasks ---------------------------------------------------------------------------------------------------
 
+    def set_overlap(self, judgements_per_task: int) -> None:
+        """Ask for this many judgements of each task, of those that are there and of those to come; it begins with 1."""
+        if judgements_per_task < 1:
+            raise StoreError(f"judgements_per_task is {judgements_per_task}: at least one judgement is needed.")
+        with self._turn() as turn:
+            project = Project.id == turn.project_id
+            overlap = select(Project.judgements_per_task).where(project).with_for_update()
+            if turn.connection.execute(overlap).scalar_one() == judgements_per_task:
+                return
+            turn.connection.execute(update(Project).where(project).values(judgements_per_task=judgements_per_task))
+            handed_out = (Task.project_id == turn.project_id) & (Task.wanted > 0)
+            turn.connection.execute(update(Task).where(handed_out).values(wanted=judgements_per_task))
+            # Tasks that were full may be open again, above where the annotators stand in the queue.
+            turn.connection.execute(update(Tally).where(Tally.project_id == turn.project_id).values(cursor=0))
+
     def add_tasks(self, tasks: Iterable[NewTask]) -> Added:
         """Add tasks from a stream. A task that is there (same prompt, same responses) is left alone.
+
+        One that was only imported, or was retired, is handed out from now on.
 
         Raises:
             UserError: a task has a fault or belongs to another project; earlier batches of the stream stay.
@@ -94,9 +117,27 @@ class PreferenceService:
         for batch in _batches(tasks, BATCH):
             self._check_project(batch)
             with self._turn() as turn:
-                added = add_batch(turn, batch, wanted=self.judgements_per_task)
+                added = add_batch(turn, batch)
             new, present = new + added.new, present + added.present
         return Added(new, present)
+
+    def retire(self, keys: Collection[str]) -> int:
+        """Close tasks whose responses were replaced: they are no longer handed out, nor waited for.
+
+        What was judged stays, and whoever holds such a task may still answer it. `add_tasks` opens it again.
+
+        Args:
+            keys: of the tasks (`plumbline.preferences.validation.task_key`); those that are not in the store are
+                passed over.
+
+        Returns:
+            How many of them still asked for judgements.
+        """
+        unfinished = 0
+        for batch in _batches(sorted(keys), BATCH):
+            with self._turn() as turn:
+                unfinished += retire_batch(turn, batch)
+        return unfinished
 
     def take(self, judgements: Iterable[NewJudgement]) -> Taken:
         """Add judgements that were given elsewhere, from a stream, with their tasks and annotators.
@@ -130,6 +171,16 @@ class PreferenceService:
             )
             ensure_tally(turn, row.id)
             return as_annotator(row)
+
+    def check_name(self, name: str, *, simulated: bool = False, settings: dict[str, Any] | None = None) -> None:
+        """Refuse what `sign_in` would refuse; nothing is changed.
+
+        Raises:
+            StoreError: see `sign_in`.
+        """
+        name = checked_name(name, person=not simulated)
+        with self.store.read() as connection:
+            holder_of(connection, name, simulated=simulated, settings=settings or {})
 
     # -- the queue -----------------------------------------------------------------------------------------------
 
@@ -221,7 +272,10 @@ class PreferenceService:
         return self._answer(lease_id, annotator_id, NewAnswer(SKIP, idempotency_key, reason=reason))
 
     def flag(self, lease_id: str, annotator_id: str, *, kind: str, note: str, idempotency_key: str) -> str:
-        """Report a faulty task to the lead; it is not handed to this annotator again. Returns the answer's id."""
+        """Report a faulty task to the lead: it is handed out to nobody, nor waited for, while a flag of it stands.
+
+        Whoever holds it may still answer, and what was judged stays. Returns the answer's id.
+        """
         return self._answer(lease_id, annotator_id, NewAnswer(FLAG, idempotency_key, reason=note, flags=(kind,)))
 
     def reopen_last(self, annotator_id: str) -> Assignment | None:
@@ -255,60 +309,45 @@ class PreferenceService:
 
     def history(self, annotator_id: str, limit: int = 20) -> list[JudgementRecord]:
         """The annotator's current judgements, the newest first."""
-        with self.store.read() as connection:
-            annotator = known_annotator(connection, annotator_id)
-        return latest_judgements(self.store, self._project_id, annotator.id, limit)
+        with self._look() as turn:
+            annotator = known_annotator(turn.connection, annotator_id)
+        return latest_judgements(self.store, turn.project_id, annotator.id, limit)
 
     def progress(self) -> Progress:
         """How far the project is."""
-        with self.store.read() as connection:
-            return progress_of(Turn(connection, self._project_id, self.clock()))
+        with self._look() as turn:
+            return progress_of(turn)
 
     def annotator_progress(self, annotator_id: str) -> tuple[int, int]:
         """How many tasks the annotator has judged, and how many are left for them."""
-        with self.store.read() as connection:
-            annotator = known_annotator(connection, annotator_id)
-            mine = (Tally.project_id == self._project_id) & (Tally.annotator_id == annotator.id)
-            judged = connection.execute(select(Tally.judged).where(mine)).scalar_one_or_none() or 0
-            turn = Turn(connection, self._project_id, self.clock())
+        with self._look() as turn:
+            annotator = known_annotator(turn.connection, annotator_id)
+            mine = (Tally.project_id == turn.project_id) & (Tally.annotator_id == annotator.id)
+            judged = turn.connection.execute(select(Tally.judged).where(mine)).scalar_one_or_none() or 0
             return judged, queue.remaining_for(turn, annotator.id)
 
     def judgements(self, *, include_superseded: bool = False) -> Iterator[JudgementRecord]:
         """All judgements as a stream, all from one state of the store, in an order that their contents decide."""
-        return stream_judgements(self.store, self._project_id, include_superseded=include_superseded)
+        with self._look() as turn:
+            project = turn.project_id
+        return stream_judgements(self.store, project, include_superseded=include_superseded)
 
     # -- inside --------------------------------------------------------------------------------------------------
 
     @contextmanager
     def _turn(self) -> Iterator[Turn]:
         with self.store.write() as connection:
-            yield Turn(connection, self._project_id, self.clock())
+            yield Turn(connection, ensure_project(connection, self.project), self.clock())
+
+    @contextmanager
+    def _look(self) -> Iterator[Turn]:
+        with self.store.read() as connection:
+            yield Turn(connection, project_in(connection, self.project), self.clock())
 
     def _expire_leases(self) -> None:
         # A transaction of its own: who waits for a task's lock must not hold the locks of other tasks.
         with self._turn() as turn:
             queue.expire_leases(turn)
-
-    def _open_project(self) -> int:
-        """The project's row; changes the overlap of its tasks where another one is asked for now."""
-        named = select(Project.__table__).where(Project.name == self.project)
-        with self.store.read() as connection:
-            row = connection.execute(named).one_or_none()
-        if row is not None and row.judgements_per_task == self.judgements_per_task:
-            return int(row.id)
-        with self.store.write() as connection:
-            values = {"name": self.project, "judgements_per_task": self.judgements_per_task}
-            insert_new(connection, Project, [values])
-            row = connection.execute(named.with_for_update()).one()
-            if row.judgements_per_task != self.judgements_per_task:
-                wanted = {"wanted": self.judgements_per_task}
-                connection.execute(update(Task).where(Task.project_id == row.id, Task.wanted > 0).values(**wanted))
-                connection.execute(
-                    update(Project).where(Project.id == row.id).values(judgements_per_task=self.judgements_per_task)
-                )
-                # Tasks that were full may be open again, above where the annotators stand in the queue.
-                connection.execute(update(Tally).where(Tally.project_id == row.id).values(cursor=0))
-            return int(row.id)
 
     def _check_project(self, tasks: Sequence[NewTask]) -> None:
         for task in tasks:

@@ -29,6 +29,7 @@ from itertools import pairwise
 from typing import Any, Protocol
 
 from plumbline.conversations import Conversation
+from plumbline.errors import StoreError
 from plumbline.preferences.records import Assignment, NoWork, Ranking
 from plumbline.preferences.service import PreferenceService
 from plumbline.recipe import SimulatedAnnotatorSettings
@@ -86,6 +87,17 @@ def simulate(
     for _ in progress(steps, "Simulated judgements", total=total) if progress else steps:
         pass
     return SimulationReport(done.total(), dict(done))
+
+
+def refused_names(service: PreferenceService, settings: Sequence[SimulatedAnnotatorSettings]) -> list[str]:
+    """Why `simulate` would refuse some of these annotators, one sentence each; nothing is changed."""
+    refused = []
+    for one in settings:
+        try:
+            service.check_name(one.name, simulated=True, settings=_as_dict(one))
+        except StoreError as error:
+            refused.append(str(error))
+    return refused
 
 
 def perceived(assignment: Assignment, utility: Utility, one: SimulatedAnnotatorSettings) -> dict[str, float]:

@@ -20,9 +20,9 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from plumbline.errors import StoreError
+from plumbline.errors import NoStoreError, StoreError
 
-SCHEMA_VERSION = "0001"
+SCHEMA_VERSION = "0002"
 """The newest migration; written into every store."""
 
 BUSY_SECONDS = 30
@@ -45,15 +45,16 @@ class Store:
 
         Args:
             url_or_path: a file for SQLite, or a database URL such as `postgresql://user@host/name`.
-            create: make the file when it is not there.
+            create: make the file and its tables when they are not there.
 
         Raises:
+            NoStoreError: there is none, and `create` is false.
             StoreError: it cannot be reached, is not a preference store, or was written by a newer version.
         """
         url, place = _address(url_or_path, create=create)
         store = cls(_engine(url, place), place)
         try:
-            store._prepare()
+            store._prepare(create=create)
         except BaseException:
             store.close()
             raise
@@ -106,10 +107,13 @@ class Store:
                 raise
             raise StoreError(sentence) from error
 
-    def _prepare(self) -> None:
+    def _prepare(self, *, create: bool) -> None:
         with self.read() as connection:
-            if _version(connection, self.place) == SCHEMA_VERSION:
-                return
+            version = _version(connection, self.place)
+        if version == SCHEMA_VERSION:
+            return
+        if version is None and not create:
+            raise NoStoreError(self.place)
         with self.write() as connection:
             if not self.is_sqlite:
                 connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
@@ -146,7 +150,7 @@ def _address(url_or_path: str | Path, *, create: bool) -> tuple[URL, str]:
         raise StoreError("the store needs a file: preferences in memory would be lost.")
     if not path.exists():
         if not create:
-            raise StoreError(f"{path}: there is no preference store: collect or import preferences first.")
+            raise NoStoreError(str(path))
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:

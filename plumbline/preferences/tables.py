@@ -1,7 +1,8 @@
 """The tables of the preference store. Migrations in `migrations/versions` build the same; a test compares them.
 
 Answers are append-only: a correction is a new row that names the one it supersedes. What can be counted from them and
-is asked all the time (`Task.taken`, `Task.judged`, `Tally`) is kept beside them and changed in the same transaction.
+is asked all the time (`Task.taken`, `Task.judged`, `Task.flagged`, `Tally`) is kept beside them and changed in the same
+transaction.
 """
 
 from __future__ import annotations
@@ -19,10 +20,14 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    false,
     text,
 )
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+OPEN_TASK = "taken < wanted AND flagged = 0 AND NOT retired"
+"""The condition that a task is handed out. The queue asks for it in these words, so that the partial index answers."""
 
 
 class UTCDateTime(TypeDecorator[datetime]):
@@ -62,7 +67,7 @@ class Base(DeclarativeBase):
 
 
 class Project(Base):
-    """A domain whose preferences are collected."""
+    """A domain whose preferences are collected; each of its tasks asks for `judgements_per_task` (overlap)."""
 
     __tablename__ = "projects"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -87,7 +92,9 @@ class Task(Base):
     """A prompt with the responses to be ranked.
 
     `responses` is a list of `{id, text, source, source_hash, meta}`, sorted by id. `wanted` judgements are asked for
-    (0: not handed out), `judged` are there, and `taken` counts these and the leases that may add one.
+    (0: only imported, not handed out), `judged` are there, and `taken` counts these and the leases that may add one.
+    A task is closed, which is neither handed out nor waited for, while there are current flags of it (`flagged`), and
+    when its responses were replaced by those of another policy (`retired`).
     """
 
     __tablename__ = "tasks"
@@ -103,16 +110,12 @@ class Task(Base):
     taken: Mapped[int] = mapped_column(server_default=text("0"))
     judged: Mapped[int] = mapped_column(server_default=text("0"))
     created_at: Mapped[datetime]
+    flagged: Mapped[int] = mapped_column(server_default=text("0"))
+    retired: Mapped[bool] = mapped_column(server_default=false())
     __table_args__ = (
         UniqueConstraint("project_id", "prompt_key", "key", name="uq_tasks_content"),
-        Index("ix_tasks_progress", "project_id", "wanted", "judged"),
-        Index(
-            "ix_tasks_open",
-            "project_id",
-            "id",
-            sqlite_where=text("taken < wanted"),
-            postgresql_where=text("taken < wanted"),
-        ),
+        Index("ix_tasks_progress", "project_id", "wanted", "judged", "flagged", "retired"),
+        Index("ix_tasks_open", "project_id", "id", sqlite_where=text(OPEN_TASK), postgresql_where=text(OPEN_TASK)),
     )
 
 

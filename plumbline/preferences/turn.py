@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import uuid
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,8 +12,11 @@ from sqlalchemy import Connection, Row, select, update
 from plumbline.errors import StoreError
 from plumbline.preferences import records
 from plumbline.preferences.store import insert_new
-from plumbline.preferences.tables import Annotator, Tally
+from plumbline.preferences.tables import Annotator, Project, Tally
 from plumbline.preferences.validation import checked_name
+
+NO_PROJECT = 0
+"""Stands for a project that is not in the store; row ids begin at 1, so that nothing is found of it."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,21 @@ class Actor:
     annotator_id: str
     name: str
     cursor: int
+
+
+def project_in(connection: Connection, name: str) -> int:
+    """The project's row id; `NO_PROJECT` where nothing was ever written of it."""
+    found = connection.execute(select(Project.id).where(Project.name == name)).scalar_one_or_none()
+    return NO_PROJECT if found is None else found
+
+
+def ensure_project(connection: Connection, name: str) -> int:
+    """The project's row id; the row is made where there is none, with one judgement for each task."""
+    project = project_in(connection, name)
+    if project == NO_PROJECT:
+        insert_new(connection, Project, [{"name": name, "judgements_per_task": 1}])
+        project = project_in(connection, name)  # ours, or that of somebody who was faster
+    return project
 
 
 def known_annotator(connection: Connection, annotator_id: str) -> Row[Any]:
@@ -86,19 +103,33 @@ def enrol(
         StoreError: the name is not usable, belongs to the other kind, or to a simulated annotator with other settings.
     """
     name = checked_name(name, person=person)
-    by_name = select(Annotator.__table__).where(Annotator.name_key == name.casefold())
-    row = connection.execute(by_name).one_or_none()
+    row = holder_of(connection, name, simulated=simulated, settings=settings)
     if row is None:
         values = {"annotator_id": uuid.uuid4().hex, "name": name, "name_key": name.casefold()}
         insert_new(connection, Annotator, [{**values, "simulated": simulated, "settings": settings, "created_at": now}])
-        row = connection.execute(by_name).one()  # ours, or that of somebody who was faster
+        row = holder_of(connection, name, simulated=simulated, settings=settings)  # ours, or that of somebody faster
+        assert row is not None
+    return row
+
+
+def holder_of(connection: Connection, name: str, *, simulated: bool, settings: dict[str, Any]) -> Row[Any] | None:
+    """The annotator who has this name; None where it is free.
+
+    Raises:
+        StoreError: it belongs to the other kind, or to a simulated annotator with other settings.
+    """
+    named = select(Annotator.__table__).where(Annotator.name_key == name.casefold())
+    row = connection.execute(named).one_or_none()
+    if row is None:
+        return None
     if row.simulated != simulated:
         holder = "a simulated annotator" if row.simulated else "a person"
         raise StoreError(f"the name {row.name!r} belongs to {holder} in this store: choose another name.")
-    if simulated and _canonical(row.settings) != _canonical(settings):
+    if simulated and row.settings != settings:
         raise StoreError(
-            f"the simulated annotator {row.name!r} has judged here with other settings ({_canonical(row.settings)}): "
-            "give it another name, so that its judgements can be told apart."
+            f"the simulated annotator {row.name!r} is in this store with other settings "
+            f"({_differences(row.settings, settings)}). So that judgements can be told apart, give it another name (in "
+            "a recipe: annotate.simulated.annotators), or the old settings again, or use another store or run."
         )
     return row
 
@@ -108,5 +139,6 @@ def as_annotator(row: Row[Any]) -> records.Annotator:
     return records.Annotator(annotator_id=row.annotator_id, name=row.name, simulated=row.simulated)
 
 
-def _canonical(settings: dict[str, Any]) -> str:
-    return json.dumps(settings, sort_keys=True)
+def _differences(stored: dict[str, Any], asked: dict[str, Any]) -> str:
+    pairs = {name: (stored.get(name, "not set"), asked.get(name, "not set")) for name in sorted(stored | asked)}
+    return "; ".join(f"{name}: {there} there, {here} here" for name, (there, here) in pairs.items() if there != here)

@@ -28,8 +28,10 @@ def assert_counts_are_those_of_the_rows(store):
         wrong = connection.execute(
             text(
                 "SELECT t.id FROM tasks t WHERE t.judged <> (SELECT count(*) FROM answers a WHERE a.task_id = t.id "
-                f"AND a.kind = 'judgement' AND {current}) OR t.taken <> t.judged + (SELECT count(*) FROM leases l "
-                "WHERE l.task_id = t.id AND l.state = 'open' AND l.slot) OR (t.wanted > 0 AND t.taken > t.wanted)"
+                f"AND a.kind = 'judgement' AND {current}) OR t.flagged <> (SELECT count(*) FROM answers a WHERE "
+                f"a.task_id = t.id AND a.kind = 'flag' AND {current}) "
+                "OR t.taken <> t.judged + (SELECT count(*) FROM leases l WHERE l.task_id = t.id AND l.state = 'open' "
+                "AND l.slot) OR (t.wanted > 0 AND t.taken > t.wanted)"
             )
         ).all()
         assert wrong == []
@@ -45,7 +47,7 @@ def assert_counts_are_those_of_the_rows(store):
 
 
 def work_through(service, name, problems):
-    """Judge, skip, give up, undo and retry at random until nothing is left."""
+    """Judge, skip, flag, give up, undo and retry at random until nothing is left."""
     rng = random.Random(name)
     try:
         who = service.sign_in(name).annotator_id
@@ -60,6 +62,8 @@ def work_through(service, name, problems):
                 service.release(work.lease_id, who)
             elif action < 0.15 and step < 20:
                 service.skip(work.lease_id, who, reason="hard", idempotency_key=work.lease_id)
+            elif action < 0.18 and step < 20:
+                service.flag(work.lease_id, who, kind="other", note="", idempotency_key=work.lease_id)
             else:
                 for _ in range(rng.choice([1, 2])):  # a client that sends twice
                     service.judge(work.lease_id, who, best_first(work), idempotency_key=work.lease_id)
@@ -70,7 +74,8 @@ def work_through(service, name, problems):
 
 
 def test_threads_racing_for_tasks_never_exceed_the_overlap(store):
-    service = PreferenceService(store, project="support", judgements_per_task=OVERLAP)
+    service = PreferenceService(store, project="support")
+    service.set_overlap(OVERLAP)
     service.add_tasks(new_tasks(20))
     problems = []
     names = [f"annotator {number}" for number in range(8)]
@@ -88,7 +93,8 @@ def test_threads_racing_for_tasks_never_exceed_the_overlap(store):
 
 
 def test_one_task_asked_for_by_all_at_once_goes_to_as_many_as_wanted(store):
-    service = PreferenceService(store, project="support", judgements_per_task=2)
+    service = PreferenceService(store, project="support")
+    service.set_overlap(2)
     service.add_tasks(new_tasks(1))
     people = [service.sign_in(f"annotator {number}").annotator_id for number in range(12)]
     start = threading.Barrier(len(people))
@@ -147,7 +153,7 @@ from plumbline.preferences.service import PreferenceService
 from plumbline.preferences.store import Store
 from tests.preferences.conftest import best_first
 
-service = PreferenceService(Store.open(sys.argv[1]), project="support", judgements_per_task=2)
+service = PreferenceService(Store.open(sys.argv[1]), project="support")
 lock = threading.Lock()
 
 def annotate(name):
@@ -165,7 +171,8 @@ for number in range(6):
 @pytest.mark.parametrize("acknowledged_before_kill", [3, 40])
 def test_a_killed_writer_loses_no_acknowledged_judgement(address, acknowledged_before_kill):
     store = Store.open(address)
-    service = PreferenceService(store, project="support", judgements_per_task=2)
+    service = PreferenceService(store, project="support")
+    service.set_overlap(2)
     service.add_tasks(new_tasks(60))
     writer = subprocess.Popen(
         [sys.executable, "-c", WRITER, address],
@@ -185,9 +192,7 @@ def test_a_killed_writer_loses_no_acknowledged_judgement(address, acknowledged_b
         with store.read() as connection:
             assert connection.execute(text("PRAGMA integrity_check")).scalar() == "ok"
     assert_counts_are_those_of_the_rows(store)
-    later = PreferenceService(
-        store, project="support", judgements_per_task=2, clock=lambda: now_utc() + timedelta(hours=1)
-    )
+    later = PreferenceService(store, project="support", clock=lambda: now_utc() + timedelta(hours=1))
     problems = []
     for name in ("Anna", "Ben", "Cleo", "Dan"):  # what the dead held comes back to others
         work_through(later, name, problems)

@@ -64,7 +64,7 @@ def test_an_assignment_hides_the_sources(service):
 
 
 def test_shown_order_differs_between_annotators_and_is_kept_with_the_judgement(service):
-    service = PreferenceService(service.store, project="support", judgements_per_task=8)
+    service.set_overlap(8)
     service.add_tasks([new_task("order", 5)])
     shown = {}
     for number in range(8):
@@ -246,7 +246,7 @@ def test_a_released_task_goes_to_the_next_who_asks(service):
 
 
 def test_overlap_gives_each_task_to_that_many_different_people(service):
-    service = PreferenceService(service.store, project="support", judgements_per_task=2)
+    service.set_overlap(2)
     service.add_tasks(new_tasks(3))
     people = [person(service, name) for name in ("Anna", "Ben", "Cleo")]
     for _ in range(3):
@@ -261,15 +261,15 @@ def test_overlap_gives_each_task_to_that_many_different_people(service):
     assert (progress.required, progress.done, progress.missing) == (6, 6, 0)
 
 
-def test_a_larger_overlap_opens_finished_tasks_again(service, clock):
+def test_a_larger_overlap_opens_finished_tasks_again(service):
     service.add_tasks(new_tasks(2))
     anna, ben = person(service, "Anna"), person(service, "Ben")
     judge(service, anna), judge(service, anna)
     assert isinstance(service.lease_next(ben), NoWork)
-    more = PreferenceService(service.store, project="support", judgements_per_task=2, clock=clock)
-    assert more.progress().missing == 2
-    judge(more, ben), judge(more, ben)
-    assert more.progress().missing == 0
+    service.set_overlap(2)
+    assert service.progress().missing == 2
+    judge(service, ben), judge(service, ben)
+    assert service.progress().missing == 0
 
 
 def test_why_there_is_no_work(service, clock):
@@ -286,7 +286,7 @@ def test_why_there_is_no_work(service, clock):
     assert "All tasks are judged" in service.lease_next(ben).reason
 
 
-def test_skips_and_flags_leave_the_task_to_others(service):
+def test_a_skip_leaves_the_task_to_others_and_a_flag_to_nobody(service):
     service.add_tasks(new_tasks(2))
     anna, ben = person(service, "Anna"), person(service, "Ben")
     first = service.lease_next(anna)
@@ -295,11 +295,12 @@ def test_skips_and_flags_leave_the_task_to_others(service):
     second = service.lease_next(anna)
     service.flag(second.lease_id, anna, kind="harmful", note="see text", idempotency_key="f")
     progress = service.progress()
-    assert (progress.skipped, progress.flagged, progress.done, progress.missing) == (1, 1, 0, 2)
+    assert (progress.skipped, progress.flagged, progress.done, progress.missing) == (1, 1, 0, 1)
     assert service.annotator_progress(anna) == (0, 0)
-    assert service.annotator_progress(ben) == (0, 2)
-    judge(service, ben), judge(service, ben)
-    assert [record.task_id for record in service.history(ben)] == [second.task_id, first.task_id]
+    assert service.annotator_progress(ben) == (0, 1)
+    judge(service, ben)
+    assert isinstance(service.lease_next(ben), NoWork)
+    assert [record.task_id for record in service.history(ben)] == [first.task_id]
 
 
 def test_undo_supersedes_and_keeps_the_old_judgement(service):
@@ -379,8 +380,8 @@ def test_names_belong_to_one_kind_of_annotator(service):
         service.sign_in("ANNA", simulated=True)
     with pytest.raises(StoreError, match="belongs to a simulated annotator"):
         service.sign_in("Bot")
-    with pytest.raises(StoreError, match="other settings"):
-        service.sign_in("bot", simulated=True, settings={"noise": 0.2})
+    with pytest.raises(StoreError, match=r"\(noise: 0.1 there, 0.2 here; tie_below: not set there, 0.5 here\)"):
+        service.sign_in("bot", simulated=True, settings={"noise": 0.2, "tie_below": 0.5})
     for name in ("", "  ", "x" * 101, "import:hh", "a\x00b"):
         with pytest.raises(StoreError):
             service.sign_in(name)

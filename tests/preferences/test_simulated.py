@@ -11,7 +11,7 @@ from plumbline.errors import StoreError
 from plumbline.preferences.exporters import export_preferences
 from plumbline.preferences.records import Assignment, Card
 from plumbline.preferences.service import PreferenceService
-from plumbline.preferences.simulated import perceived, ranking_of, simulate
+from plumbline.preferences.simulated import perceived, ranking_of, refused_names, simulate
 from plumbline.preferences.snapshot import write_snapshot
 from plumbline.preferences.store import Store
 from tests.preferences.conftest import new_tasks
@@ -112,11 +112,13 @@ def test_all_that_is_simulated_is_marked(file_service, tmp_path):
 
 
 def test_killed_and_started_again_they_say_the_same(store, tmp_path):
-    whole = PreferenceService(store, project="support", judgements_per_task=2)
+    whole = PreferenceService(store, project="support")
+    whole.set_overlap(2)
     whole.add_tasks(new_tasks(20, 3))
     simulate(whole, ByNumber(), team(), seed=1)
     other = Store.open(tmp_path / "other.db")
-    parts = PreferenceService(other, project="support", judgements_per_task=2)
+    parts = PreferenceService(other, project="support")
+    parts.set_overlap(2)
     parts.add_tasks(new_tasks(20, 3))
     for limit in (7, 1, 13, None):
         simulate(parts, ByNumber(), team(), seed=1, limit=limit)
@@ -126,15 +128,28 @@ def test_killed_and_started_again_they_say_the_same(store, tmp_path):
 
 
 def test_what_one_says_does_not_depend_on_the_order_of_the_tasks(store, tmp_path):
-    one = PreferenceService(store, project="support", judgements_per_task=3)
+    one = PreferenceService(store, project="support")
+    one.set_overlap(3)
     one.add_tasks(new_tasks(8, 3))
     simulate(one, ByNumber(), team(), seed=1)
     other = Store.open(tmp_path / "other.db")
-    two = PreferenceService(other, project="support", judgements_per_task=3)
+    two = PreferenceService(other, project="support")
+    two.set_overlap(3)
     two.add_tasks(list(reversed(new_tasks(8, 3))))
     simulate(two, ByNumber(), list(reversed(team())), seed=1)
     assert said(one) == said(two)
     other.close()
+
+
+def test_settings_that_changed_are_told_before_anything_is_judged(file_service):
+    assert refused_names(file_service, [settings()]) == []
+    file_service.add_tasks(new_tasks(2))
+    simulate(file_service, ByNumber(), [settings()], seed=1, limit=1)
+    assert refused_names(file_service, [settings(), settings("another")]) == []
+    (said,) = refused_names(file_service, [settings(noise=0.2), settings("another")])
+    assert "'bot' is in this store with other settings (noise: 0.1 there, 0.2 here)" in said
+    assert "give it another name (in a recipe: annotate.simulated.annotators)" in said
+    assert file_service.progress().by_annotator == {"bot": 1}
 
 
 def test_a_simulated_annotator_cannot_take_a_persons_name(file_service):

@@ -1,0 +1,137 @@
+"""Filling the preference store from a run: the recipe's overlap, a new policy's responses, runs that share a store."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from plumbline.annotation import collect_judgements, fill_store
+from plumbline.errors import WaitingForPeople
+from plumbline.inputs import inputs_of
+from plumbline.preferences.service import PreferenceService
+from plumbline.recipe import AnnotateSection, DataSection, ModelSection, Recipe
+from plumbline.runs import Run
+from plumbline.sampling import Response, write_responses
+from plumbline.stages import Domain, Stage
+
+
+class Desk:
+    """A run of a recipe whose responses are written by hand."""
+
+    def __init__(self, folder: Path, run: str = "first", **annotate) -> None:
+        data = DataSection(demonstrations=["d"], prompts=["p"])
+        recipe = Recipe(name="support", model=ModelSection(name="m"), data=data, annotate=AnnotateSection(**annotate))
+        self.said: list[str] = []
+        self.domain = Domain(recipe, Run(folder / run), self.said.append)
+
+    def sample(self, policy: str, prompts: int = 3) -> None:
+        """Let a policy respond, in place of what was sampled before."""
+        shutil.rmtree(self.domain.run.folder("sample"), ignore_errors=True)
+
+        def body(context):
+            rows = [response(number, f"{policy} {i}", policy) for number in range(prompts) for i in range(2)]
+            return {"responses": write_responses(rows, context.folder)}
+
+        self.domain.run.execute("sample", config={"policy": policy}, seed=1, inputs={}, body=body)
+
+    def counts(self) -> tuple[int, int, int]:
+        with self.domain.service() as service:
+            progress = service.progress()
+        return progress.required, progress.done, progress.missing
+
+    def judge(self, number: int = 1) -> list[str]:
+        """Judge this many tasks; returns the policies that were seen."""
+        seen = []
+        with self.domain.service() as service:
+            who = service.sign_in("Anna").annotator_id
+            for _ in range(number):
+                work = service.lease_next(who)
+                seen.append(work.cards[0].text.split()[0])
+                ranking = {card.response_id: card.position + 1 for card in work.cards}
+                service.judge(work.lease_id, who, ranking, idempotency_key=work.lease_id)
+        return seen
+
+
+def response(number: int, text: str, policy: str) -> Response:
+    prompt = [{"role": "user", "content": f"{number}?"}]
+    return Response(prompt, str(number), text, policy, "", 1, True, temperature=1.0, seed=1, meta="")
+
+
+def test_only_filling_the_store_changes_the_overlap(tmp_path):
+    desk = Desk(tmp_path)
+    desk.sample("one")
+    fill_store(desk.domain)
+    other = Desk(tmp_path, judgements_per_prompt=2)
+    assert other.counts() == (3, 0, 3)
+    fill_store(other.domain)
+    assert other.counts() == desk.counts() == (6, 0, 6)
+
+
+def test_the_tasks_of_a_policy_that_was_replaced_are_closed(tmp_path):
+    desk = Desk(tmp_path)
+    desk.sample("one")
+    fill_store(desk.domain)
+    assert desk.judge() == ["one"]
+    desk.sample("two")
+    fill_store(desk.domain)
+    assert desk.counts() == (4, 1, 3)
+    assert desk.said == ["2 tasks with earlier responses are closed unfinished; what was judged of them stays."]
+    assert desk.judge(3) == ["two"] * 3
+    desk.sample("one")
+    fill_store(desk.domain)
+    assert desk.judge(2) == ["one"] * 2, "sampled again, they are handed out again"
+    assert desk.counts() == (6, 6, 0)
+
+
+def test_a_kill_while_the_store_is_filled_forgets_no_task(tmp_path, monkeypatch):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    desk = Desk(tmp_path)
+    desk.sample("one")
+    with monkeypatch.context() as patch:
+        patch.setattr(PreferenceService, "retire", killed)
+        with pytest.raises(KeyboardInterrupt):
+            fill_store(desk.domain)
+    desk.sample("two")
+    fill_store(desk.domain)
+    assert desk.counts() == (3, 0, 3)
+
+
+def test_runs_that_share_a_store_leave_each_others_tasks_alone(tmp_path):
+    store = str(tmp_path / "shared.db")
+    first, second = Desk(tmp_path, "first", store=store), Desk(tmp_path, "second", store=store)
+    first.sample("one")
+    second.sample("two")
+    fill_store(first.domain)
+    fill_store(second.domain)
+    assert first.counts() == (6, 0, 6)
+    first.sample("three")
+    fill_store(first.domain)
+    assert first.counts() == (6, 0, 6)
+    assert sorted(first.judge(6)) == ["three"] * 3 + ["two"] * 3
+
+
+def test_flagged_tasks_are_not_waited_for(tmp_path):
+    desk = Desk(tmp_path)
+    desk.sample("one")
+    assert collect_judgements(desk.domain).missing == 3
+    with desk.domain.service() as service:
+        who = service.sign_in("Anna").annotator_id
+        for number in range(2):
+            lease = service.lease_next(who).lease_id
+            service.flag(lease, who, kind="harmful", note="", idempotency_key=str(number))
+    progress = collect_judgements(desk.domain)
+    assert (progress.required, progress.missing, progress.flagged) == (1, 1, 2)
+    waiting = WaitingForPeople(1, 1, Path("recipe.yaml"), "demo", flagged=progress.flagged)
+    assert "2 flags stand: flagged tasks are neither handed out nor waited for" in str(waiting)
+    assert "annotate.required" not in str(waiting)
+    desk.judge()
+    assert collect_judgements(desk.domain).missing == 0
+
+
+def test_asking_what_is_judged_makes_no_store(tmp_path):
+    desk = Desk(tmp_path)
+    stage = Stage("preferences", "", "preferences", {}, {}, ("judgements",), lambda context: {}, seed=1)
+    assert inputs_of(desk.domain, stage)["judgements"].facts["judgements"] == 0
+    assert list(desk.domain.run.root.iterdir()) == []
