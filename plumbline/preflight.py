@@ -10,7 +10,7 @@ from typing import Any
 
 from plumbline.conversations import Conversation, split_of
 from plumbline.datafiles import Notices, PromptRow, load_conversations, load_corpus, load_prompts
-from plumbline.errors import UserError
+from plumbline.errors import NoStoreError, UserError
 from plumbline.recipe import Recipe
 from plumbline.stages import Domain
 
@@ -76,6 +76,8 @@ def _checked(domain: Domain) -> Preflight:
         from plumbline.utility import Utility
 
         Utility.load(recipe.annotate.simulated.utility)
+        for sentence in _refused_names(domain):
+            notices.add(f"`plumbline simulate` will stop: {sentence}")
     parameters = identify(source).parameters
     memory = estimated_memory(recipe, parameters)
     _refuse_full_disk(domain.run.root, parameters, len(memory))
@@ -125,6 +127,18 @@ def _refuse_full_disk(root: Path, parameters: int, stages: int) -> None:
             f"{place} has {free / GIB:.1f} GiB free and this run needs about {needed / GIB:.1f} GiB: free some space, "
             "or give another place with --runs."
         )
+
+
+def _refused_names(domain: Domain) -> list[str]:
+    """Names of simulated annotators that others have in the store, where there is a store."""
+    from plumbline.preferences.simulated import refused_names
+
+    assert domain.recipe.annotate.simulated is not None
+    try:
+        with domain.service(create=False) as service:
+            return refused_names(service, domain.recipe.annotate.simulated.annotators)
+    except NoStoreError:
+        return []
 
 
 def estimated_memory(recipe: Recipe, parameters: int) -> dict[str, int]:

@@ -1,5 +1,6 @@
 """What a user can get wrong ends in one clear sentence and status 2, before work where it can be known before."""
 
+import contextlib
 import json
 import shutil
 import socket
@@ -9,6 +10,8 @@ import pytest
 import yaml
 
 import plumbline.cli
+from plumbline.preferences.service import PreferenceService
+from plumbline.preferences.store import Store
 from tests.small_domain import make_small_domain, small_recipe, write_lines
 from tests.tiny import TEMPLATE, TEMPLATE_WITHOUT_MARKS, tiny_model
 
@@ -56,6 +59,29 @@ def test_the_unspoilt_domain_passes(domain, capsys, monkeypatch):
     assert left.value.code == 0
     assert "the recipe is valid" in capsys.readouterr().out
     assert not (domain / "runs").exists(), "a check changes nothing"
+
+
+def test_changed_settings_of_a_simulated_annotator_are_told_by_the_check(domain, capsys, monkeypatch):
+    place = domain / "runs" / "small" / "preferences.db"
+    store = Store.open(place)
+    settings = {"noise": 0.3, "length_bias": 0.0, "position_bias": 0.0, "carelessness": 0.0, "tie_below": 0.0}
+    PreferenceService(store, project="small").sign_in("sim-a", simulated=True, settings=settings)
+    store.close()
+    before = contents_of(place)
+    monkeypatch.setattr("sys.argv", ["plumbline", "check", "recipe.yaml", "annotate.judgements_per_prompt=2"])
+    with pytest.raises(SystemExit) as left:
+        plumbline.cli.main()
+    assert left.value.code == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "will stop: the simulated annotator 'sim-a' is in this store with other settings" in said
+    assert "(noise: 0.3 there, 0.05 here)" in said
+    assert "sim-b" not in said
+    assert contents_of(place) == before, "a check changes nothing"
+
+
+def contents_of(place):
+    with contextlib.closing(sqlite3.connect(place)) as connection:
+        return list(connection.iterdump())
 
 
 @pytest.mark.parametrize("command", ["check", "run"])
