@@ -137,6 +137,8 @@ def check_fits(expected: ModelIdentity, found: ModelIdentity, *, expected_name: 
 def adapter_base(folder: Path) -> tuple[str, Path]:
     """The named base of an adapter folder, and where its weights are.
 
+    A base that moved together with the adapter is found where it now is, and named by that place.
+
     Raises:
         MismatchError: the base is not the one that the adapter was trained on.
         UserError: the base cannot be found.
@@ -145,14 +147,32 @@ def adapter_base(folder: Path) -> tuple[str, Path]:
     name = str(config.get("base_model_name_or_path") or "")
     if not name:
         raise UserError(f"{folder / ADAPTER_CONFIG} names no base model: set base_model_name_or_path.")
-    base = resolve_model(name, revision=config.get("revision"))
     expected = adapter_lineage(folder).get("base_hash")
+    if expected and Path(name).is_absolute() and not _holds(Path(name), expected):
+        moved = _moved_with(folder, Path(name), expected)
+        if moved is not None:
+            return str(moved), moved
+    base = resolve_model(name, revision=config.get("revision"))
     if expected and expected != hash_weights(base):
         raise MismatchError(
             f"the adapter {folder} was trained over {name} with weights {_short(expected)}, but the weights there are "
             f"now {_short(hash_weights(base))}. Restore that base, or train the adapter again."
         )
     return name, base
+
+
+def _moved_with(adapter: Path, base: Path, expected: str) -> Path | None:
+    """Where a base now lies whose folder was renamed or moved from above both base and adapter, such as a run folder.
+
+    The end of its path is the same then, below one of the folders above the adapter; the weights tell that it is it.
+    """
+    below = [Path(*base.parts[start:]) for start in range(1, len(base.parts))]
+    places = (above / end for above in adapter.resolve().parents for end in reversed(below))
+    return next((place for place in places if _holds(place, expected)), None)
+
+
+def _holds(folder: Path, weights_hash: str) -> bool:
+    return any(folder.glob("*.safetensors")) and hash_weights(folder) == weights_hash
 
 
 def adapter_lineage(folder: Path) -> dict[str, str]:

@@ -141,6 +141,33 @@ def test_adapter_over_changed_base_is_refused(tmp_path: Path) -> None:
         load_policy(adapter)
 
 
+@pytest.mark.parametrize("base", ["project/runs/x/sft", "project/models/base"])
+@pytest.mark.parametrize(("old", "new"), [("project/runs/x", "project/runs/y"), ("project", "copy")])
+def test_an_adapter_finds_a_base_that_moved_with_it(tmp_path: Path, base: str, old: str, new: str) -> None:
+    adapter = "project/runs/x/dpo"
+    new_adapter(tiny_model(tmp_path / base), tmp_path / adapter, seed=1)
+    expected = logits(load_policy(tmp_path / adapter))
+    (tmp_path / old).rename(tmp_path / new)
+    base, adapter = (path.replace(old, new) for path in (base, adapter))
+    assert identify(tmp_path / adapter).base == str(tmp_path / base)
+    torch.testing.assert_close(logits(load_policy(tmp_path / adapter)), expected)
+    second = new_adapter(starting_weights(tmp_path / adapter, tmp_path), tmp_path / "second", seed=2)
+    finish_adapter(second, tmp_path / adapter)
+    named = json.loads((second / "adapter_config.json").read_text())["base_model_name_or_path"]
+    assert named == str(tmp_path / base), "what is made from it names the place of now"
+
+
+def test_another_model_at_the_old_place_is_not_taken_for_the_base(tmp_path: Path) -> None:
+    new_adapter(tiny_model(tmp_path / "runs" / "x" / "sft"), tmp_path / "runs" / "x" / "dpo", seed=1)
+    expected = logits(load_policy(tmp_path / "runs" / "x" / "dpo"))
+    (tmp_path / "runs" / "x").rename(tmp_path / "runs" / "y")
+    tiny_model(tmp_path / "runs" / "x" / "sft", seed=9)
+    torch.testing.assert_close(logits(load_policy(tmp_path / "runs" / "y" / "dpo")), expected)
+    (tmp_path / "runs" / "y" / "sft").rename(tmp_path / "elsewhere")
+    with pytest.raises(MismatchError, match=r"was trained over .* but the weights there are now"):
+        load_policy(tmp_path / "runs" / "y" / "dpo")
+
+
 def test_load_policy_merges_an_adapter(base: Path, tmp_path: Path) -> None:
     adapter = new_adapter(base, tmp_path / "adapter", seed=1)
     weights = load_file(adapter / "adapter_model.safetensors")

@@ -162,6 +162,20 @@ def test_adapter_stands_over_its_base_and_a_second_one_joins_it(base: Path, tmp_
     torch.testing.assert_close(logits, expected, atol=1e-4, rtol=0)
 
 
+def test_adapter_loads_after_its_run_was_renamed(tmp_path: Path) -> None:
+    run = tmp_path / "runs" / "before"
+    model = tiny_model(run / "base")
+    folder, scratch = folders(run / ".partial-sft")
+    train_sft(model, ROWS, None, SFTSection(max_steps=2, lora=LoRA(r=2)), folder, scratch, seed=1)
+    folder.rename(run / "sft")
+    ids = torch.arange(20)[None]
+    with torch.no_grad():
+        expected = load_policy(run / "sft")(ids).logits
+        renamed = run.rename(tmp_path / "runs" / "after") / "sft"
+        assert torch.equal(load_policy(renamed)(ids).logits, expected)
+    assert load_tokenizer(renamed).chat_template
+
+
 def test_joined_adapter_is_what_was_trained(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first, scratch = folders(tmp_path / "first")
     train_sft(base, ROWS, None, SFTSection(learning_rate=1e-2, max_steps=3, lora=LoRA(r=2)), first, scratch, seed=1)
