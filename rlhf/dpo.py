@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
 from datasets import Dataset, load_from_disk
 from transformers import PreTrainedTokenizerBase, set_seed
 from trl import DPOConfig, DPOTrainer
+from trl.trainer import dpo_trainer
 
 from plumbline.adapters import check_joinable
+from plumbline.console import track
 from plumbline.models import load_policy, load_tokenizer, starting_weights
 from plumbline.training import TrainedSection, enough_pairs, keep_short, max_length_for, train_and_save, trainer_config
 
@@ -27,6 +32,21 @@ DPO_DEFAULTS: dict[str, Any] = {
 LORA_LEARNING_RATE = 1e-5
 
 
+@contextmanager
+def own_bar() -> Iterator[None]:
+    """plumbline's bar in place of the one that TRL's trainer draws while it asks the reference about every pair."""
+
+    def own(iterable: Iterable[Any], **_: Any) -> Iterable[Any]:
+        return track(iterable, "Asking the reference", unit="batch") if PartialState().is_main_process else iterable
+
+    theirs, dpo_trainer.tqdm = dpo_trainer.tqdm, own
+    try:
+        yield
+    finally:
+        dpo_trainer.tqdm = theirs
+
+
+@own_bar()
 def train_dpo(
     policy: Path,
     train: Dataset,

@@ -79,6 +79,16 @@ def test_reference_is_the_policy_at_the_start_and_computed_once(
     assert not computed
 
 
+def test_the_reference_has_our_bar_and_not_trls(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    drawn: list[str] = []
+    monkeypatch.setattr(rlhf.dpo, "track", lambda items, what, **_: drawn.append(what) or items)
+    train_dpo(base, TRAIN, HELD_OUT, section(max_steps=1), *folders(tmp_path), seed=1)
+    assert drawn == ["Asking the reference"] * 2, "training pairs and held-out pairs"
+    assert "Computing reference log probs" not in capsys.readouterr().err
+
+
 def test_starts_at_log_2_and_learns_the_preference(base: Path, tmp_path: Path) -> None:
     folder, scratch = folders(tmp_path)
     given = section(num_train_epochs=6, logging_steps=1, beta=0.5)
