@@ -13,6 +13,7 @@ from trl import RewardConfig, RewardTrainer
 
 from plumbline.adapters import check_joinable
 from plumbline.errors import UserError
+from plumbline.length_groups import LengthGroupedPairs, short_first
 from plumbline.models import context_window, load_tokenizer, quantized_options, starting_weights
 from plumbline.training import TrainedSection, enough_pairs, keep_short, max_length_for, train_and_save, trainer_config
 from reward.accuracy import held_out_accuracy
@@ -26,10 +27,15 @@ REWARD_DEFAULTS: dict[str, Any] = {
     "learning_rate": 1e-5,
     "warmup_steps": 0.05,
     "center_rewards_coefficient": 0.01,  # keeps the mean score near zero (arXiv:2312.09244), which PPO likes
+    "train_sampling_strategy": "group_by_length",
 }
 """What `reward:` does not name, on top of `plumbline.training.COMMON_DEFAULTS`."""
 
 LORA_LEARNING_RATE = 1e-4
+
+
+class PairTrainer(LengthGroupedPairs, RewardTrainer):
+    """TRL's trainer, which can group pairs by length."""
 
 
 class RewardSection(TrainedSection, Protocol):
@@ -83,11 +89,11 @@ def train_reward(
     )
     enough_pairs(len(fitting), config, stage="reward")
     set_seed(seed)
-    trainer = RewardTrainer(
+    trainer = PairTrainer(
         model=_classifier(start, section),
         args=config,
         train_dataset=_columns(fitting, section),
-        eval_dataset=_columns(held_out, section) if held_out else None,
+        eval_dataset=_columns(short_first(held_out), section) if held_out else None,
         processing_class=tokenizer,
         peft_config=section.lora.to_peft("SEQ_CLS") if section.lora is not None else None,
     )

@@ -16,6 +16,7 @@ from trl.trainer import dpo_trainer
 
 from plumbline.adapters import check_joinable
 from plumbline.console import track
+from plumbline.length_groups import LengthGroupedPairs, short_first
 from plumbline.models import load_policy, load_tokenizer, starting_weights
 from plumbline.training import TrainedSection, enough_pairs, keep_short, max_length_for, train_and_save, trainer_config
 
@@ -26,10 +27,15 @@ DPO_DEFAULTS: dict[str, Any] = {
     "warmup_steps": 0.1,
     "beta": 0.1,
     "precompute_ref_log_probs": True,
+    "train_sampling_strategy": "group_by_length",
 }
 """What a `dpo` section does not name, on top of `plumbline.training.COMMON_DEFAULTS`."""
 
 LORA_LEARNING_RATE = 1e-5
+
+
+class PairTrainer(LengthGroupedPairs, DPOTrainer):
+    """TRL's trainer, which can group pairs by length."""
 
 
 @contextmanager
@@ -94,11 +100,11 @@ def train_dpo(
     config = trainer_config(DPOConfig, section, scratch, defaults, stage=stage, seed=seed, evaluates=len(held_out) > 0)
     enough_pairs(len(fitting), config, stage=stage)
     set_seed(seed)
-    trainer = DPOTrainer(
+    trainer = PairTrainer(
         model=load_policy(start, trainable=True, load_in_4bit=section.load_in_4bit),
         args=config,
-        train_dataset=_on_disk(fitting, scratch / "train"),
-        eval_dataset=_on_disk(held_out, scratch / "evaluation") if held_out else None,
+        train_dataset=_on_disk(short_first(fitting), scratch / "train"),
+        eval_dataset=_on_disk(short_first(held_out), scratch / "evaluation") if held_out else None,
         processing_class=tokenizer,
         peft_config=section.lora.to_peft("CAUSAL_LM") if section.lora is not None else None,
     )

@@ -14,6 +14,7 @@ from datasets import Dataset
 import rlhf.dpo
 from plumbline.errors import UserError
 from plumbline.identity import identify
+from plumbline.length_groups import short_first
 from plumbline.models import load_policy, load_tokenizer
 from plumbline.recipe import AlignSection, LoRA, SFTSection
 from rlhf.dpo import train_dpo
@@ -69,7 +70,7 @@ def test_reference_is_the_policy_at_the_start_and_computed_once(
     train_dpo(base, TRAIN, HELD_OUT, section(max_steps=3), folder, scratch, seed=1)
     trainer = kept[0]
     assert trainer.ref_model is None
-    for row, pair in zip(trainer.train_dataset.select(range(3)), TRAIN, strict=False):
+    for row, pair in zip(trainer.train_dataset.select(range(3)), short_first(TRAIN), strict=False):
         for side in ("chosen", "rejected"):
             expected = log_probability(base, pair["prompt"], pair[side])
             assert row[f"ref_{side}_logps"] == pytest.approx(expected, abs=1e-3)
