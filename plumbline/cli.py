@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,11 +22,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from plumbline.errors import UserError, WaitingForPeople
-from plumbline.logs import log_to_run, quieten
+from plumbline.logs import log_to_run, quieten, quieten_libraries
 
 if TYPE_CHECKING:
     from plumbline.chain import Chain
     from plumbline.stages import Domain
+
+log = logging.getLogger(__name__)
 
 app = typer.Typer(
     help="From human judgement to an aligned model, with numbers that show it is better.",
@@ -67,7 +70,7 @@ def check(recipe: RecipeFile, overrides: Overrides = None, run: RunName = None, 
     from plumbline.plan import print_plan
     from plumbline.preflight import preflight
 
-    chain = _chain(recipe, overrides, run, runs, create=False)
+    chain = _chain(recipe, overrides, run, runs, "check", create=False)
     print_plan(chain, preflight(chain.domain))
 
 
@@ -83,8 +86,7 @@ def run(
     """Run the chain: every stage that is not up to date, in order. It stops where judgements are missing."""
     from plumbline.preflight import preflight
 
-    chain = _chain(recipe, overrides, run, runs)
-    log_to_run(chain.run.root, "run")
+    chain = _chain(recipe, overrides, run, runs, "run")
     for notice in preflight(chain.domain).notices:
         chain.notify(notice)
     chain.run_stages(until=until, force=force or ())
@@ -101,8 +103,7 @@ def _stage_command(name: str, stages: tuple[str, ...], what: str) -> None:
     ) -> None:
         from plumbline.preflight import preflight
 
-        chain = _chain(recipe, overrides, run, runs)
-        log_to_run(chain.run.root, name)
+        chain = _chain(recipe, overrides, run, runs, name)
         preflight(chain.domain)
         only = [stage for stage in stages if stage == "align" or stage in chain.names()]
         chain.run_stages(only=only, force=only if force else ())
@@ -132,8 +133,7 @@ def annotate(
     from plumbline.annotation import fill_store
     from plumbline.datafiles import read_text
 
-    chain = _chain(recipe, overrides, run, runs)
-    log_to_run(chain.run.root, "annotate")
+    chain = _chain(recipe, overrides, run, runs, "annotate")
     settings = chain.recipe.annotate
     _need_samples(chain)
     fill_store(chain.domain)
@@ -160,10 +160,9 @@ def simulate(
     """Let simulated annotators judge what is waiting; everything they say is marked as simulated."""
     from plumbline.annotation import simulate_annotators
 
-    chain = _chain(recipe, overrides, run, runs)
-    log_to_run(chain.run.root, "simulate")
+    chain = _chain(recipe, overrides, run, runs, "simulate")
     report = simulate_annotators(chain.domain, limit)
-    typer.echo(f"{report.judgements} simulated judgements by {len(report.by_annotator)} simulated annotators.")
+    _tell(f"{report.judgements} simulated judgements by {len(report.by_annotator)} simulated annotators.")
 
 
 @app.command("import")
@@ -177,15 +176,15 @@ def import_(
     """Import preferences that people gave elsewhere. Faulty rows are set aside in a file; nothing is taken twice."""
     from plumbline.preferences.importers import import_preferences
 
-    domain = _chain(recipe, None, run, runs).domain
+    domain = _chain(recipe, None, run, runs, "import").domain
     with domain.service() as service:
         report = import_preferences(file, service, format=format)
-    typer.echo(
+    _tell(
         f"{file}: read {report.read} as {report.format}: {report.taken} taken, {report.present} were there already, "
         f"{report.rejected} set aside"
     )
     if report.rejected:
-        typer.echo(f"the rows set aside, with reasons, are in {report.rejected_path}")
+        _tell(f"the rows set aside, with reasons, are in {report.rejected_path}")
 
 
 @app.command()
@@ -199,10 +198,10 @@ def export(
     """Export the preferences of a run."""
     from plumbline.preferences.exporters import export_preferences
 
-    domain = _chain(recipe, None, run, runs).domain
+    domain = _chain(recipe, None, run, runs, "export", create=False).domain
     with domain.service(create=False) as service:
         report = export_preferences(service, file, format=format)
-    typer.echo(f"{file}: {report.rows} rows written as {format}")
+    _tell(f"{file}: {report.rows} rows written as {format}")
 
 
 @app.command()
@@ -217,13 +216,26 @@ def lineage(
     typer.echo(json.dumps(node.to_json(), indent=2) if as_json else "\n".join(as_lines(node)))
 
 
-def _chain(recipe: Path, overrides: list[str] | None, run: str | None, runs: Path, *, create: bool = True) -> Chain:
+def _tell(line: str) -> None:
+    """A result, on standard output and in the log."""
+    typer.echo(line)
+    log.info(line)
+
+
+def _chain(
+    recipe: Path, overrides: list[str] | None, run: str | None, runs: Path, command: str, *, create: bool = True
+) -> Chain:
+    """The chain of a command, which logs to the run folder where there is one."""
     from plumbline.chain import Chain, read_recipe
     from plumbline.console import console
     from plumbline.runs import Run
 
     checked = read_recipe(recipe, overrides or [])
     folder = Run(runs / (run or checked.name), create=create)
+    if folder.root.is_dir():
+        log_to_run(folder.root, command)
+    else:
+        quieten_libraries()
     return Chain(checked, recipe, folder, notify=lambda line: console.print(line, highlight=False, markup=False))
 
 

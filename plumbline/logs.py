@@ -33,12 +33,12 @@ def log_to_run(root: Path, command: str) -> Path:
     root_logger.handlers = [handler]
     root_logger.setLevel(logging.INFO)
     logging.captureWarnings(True)
-    _quieten_libraries()
+    quieten_libraries()
     return path
 
 
-def _quieten_libraries() -> None:
-    """Libraries that print to the terminal by themselves log to the file instead."""
+def quieten_libraries() -> None:
+    """Libraries that print to the terminal by themselves only log."""
     import datasets
     from transformers.utils import logging as transformers_logging
 

@@ -5,6 +5,7 @@ import json
 import shutil
 import socket
 import sqlite3
+from unittest.mock import patch
 
 import pytest
 import yaml
@@ -117,10 +118,7 @@ def test_a_model_without_a_chat_template(domain, refused):
 
 
 def run_well(*arguments):
-    import sys
-    from unittest.mock import patch
-
-    with patch.object(sys, "argv", ["plumbline", *arguments]), pytest.raises(SystemExit) as left:
+    with patch("sys.argv", ["plumbline", *arguments]), pytest.raises(SystemExit) as left:
         plumbline.cli.main()
     assert left.value.code == 0
 
@@ -228,6 +226,15 @@ class TestAfterSampling:
     def test_an_address_that_others_can_reach(self, domain, refused):
         assert "0.0.0.0" in refused("annotate", "recipe.yaml", "annotate.host=0.0.0.0")
 
+    def test_every_command_logs_to_the_run_folder(self, domain):
+        write_lines(domain / "pairs.jsonl", [{"prompt": "Hi", "chosen": "Hello", "rejected": "No"}])
+        commands = {"check": [], "import": ["pairs.jsonl"], "simulate": [], "export": ["out.jsonl"]}
+        for command, arguments in commands.items():
+            run_well(command, "recipe.yaml", *arguments)
+            (log,) = (domain / "runs" / "small" / "logs").glob(f"*-{command}.log")
+            told = {"check": "", "import": "1 taken", "simulate": "38 simulated", "export": "rows written as trl"}
+            assert told[command] in log.read_text()
+
     def test_a_malformed_line_of_an_import_is_set_aside(self, domain, capsys):
         good = {"prompt": "Hi", "chosen": "Hello", "rejected": "No"}
         path = write_lines(domain / "pairs.jsonl", [good])
@@ -240,6 +247,15 @@ class TestAfterSampling:
         assert "broken" in rejected.read_text()
         run_well("import", "recipe.yaml", "pairs.jsonl")
         assert "0 taken, 1 were there already" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", [["check"], ["export", "out.jsonl"]])
+def test_what_only_reads_makes_no_run_folder(domain, command):
+    status = {"check": 0, "export": 2}[command[0]]
+    with patch("sys.argv", ["plumbline", command[0], "recipe.yaml", *command[1:]]), pytest.raises(SystemExit) as left:
+        plumbline.cli.main()
+    assert left.value.code == status
+    assert not (domain / "runs").exists()
 
 
 def test_annotate_before_sampling(domain, refused):
