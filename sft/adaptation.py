@@ -42,7 +42,7 @@ def adapt(
     Args:
         model: full weights or an adapter; an adapter is merged, see `plumbline.models`.
         corpus: rows with `text`.
-        evaluation: held-out rows with `text`, or None.
+        evaluation: held-out rows with `text`, or None; no row counts as None.
         section: fields of `trl.SFTConfig` in `trainer`, `lora`, `load_in_4bit`.
         folder: where the model goes.
         scratch: where checkpoints go; training goes on from the last complete one.

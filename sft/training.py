@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import PreTrainedTokenizerBase, set_seed
+from transformers import IntervalStrategy, PreTrainedTokenizerBase, set_seed
 from transformers.utils import is_flash_attn_2_available
 from trl import SFTConfig, SFTTrainer
 
@@ -45,12 +45,13 @@ def train_sft(
     """Fine-tune a model on conversations and write the policy to `folder`.
 
     The loss is on the assistant's turns, their end-of-turn token included, so the policy learns to stop; that token
-    becomes the tokenizer's eos where it was another one. The checkpoint with the lowest held-out loss is kept.
+    becomes the tokenizer's eos where it was another one. The checkpoint with the lowest held-out loss is kept; without
+    held-out rows the last one.
 
     Args:
         model: full weights or an adapter; an adapter is merged, see `plumbline.models`.
         train: rows with `messages`.
-        evaluation: held-out rows with `messages`, or None.
+        evaluation: held-out rows with `messages`, or None; no row counts as None.
         section: fields of `trl.SFTConfig` in `trainer`, `lora`, `load_in_4bit`.
         folder: where the model goes.
         scratch: where checkpoints go; training goes on from the last complete one.
@@ -107,6 +108,7 @@ def run_sft_trainer(
     seed: int,
 ) -> dict[str, Any]:
     """Run TRL's SFTTrainer from full weights at `start`; shared by fine-tuning and adaptation."""
+    evaluation = evaluation or None  # no row is no evaluation
     defaults = defaults | {"max_length": max_length_for(section, start, stage=stage)}
     if section.lora is not None:
         defaults["learning_rate"] = LORA_LEARNING_RATE
@@ -130,10 +132,22 @@ def run_sft_trainer(
             f"{stage}: every row is cut before the assistant says anything, at {stage}.max_length {config.max_length}: "
             "raise it, or shorten the prompts."
         )
+    if evaluation is not None and len(trainer.eval_dataset) == 0:
+        _do_not_evaluate(trainer)
+        log.warning(
+            "%s: every held-out row is cut at max_length %s: there is no held-out loss", stage, config.max_length
+        )
     if truncated:
         log.warning("%s: %d rows are longer than max_length %s and were cut", stage, truncated, config.max_length)
     metrics = train_and_save(trainer, stage=stage, what=_WHAT[stage], policy=policy, folder=folder, scratch=scratch)
     return {**metrics, "train_rows": len(train), "truncated_rows": truncated}
+
+
+def _do_not_evaluate(trainer: SFTTrainer) -> None:
+    """Leave out the evaluation; the last weights are the result then."""
+    trainer.eval_dataset = None
+    trainer.args.eval_strategy = IntervalStrategy.NO
+    trainer.args.load_best_model_at_end = False
 
 
 _WHAT = {"sft": "Supervised fine-tuning", "adapt": "Adapting to the domain"}

@@ -255,6 +255,34 @@ def test_evaluation_and_checkpoints_can_be_set_alone(base: Path, tmp_path: Path,
     assert bool(list(scratch.glob("checkpoint-*"))) == (fields != {"save_strategy": "no"})
 
 
+@pytest.mark.parametrize(
+    "evaluation",
+    [
+        None,
+        Dataset.from_list([]),
+        HELD_OUT.select([]),
+        Dataset.from_list([{"messages": user("What red? " * 60) + assistant("Yes.")}]),
+    ],
+    ids=["None", "[]", "no row", "long"],
+)
+def test_without_held_out_rows_the_last_weights_are_the_result(
+    base: Path, tmp_path: Path, evaluation: Dataset | None
+) -> None:
+    folder, scratch = folders(tmp_path)
+    fields = {"eval_strategy": "steps", "eval_steps": 1, "load_best_model_at_end": True, "max_length": 48}
+    metrics = train_sft(base, ROWS, evaluation, SFTSection(max_steps=2, **fields), folder, scratch, seed=1)
+    assert metrics["steps"] == 2 and not [name for name in metrics if name.startswith("eval_")]
+    assert not torch.equal(load_policy(folder).model.norm.weight, load_policy(base).model.norm.weight)
+
+
+@pytest.mark.parametrize("evaluation", [None, Dataset.from_list([]), Dataset.from_list([{"text": "a"}]).select([])])
+def test_adaptation_without_held_out_text(base: Path, tmp_path: Path, evaluation: Dataset | None) -> None:
+    corpus = Dataset.from_list([{"text": "the order has not arrived yet"}] * 8)
+    section = AdaptSection(max_steps=1, max_length=64)
+    metrics = adapt(base, corpus, evaluation, section, *folders(tmp_path), seed=1)
+    assert metrics["steps"] == 1 and "eval_loss" not in metrics
+
+
 def test_cut_rows_are_counted(base: Path, tmp_path: Path) -> None:
     long = [{"messages": user("What red?") + assistant("Yes. " * 60)}]
     rows = Dataset.from_list(long + [ROWS[0]] * 7)
