@@ -14,9 +14,7 @@ $(READY): pyproject.toml constraints.txt
 	touch $(READY)
 
 demo: $(READY) ## the main job on the embedded domain: data -> SFT -> rankings -> reward -> DPO and PPO -> report
-	$(BIN)/plumbline run $(RECIPE) --run demo --until sample
-	$(BIN)/plumbline simulate $(RECIPE) --run demo
-	$(BIN)/plumbline run $(RECIPE) --run demo
+	$(BIN)/plumbline run $(RECIPE) --run demo --simulate
 
 annotate: $(READY) ## the annotation app on the demo's run
 	$(BIN)/plumbline run $(RECIPE) --run demo --until sample

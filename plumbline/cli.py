@@ -21,11 +21,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from plumbline.allocator import reuse_freed_memory
 from plumbline.errors import UserError, WaitingForPeople
 from plumbline.logs import log_to_run, quieten, quieten_libraries
 
 if TYPE_CHECKING:
     from plumbline.chain import Chain
+    from plumbline.preferences.simulated import SimulationReport
     from plumbline.stages import Domain
 
 log = logging.getLogger(__name__)
@@ -82,14 +84,24 @@ def run(
     run: RunName = None,
     runs: RunsFolder = RUNS,
     force: Force = None,
+    simulate: Annotated[
+        bool, typer.Option("--simulate", help="Let the recipe's simulated annotators give missing judgements.")
+    ] = False,
 ) -> None:
     """Run the chain: every stage that is not up to date, in order. It stops where judgements are missing."""
+    from plumbline.annotation import simulate_annotators
     from plumbline.preflight import preflight
 
     chain = _chain(recipe, overrides, run, runs, "run")
     for notice in preflight(chain.domain).notices:
         chain.notify(notice)
-    chain.run_stages(until=until, force=force or ())
+    try:
+        chain.run_stages(until=until, force=force or ())
+    except WaitingForPeople:
+        if not simulate:
+            raise
+        _tell_simulated(simulate_annotators(chain.domain))
+        chain.run_stages(until=until, force=force or ())
     _print_result(chain)
 
 
@@ -161,8 +173,7 @@ def simulate(
     from plumbline.annotation import simulate_annotators
 
     chain = _chain(recipe, overrides, run, runs, "simulate")
-    report = simulate_annotators(chain.domain, limit)
-    _tell(f"{report.judgements} simulated judgements by {len(report.by_annotator)} simulated annotators.")
+    _tell_simulated(simulate_annotators(chain.domain, limit))
 
 
 @app.command("import")
@@ -216,6 +227,10 @@ def lineage(
     typer.echo(json.dumps(node.to_json(), indent=2) if as_json else "\n".join(as_lines(node)))
 
 
+def _tell_simulated(report: SimulationReport) -> None:
+    _tell(f"{report.judgements} simulated judgements by {len(report.by_annotator)} simulated annotators.")
+
+
 def _tell(line: str) -> None:
     """A result, on standard output and in the log."""
     typer.echo(line)
@@ -263,6 +278,7 @@ def _print_result(chain: Chain) -> None:
 def main() -> None:
     """The entry point: users' mistakes become one sentence and exit status 2."""
     quieten()
+    reuse_freed_memory()
     try:
         app()
     except UserError as error:

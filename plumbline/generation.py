@@ -13,7 +13,7 @@ KEPT_SHARE = 0.8
 """Continuations that ended leave the batch when no more than this share of it still runs: leaving copies the cache."""
 
 
-class _RoomyLayer(DynamicLayer):
+class RoomyLayer(DynamicLayer):
     """A cache layer with room for the tokens to come: adding one writes it in place, where `cat` would copy all.
 
     Keys and values are `(batch, heads, seq, head_dim)` views into buffers of `seq + room`.
@@ -53,10 +53,13 @@ def _with_room(states: torch.Tensor, room: int) -> torch.Tensor:
     return buffer
 
 
-def _make_room(cache: Cache, room: int) -> None:
-    """Give plain layers room; others (sliding windows, recurrent states) grow in their own way."""
+def make_room(cache: Cache, room: int) -> None:
+    """Give a cache that holds the prompts room for so many tokens more, so that none of them copies it.
+
+    Only plain layers are changed; others (sliding windows, recurrent states) grow in their own way.
+    """
     if isinstance(cache, DynamicCache):
-        cache.layers = [_RoomyLayer(layer, room) if type(layer) is DynamicLayer else layer for layer in cache.layers]
+        cache.layers = [RoomyLayer(layer, room) if type(layer) is DynamicLayer else layer for layer in cache.layers]
 
 
 @torch.inference_mode()
@@ -95,7 +98,7 @@ def generate(
     out = model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=True, logits_to_keep=1)
     cache, logits = out.past_key_values, out.logits[:, -1].repeat_interleave(n, dim=0)
     cache.batch_repeat_interleave(n)
-    _make_room(cache, max_new_tokens)
+    make_room(cache, max_new_tokens)
     mask = mask.repeat_interleave(n, dim=0)
     position = positions[:, -1:].repeat_interleave(n, dim=0)
     slots = list(range(len(rows) * n))  # which continuation each row of the batch is

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
-from transformers.cache_utils import DynamicLayer
+
+from plumbline.generation import make_room
 
 PADDING = 0
 """Any id of the vocabulary does: padding is never attended to and never learned from."""
@@ -48,44 +49,6 @@ class Sampling:
     max_new_tokens: int
     stop_tokens: Collection[int]
     batch_rows: int = 64
-
-
-class PreallocatedLayer(DynamicLayer):
-    """A layer of the key-value cache with room for the whole sequence, so that a new token is written in place."""
-
-    def __init__(self, capacity: int) -> None:
-        super().__init__()
-        self.capacity = capacity
-
-    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Make room; shapes are `(batch, heads, length, head)`."""
-        super().lazy_initialization(key_states, value_states)
-        self.length = 0
-        self._keys = key_states.new_empty(*key_states.shape[:2], self.capacity, key_states.shape[3])
-        self._values = value_states.new_empty(*value_states.shape[:2], self.capacity, value_states.shape[3])
-
-    def update(
-        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
-    ) -> tuple[Tensor, Tensor]:
-        """Write the new states behind those before, and return all."""
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-        start, self.length = self.length, self.length + key_states.shape[2]
-        self._keys[:, :, start : self.length] = key_states
-        self._values[:, :, start : self.length] = value_states
-        self._show()
-        return self.keys, self.values
-
-    def batch_select_indices(self, indices: Tensor) -> None:
-        """Keep some rows of the batch."""
-        kept = (self.keys[indices], self.values[indices])
-        self._keys = self._keys.new_empty(len(indices), *self._keys.shape[1:])
-        self._values = self._values.new_empty(len(indices), *self._values.shape[1:])
-        self._keys[:, :, : self.length], self._values[:, :, : self.length] = kept
-        self._show()
-
-    def _show(self) -> None:
-        self.keys, self.values = self._keys[:, :, : self.length], self._values[:, :, : self.length]
 
 
 @torch.no_grad()
@@ -131,7 +94,7 @@ class _Batch:
         self.mask = (torch.arange(capacity, device=device) >= (longest - lengths).unsqueeze(1)).long()
         self.noise = torch.from_numpy(noise).to(device)
         self.stop = torch.tensor(sorted(sampling.stop_tokens), device=device, dtype=torch.long)
-        self.cache = _cache(model, capacity)
+        self.cache = DynamicCache(config=model.config)
         self.rows = list(range(len(prompts)))  # which prompt each row of the batch answers
         self.live = torch.ones(len(prompts), dtype=torch.bool, device=device)
         self.tokens: list[list[int]] = [[] for _ in prompts]
@@ -144,6 +107,8 @@ class _Batch:
         """Sample until every row has ended or is as long as it may be."""
         for position in range(self.sampling.max_new_tokens):
             sampled = sample(self._logits(), self.noise[:, position], self.sampling.temperature)
+            if position == 0:
+                make_room(self.cache, self.sampling.max_new_tokens)
             stopped = torch.isin(sampled, self.stop) & self.live
             for row, token, live, stop in zip(
                 self.rows, sampled.tolist(), self.live.tolist(), stopped.tolist(), strict=True
@@ -181,12 +146,6 @@ class _Batch:
         self.rows = [self.rows[row] for row in kept.tolist()]
         self.ids, self.mask, self.noise, self.live = (x[kept] for x in (self.ids, self.mask, self.noise, self.live))
         self.cache.batch_select_indices(kept)
-
-
-def _cache(model: PreTrainedModel, capacity: int) -> DynamicCache:
-    cache = DynamicCache(config=model.config)
-    cache.layers = [PreallocatedLayer(capacity) if type(layer) is DynamicLayer else layer for layer in cache.layers]
-    return cache
 
 
 def sample(logits: Tensor, noise: Tensor, temperature: float) -> Tensor:
