@@ -152,7 +152,9 @@ def load_conversations(paths: Iterable[str | Path]) -> list[Conversation]:
 
 
 def load_prompts(paths: Iterable[str | Path], notices: Notices) -> list[PromptRow]:
-    """Read prompts: rows with `prompt` (text or messages); duplicates by normalised text are kept once, and said.
+    """Read prompts: rows with `prompt` (text or messages), or conversations, whose last reply is left out.
+
+    Duplicates by normalised text are kept once, and said.
 
     Raises:
         UserError: faults of rows, up to ten of them with file and line.
@@ -163,10 +165,9 @@ def load_prompts(paths: Iterable[str | Path], notices: Notices) -> list[PromptRo
     repeated: list[str] = []
     for path in (Path(path) for path in paths):
         for line, row in read_rows(path):
-            prompt = _as_messages(row.get("prompt"), "user")
-            fault = (
-                "no `prompt` in this row" if "prompt" not in row else conversation_fault(prompt, must_end_with="user")
-            )
+            column = "messages" if "messages" in row and "prompt" not in row else "prompt"
+            prompt = _before_reply(row["messages"]) if column == "messages" else _as_messages(row.get("prompt"), "user")
+            fault = conversation_fault(prompt, must_end_with="user") if column in row else "no `prompt` in this row"
             if fault:
                 faults.append(f"{path}:{line}: {fault}")
                 continue
@@ -175,7 +176,7 @@ def load_prompts(paths: Iterable[str | Path], notices: Notices) -> list[PromptRo
                 repeated.append(f"{path}:{line} repeats {first_seen[key]}")
                 continue
             first_seen[key] = f"{path.name}:{line}"
-            rows.append(PromptRow(_plain(prompt), {name: value for name, value in row.items() if name != "prompt"}))
+            rows.append(PromptRow(_plain(prompt), {name: value for name, value in row.items() if name != column}))
     _refuse(faults, "prompts")
     if repeated:
         notices.add(f"{len(repeated)} duplicate prompts were kept once (the first: {repeated[0]}).")
@@ -218,6 +219,13 @@ def _messages_of(row: dict[str, Any]) -> Any:
         prompt, completion = _as_messages(row["prompt"], "user"), _as_messages(row["completion"], "assistant")
         return [*prompt, *completion] if isinstance(prompt, list) and isinstance(completion, list) else None
     return None
+
+
+def _before_reply(messages: Any) -> Any:
+    """A conversation without its last reply, if it ends with one."""
+    if not conversation_fault(messages, must_end_with="assistant"):
+        return messages[:-1]
+    return messages
 
 
 def _as_messages(value: Any, role: str) -> Any:

@@ -66,7 +66,8 @@ class DataSection(Section):
         description="Conversations to fine-tune on: rows with `messages`, or `prompt` and `completion`.",
     )
     prompts: Annotated[list[str], BeforeValidator(_as_list)] = Field(
-        default_factory=list, description="Prompts to sample from: rows with `prompt` (text or messages)."
+        default_factory=list,
+        description="Prompts to sample from: rows with `prompt` (text or messages), or `messages` less the last reply.",
     )
     benchmark: Annotated[list[str], BeforeValidator(_as_list)] = Field(
         default_factory=list, description="Held-out prompts for the comparison alone; no stage trains on them."

@@ -74,6 +74,22 @@ def test_duplicate_prompts_are_kept_once_and_said(tmp_path):
     assert notices.lines == [f"1 duplicate prompts were kept once (the first: {path}:2 repeats x.jsonl:1)."]
 
 
+def test_prompts_of_conversations_are_what_comes_before_the_last_reply(tmp_path):
+    longer = [*GOOD["messages"], {"role": "user", "content": "Bye"}, {"role": "assistant", "content": "Goodbye"}]
+    path = write(tmp_path / "x.jsonl", {**GOOD, "topic": "a"}, {"messages": longer}, {"messages": longer[:3]})
+    rows = load_prompts([path], Notices())
+    assert [row.prompt for row in rows] == [GOOD["messages"][:1], longer[:3]]
+    assert [row.meta for row in rows] == [{"topic": "a"}, {}]
+
+
+def test_rows_that_hold_no_prompt_are_refused(tmp_path):
+    path = write(tmp_path / "x.jsonl", {"text": "a"}, {"messages": []})
+    with pytest.raises(UserError) as refused:
+        load_prompts([path], Notices())
+    assert "x.jsonl:1: no `prompt` in this row" in str(refused.value)
+    assert "x.jsonl:2: expected a list of messages" in str(refused.value)
+
+
 def test_empty_prompts_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"x\.jsonl:1: message 1: the user's content is empty"):
         load_prompts([write(tmp_path / "x.jsonl", {"prompt": "  "})], Notices())
