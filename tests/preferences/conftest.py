@@ -13,8 +13,6 @@ from plumbline.preferences.service import PreferenceService
 from plumbline.preferences.store import Store
 from tests.postgres import new_database, postgres_server
 
-SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
-
 
 class Clock:
     """A clock that stands still until it is moved."""
@@ -87,11 +85,3 @@ def best_first(work: Assignment) -> dict[str, int]:
     """The ranking that puts the lowest-numbered response first."""
     ordered = sorted(work.cards, key=lambda card: card.text)
     return {card.response_id: rank for rank, card in enumerate(ordered, 1)}
-
-
-@pytest.fixture
-def shared() -> Path:
-    """The folder of real data beside the repository."""
-    if not SHARED.is_dir():
-        pytest.skip("the real data are not beside this repository (../shared/data)")
-    return SHARED
