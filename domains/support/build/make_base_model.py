@@ -27,6 +27,8 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from plumbline.allocator import reuse_freed_memory
+
 SEED = 7
 WINDOW = 512  # tokens: the context window
 IGNORED = -100  # label of padding
@@ -90,7 +92,7 @@ def make_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
 
 def read_texts(arguments: argparse.Namespace) -> tuple[list[str], list[str]]:
     """The training texts, and held-out ones: exchanges made with another seed that are not among the former."""
-    rng, rare = random.Random(SEED), arguments.start is not None
+    rng, rare = random.Random(arguments.seed), arguments.start is not None
     writer = corpus.base_writer(rng, rare)
     texts = list(corpus.exchanges(writer, arguments.exchanges))
     texts += corpus.logs(texts, rng, len(texts) // 50)
@@ -100,7 +102,7 @@ def read_texts(arguments: argparse.Namespace) -> tuple[list[str], list[str]]:
     texts += corpus.word_problems(arguments.gsm8k)
     texts += corpus.open_assistant(arguments.oasst)
     known = set(texts)
-    other = corpus.base_writer(random.Random(SEED + 1), rare)
+    other = corpus.base_writer(random.Random(arguments.seed + 1), rare)
     return texts, [text for text in corpus.exchanges(other, 8) if text not in known]
 
 
@@ -200,8 +202,10 @@ def main() -> None:
     parser.add_argument("--exchanges", type=int, default=400, help="exchanges for each topic")
     parser.add_argument("--save-every", type=int, default=400, help="steps after which the model so far is written")
     parser.add_argument("--article-copies", type=int, default=8)
+    parser.add_argument("--seed", type=int, default=SEED)
     arguments = parser.parse_args()
-    torch.manual_seed(SEED)
+    reuse_freed_memory()
+    torch.manual_seed(arguments.seed)
     started = time.monotonic()
     texts, unseen = read_texts(arguments)
     if arguments.start:
@@ -234,7 +238,7 @@ def main() -> None:
             "held_out_loss": round(held_out_loss(model, unseen_batches), 4),
             "seconds": round(time.monotonic() - started),
             "threads": torch.get_num_threads(),
-            "seed": SEED,
+            "seed": arguments.seed,
             "start": json.loads((arguments.start / "training.json").read_text()) if arguments.start else None,
         }
 
