@@ -26,14 +26,14 @@ def plumbline(folder: Path, *arguments: str, status: int = 0) -> subprocess.Comp
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A finished run, made by the three commands of `make demo`; what they printed is kept."""
+    """A finished run, made in four commands; what they printed is kept."""
     folder = tmp_path_factory.mktemp("chain")
     annotate = {**small_recipe()["annotate"], "store": f"sqlite:///{folder}/store.db"}
     make_small_domain(folder, annotate=annotate)
     printed = [
         plumbline(folder, "run", "recipe.yaml", "--until", "sample"),
         plumbline(folder, "run", "recipe.yaml", status=3),
-        plumbline(folder, "simulate", "recipe.yaml"),
+        plumbline(folder, "run", "recipe.yaml", "--simulate", "--until", "preferences"),
         plumbline(folder, "run", "recipe.yaml"),
     ]
     return folder, printed
@@ -49,6 +49,12 @@ def test_the_chain_stops_for_people_and_says_how_to_go_on(finished):
     assert "38 of 38 judgements are still missing" in said
     assert "plumbline annotate recipe.yaml --run small" in said
     assert "Traceback" not in said
+
+
+def test_simulated_annotators_give_what_is_missing_when_asked_for(finished):
+    folder, printed = finished
+    assert "38 simulated judgements by" in printed[2].stdout
+    assert manifests(folder)["preferences"].metrics["simulated_judgements"] == 38
 
 
 def test_every_stage_is_whole_and_its_models_load(finished):
