@@ -19,6 +19,7 @@ def reuse_freed_memory() -> None:
     if platform.libc_ver()[0] != "glibc":
         return
     mallopt = ctypes.CDLL(None).mallopt
-    mallopt(_MMAP_THRESHOLD, 2**30)
+    if not mallopt(_MMAP_THRESHOLD, 2**30):
+        return  # an older glibc, which takes no such threshold; the other settings alone would do harm
     mallopt(_TRIM_THRESHOLD, 2**31 - 1)
     mallopt(_TOP_PAD, 2**26)

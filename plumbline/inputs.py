@@ -81,9 +81,13 @@ def _judgements(domain: Domain) -> Iterator[JudgementRecord]:
 
 
 def _shown_store(domain: Domain) -> str:
-    """The store's address without a password."""
+    """The store's address as it may be shown: of a URL only driver, host, port and database."""
+    from sqlalchemy import URL, make_url
+
     store = domain.recipe.annotate.store
     if not store:
         return str(domain.run.root / "preferences.db")
-    head, at, tail = store.rpartition("@")
-    return f"{head.partition('://')[0]}://{tail}" if at else store
+    if "://" not in store:
+        return store
+    url = make_url(store)
+    return URL.create(url.drivername, host=url.host, port=url.port, database=url.database).render_as_string()

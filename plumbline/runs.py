@@ -330,7 +330,7 @@ def _told_when_disk_is_full(root: Path) -> Iterator[None]:
 
 def write_synced(path: Path, text: str) -> None:
     """Write a file that is whole or not there, whenever the process is killed."""
-    beside = path.with_name(f".{path.name}.writing")
+    beside = path.with_name(f".{path.name}.{os.getpid()}.writing")
     with beside.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
