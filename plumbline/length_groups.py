@@ -14,6 +14,8 @@ import torch
 from datasets import Dataset
 from torch.utils.data import Sampler, SequentialSampler
 
+from plumbline.seeds import derived_seed
+
 GROUP = 50
 """Batches that are filled from one random draw: the more, the less padding, and the less random are the batches."""
 
@@ -41,7 +43,7 @@ class LengthGroupSampler(Sampler[int]):
         self.epoch = int(epoch)
 
     def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        generator = torch.Generator().manual_seed(derived_seed(self.seed, self.epoch))
         drawn = torch.randperm(len(self.lengths), generator=generator).tolist()
         groups = [sorted(part, key=self.lengths.__getitem__) for part in _cut(drawn, self.batch * GROUP)]
         batches = [batch for group in groups for batch in _cut(group, self.batch)]

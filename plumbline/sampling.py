@@ -20,6 +20,7 @@ from plumbline.conversations import Conversation, prompt_key
 from plumbline.errors import UserError
 from plumbline.generation import generate
 from plumbline.models import context_window, identify, load_policy, load_tokenizer
+from plumbline.seeds import derived_seed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -106,7 +107,7 @@ def sample_responses(
     for number, indices in progress(numbered, what, total=len(numbered)) if progress else numbered:
         part = parts.read(number)
         if part is None:
-            generator = torch.Generator(device=model.device).manual_seed(_batch_seed(seed, number))
+            generator = torch.Generator(device=model.device).manual_seed(derived_seed(seed, number))
             rows = [encoded[index] for index in indices]
             ids = generate(model, rows, n, tokenizer.pad_token_id, stop, temperature, top_p, max_new_tokens, generator)
             part = [_sampled(indices[row // n], response, stop, tokenizer) for row, response in enumerate(ids)]
@@ -153,10 +154,6 @@ def _plan(encoded: Sequence[Sequence[int]], n: int, max_new_tokens: int, batch_t
             batches.append([index])
             longest = len(encoded[index])
     return batches
-
-
-def _batch_seed(seed: int, number: int) -> int:
-    return int.from_bytes(hashlib.sha256(f"{seed}:{number}".encode()).digest()[:7], "big")
 
 
 def _weights_sample(model: PreTrainedModel) -> str:

@@ -47,6 +47,12 @@ def test_batches_come_in_random_order_and_another_one_each_epoch() -> None:
     assert [first[start] for start in range(0, 400, 8)] != sorted(first[start] for start in range(0, 400, 8))
 
 
+def test_an_epoch_of_one_seed_is_not_the_epoch_before_of_the_next_seed() -> None:
+    second, of_next = (LengthGroupSampler(list(range(400)), 8, seed=seed) for seed in (1, 2))
+    second.set_epoch(1)
+    assert list(second) != list(of_next)
+
+
 def test_length_of_a_pair_is_that_of_its_longer_conversation() -> None:
     reward = {"chosen_ids": [[1, 2, 3], [1]], "rejected_ids": [[1], [1, 2]]}
     assert pair_lengths(Dataset.from_dict(reward)) == [3, 2]
