@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from plumbline.conversations import Conversation, conversation_fault, prompt_key
-from plumbline.errors import DataError, UserError
+from plumbline.errors import DataError, UserError, counted
 
 FAULTS_SHOWN = 10
 
@@ -145,7 +145,7 @@ def load_conversations(paths: Iterable[str | Path]) -> list[Conversation]:
                 faults.append(f"{path}:{line}: {fault}")
             else:
                 conversations.append(_plain(messages))
-    _refuse(faults, "conversations")
+    _refuse(faults, "conversation")
     if not conversations:
         raise UserError(f"{_names(files)}: no conversation in it; SFT needs rows with `messages`.")
     return conversations
@@ -175,11 +175,11 @@ def load_prompts(paths: Iterable[str | Path], notices: Notices) -> list[PromptRo
             if key in first_seen:
                 repeated.append(f"{path}:{line} repeats {first_seen[key]}")
                 continue
-            first_seen[key] = f"{path.name}:{line}"
+            first_seen[key] = f"{path}:{line}"
             rows.append(PromptRow(_plain(prompt), {name: value for name, value in row.items() if name != column}))
-    _refuse(faults, "prompts")
+    _refuse(faults, "prompt")
     if repeated:
-        notices.add(f"{len(repeated)} duplicate prompts were kept once (the first: {repeated[0]}).")
+        notices.add(f"left out: {counted(len(repeated), 'duplicate prompt')} (the first: {repeated[0]}).")
     return rows
 
 
@@ -208,7 +208,7 @@ def load_corpus(paths: Iterable[str | Path]) -> list[CorpusText]:
                 texts.append(CorpusText("\n\n".join(m["content"] for m in messages), _plain(messages)))
             else:
                 faults.append(f"{path}:{line}: no text in this row; expected `text` or `messages`")
-    _refuse(faults, "texts")
+    _refuse(faults, "text")
     return texts
 
 
@@ -245,4 +245,4 @@ def _refuse(faults: list[str], what: str) -> None:
         return
     shown = "\n".join(f"  {fault}" for fault in faults[:FAULTS_SHOWN])
     more = f"\n  and {len(faults) - FAULTS_SHOWN} more" if len(faults) > FAULTS_SHOWN else ""
-    raise UserError(f"{len(faults)} {what} cannot be used; mend or remove these rows:\n{shown}{more}")
+    raise UserError(f"{counted(len(faults), what)} cannot be used; mend or remove what is named here:\n{shown}{more}")

@@ -5,8 +5,13 @@ Everything else that is raised is a fault of plumbline and keeps its traceback.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from textwrap import indent
+from typing import ParamSpec, TypeVar
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
 
 class UserError(Exception):
@@ -32,8 +37,45 @@ class RecipeError(UserError, ValueError):
 
     def __init__(self, faults: Sequence[str]) -> None:
         self.faults = list(faults)
-        head = "the recipe has a fault:" if len(self.faults) == 1 else f"the recipe has {len(self.faults)} faults:"
-        super().__init__("\n".join([head, *(f"  {fault}" for fault in self.faults)]))
+        super().__init__(_listed("the recipe has", self.faults))
+
+
+class Faults:
+    """What independent checks refuse, collected, so that a user is told all of it at once."""
+
+    def __init__(self) -> None:
+        self.found: list[str] = []
+
+    def attempt(
+        self, check: Callable[Arguments, Result], *given: Arguments.args, **named: Arguments.kwargs
+    ) -> Result | None:
+        """What `check` returns; None where it raises a UserError, whose message is kept."""
+        try:
+            return check(*given, **named)
+        except UserError as error:
+            self.found.append(str(error))
+            return None
+
+    def raise_together(self, head: str) -> None:
+        """Raise what was found, if anything: one fault as it is, several in a list under `head` and their number.
+
+        Raises:
+            UserError: there are faults.
+        """
+        if len(self.found) == 1:
+            raise UserError(self.found[0])
+        if self.found:
+            raise UserError(_listed(head, self.found))
+
+
+def _listed(head: str, faults: Sequence[str]) -> str:
+    number = "a fault" if len(faults) == 1 else f"{len(faults)} faults"
+    return "\n".join([f"{head} {number}:", *(indent(fault, "  ") for fault in faults)])
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun, for messages: `1 prompt`, `2 prompts`, `1,600 prompts`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 class MismatchError(UserError):

@@ -64,18 +64,21 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, path: str | Path) -> Pre
     Raises:
         UserError: one of them is missing; the message names the recipe's key to set.
     """
+    faults = []
     if not tokenizer.chat_template:
-        raise UserError(
+        faults.append(
             f"the model {path} has no chat template: set model.chat_template in the recipe to a Jinja file that writes "
             "its conversations."
         )
     if tokenizer.eos_token_id is None:
-        raise UserError(f"the tokenizer of {path} has no eos token, so no response could ever end: use another model.")
+        faults.append(f"the tokenizer of {path} has no eos token, so no response could ever end: use another model.")
     if tokenizer.pad_token_id is None:
-        raise UserError(
+        faults.append(
             f"the tokenizer of {path} has no pad token: set model.pad_token in the recipe to a token of its vocabulary "
             "that no text uses, not the eos token."
         )
+    if faults:
+        raise UserError("\n".join(faults))
     return tokenizer
 
 

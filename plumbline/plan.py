@@ -14,12 +14,12 @@ def print_plan(chain: Chain, found: Preflight) -> None:
     out = Console(highlight=False)
     recipe = chain.recipe
     out.print(f"{recipe.name}: the recipe is valid. Run folder: {chain.run.root}", markup=False)
+    window = f"{found.window} tokens" if found.window else "without limit"
     out.print(
-        f"base model {recipe.model.name}: {found.parameters / 1e6:,.1f} M parameters, window {found.window} tokens",
-        markup=False,
+        f"base model {recipe.model.name}: {found.parameters / 1e6:,.1f} M parameters, window {window}", markup=False
     )
     for name, splits in found.rows.items():
-        counts = ", ".join(f"{count} {split}" for split, count in splits.items())
+        counts = ", ".join(f"{split} {count:,}" for split, count in splits.items())
         out.print(f"{name}: {counts}", markup=False)
     for notice in found.notices:
         out.print(f"note: {notice}", markup=False)

@@ -6,13 +6,14 @@ import shutil
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from plumbline.conversations import Conversation, split_of
 from plumbline.datafiles import Notices, PromptRow, load_conversations, load_corpus, load_prompts
-from plumbline.errors import NoStoreError, UserError
-from plumbline.recipe import Recipe
+from plumbline.errors import Faults, NoStoreError, UserError, counted
+from plumbline.recipe import Recipe, SimulatedSection
 from plumbline.stages import Domain
+from plumbline.utility import Utility, read_rubric
 
 GIB = 2**30
 BYTES_FULL = 16  # fp32 weights, gradients and AdamW's two moments, a parameter
@@ -42,7 +43,8 @@ def preflight(domain: Domain) -> Preflight:
     """Check model and data of a recipe before any work.
 
     Raises:
-        UserError: something that would fail later: no chat template, prompts longer than the window, too few rows, …
+        UserError: all that would fail later, together: no chat template, prompts longer than the window, too few
+            rows, … What cannot be checked because of another fault is left out.
     """
     from plumbline.models import trust_remote_code
 
@@ -51,37 +53,54 @@ def preflight(domain: Domain) -> Preflight:
 
 
 def _checked(domain: Domain) -> Preflight:
+    recipe, notices, faults = domain.recipe, Notices(), Faults()
+    model = faults.attempt(_base_model, recipe)
+    conversations = faults.attempt(load_conversations, recipe.data.demonstrations)
+    corpus = faults.attempt(load_corpus, recipe.data.corpus)
+    prompts = faults.attempt(load_prompts, recipe.data.prompts, notices)
+    benchmark = faults.attempt(load_prompts, recipe.data.benchmark, notices)
+    rows: dict[str, dict[str, int]] = {}
+    if conversations is not None:
+        rows["demonstrations"] = _by_split(conversations, recipe)
+        faults.attempt(_refuse_few_demonstrations, recipe, rows["demonstrations"].get("train", 0))
+    if corpus:
+        rows["corpus"] = {"texts": len(corpus)}
+    if recipe.data.prompts and prompts is not None:
+        rows["prompts"] = _by_split([row.prompt for row in prompts], recipe)
+        faults.attempt(_refuse_no_prompts, rows["prompts"])
+        if benchmark == []:
+            faults.attempt(_refuse_no_comparison, rows["prompts"])
+    if benchmark:
+        rows["benchmark"] = {"test": len(benchmark)}
+    if model is not None:
+        faults.attempt(_refuse_long_prompts, recipe, model, [*(prompts or []), *(benchmark or [])])
+        memory = estimated_memory(recipe, model.parameters)
+        faults.attempt(_refuse_full_disk, domain.run.root, model.parameters, len(memory))
+    simulated = recipe.annotate.simulated
+    if simulated and faults.attempt(read_rubric, simulated.utility) and prompts is not None and benchmark is not None:
+        faults.attempt(_check_simulated, domain, simulated, notices)
+    faults.raise_together("model and data have")
+    assert model is not None  # or there was a fault
+    return Preflight(model.parameters, model.window, rows, memory, notices.lines)
+
+
+class _BaseModel(NamedTuple):
+    """What the checks need of the base model: its tokenizer, as the run will use it, its window and its size."""
+
+    tokenizer: Any
+    window: int | None
+    parameters: int
+
+
+def _base_model(recipe: Recipe) -> _BaseModel:
     from plumbline.base import tokenizer_of_base
     from plumbline.models import check_tokenizer, context_window, identify, resolve_model, training_chat_template
 
-    recipe, notices = domain.recipe, Notices()
     source = resolve_model(recipe.model.name, revision=recipe.model.revision)
     template, pad_token = recipe.model.chat_template, recipe.model.pad_token
     tokenizer = check_tokenizer(tokenizer_of_base(source, chat_template=template, pad_token=pad_token), source)
     training_chat_template(tokenizer)
-    window = context_window(source)
-    conversations = load_conversations(recipe.data.demonstrations)
-    prompts = load_prompts(recipe.data.prompts, notices)
-    benchmark = load_prompts(recipe.data.benchmark, notices)
-    rows = {"demonstrations": _by_split(conversations, recipe)}
-    if recipe.data.corpus:
-        rows["corpus"] = {"texts": len(load_corpus(recipe.data.corpus))}
-    if recipe.data.prompts:
-        rows["prompts"] = _by_split([row.prompt for row in prompts], recipe)
-    if benchmark:
-        rows["benchmark"] = {"test": len(benchmark)}
-    _refuse_too_few(recipe, rows)
-    _refuse_long_prompts(recipe, tokenizer, prompts + benchmark, window)
-    if recipe.annotate.simulated:
-        from plumbline.utility import Utility
-
-        Utility.load(recipe.annotate.simulated.utility)
-        for sentence in _refused_names(domain):
-            notices.add(f"`plumbline simulate` will stop: {sentence}")
-    parameters = identify(source).parameters
-    memory = estimated_memory(recipe, parameters)
-    _refuse_full_disk(domain.run.root, parameters, len(memory))
-    return Preflight(parameters, window, rows, memory, notices.lines)
+    return _BaseModel(tokenizer, context_window(source), identify(source).parameters)
 
 
 def _by_split(conversations: list[Conversation], recipe: Recipe) -> dict[str, int]:
@@ -89,33 +108,39 @@ def _by_split(conversations: list[Conversation], recipe: Recipe) -> dict[str, in
     return dict(Counter(split_of(c, validation=data.validation, test=data.test) for c in conversations))
 
 
-def _refuse_too_few(recipe: Recipe, rows: dict[str, dict[str, int]]) -> None:
+def _refuse_few_demonstrations(recipe: Recipe, train: int) -> None:
     batch = int(recipe.sft.trainer.get("per_device_train_batch_size", 1))
-    train = rows["demonstrations"].get("train", 0)
     if train < batch:
         raise UserError(
-            f"only {train} demonstrations are left to train on, fewer than one batch of {batch}: add demonstrations, "
-            "or lower sft.per_device_train_batch_size, data.validation or data.test."
+            f"only {counted(train, 'demonstration')} left to train on, fewer than one batch of {batch}: add "
+            "demonstrations, or lower sft.per_device_train_batch_size, data.validation or data.test."
         )
-    if "prompts" in rows and not rows["prompts"].get("train"):
+
+
+def _refuse_no_prompts(splits: dict[str, int]) -> None:
+    if not splits.get("train"):
         raise UserError("no prompt is left to sample from: add prompts, or lower data.validation and data.test.")
-    if not rows.get("prompts", {}).get("test") and "benchmark" not in rows and recipe.data.prompts:
+
+
+def _refuse_no_comparison(splits: dict[str, int]) -> None:
+    if not splits.get("test"):
         raise UserError("no prompt is left for the comparison: add prompts, raise data.test, or name a data.benchmark.")
 
 
-def _refuse_long_prompts(recipe: Recipe, tokenizer: Any, rows: list[PromptRow], window: int | None) -> None:
-    if not rows or window is None:
+def _refuse_long_prompts(recipe: Recipe, model: _BaseModel, rows: list[PromptRow]) -> None:
+    if not rows or model.window is None:
         return
     longest = max(recipe.sample.max_new_tokens, recipe.compare.max_new_tokens)
-    texts = tokenizer.apply_chat_template([row.prompt for row in rows], tokenize=False, add_generation_prompt=True)
-    lengths = [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
-    too_long = [(length, row) for length, row in zip(lengths, rows, strict=True) if length + longest > window]
+    prompts = [row.prompt for row in rows]
+    texts = model.tokenizer.apply_chat_template(prompts, tokenize=False, add_generation_prompt=True)
+    lengths = [len(ids) for ids in model.tokenizer(texts, add_special_tokens=False)["input_ids"]]
+    too_long = [(length, row) for length, row in zip(lengths, rows, strict=True) if length + longest > model.window]
     if too_long:
         length, row = max(too_long, key=lambda pair: pair[0])
         raise UserError(
-            f"{len(too_long)} prompts leave no room for a response: the longest has {length} tokens, with "
-            f"max_new_tokens {longest} more than the model's window of {window}; it begins "
-            f"{row.prompt[-1]['content'][:60]!r}. Shorten or remove them, or lower max_new_tokens."
+            f"no room for a response after {counted(len(too_long), 'prompt')}: the longest has {length} tokens, with "
+            f"max_new_tokens {longest} more than the model's window of {model.window}; it begins "
+            f"{row.prompt[-1]['content'][:60]!r}. Shorten or remove such prompts, or lower max_new_tokens."
         )
 
 
@@ -129,14 +154,20 @@ def _refuse_full_disk(root: Path, parameters: int, stages: int) -> None:
         )
 
 
-def _refused_names(domain: Domain) -> list[str]:
+def _check_simulated(domain: Domain, simulated: SimulatedSection, notices: Notices) -> None:
+    """Refuse a utility whose prompts do not fit; note the simulated annotators that the store would refuse."""
+    Utility.load(simulated.utility)
+    for sentence in _refused_names(domain, simulated):
+        notices.add(f"`plumbline simulate` will stop: {sentence}")
+
+
+def _refused_names(domain: Domain, simulated: SimulatedSection) -> list[str]:
     """Names of simulated annotators that others have in the store, where there is a store."""
     from plumbline.preferences.simulated import refused_names
 
-    assert domain.recipe.annotate.simulated is not None
     try:
         with domain.service(create=False) as service:
-            return refused_names(service, domain.recipe.annotate.simulated.annotators)
+            return refused_names(service, simulated.annotators)
     except NoStoreError:
         return []
 

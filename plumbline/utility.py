@@ -23,7 +23,6 @@ names: their rows carry `topics`. This needs only the messages, and no guess is 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -33,6 +32,7 @@ from typing import Any
 import yaml
 
 from plumbline.conversations import Message, conversation_fault, prompt_key
+from plumbline.datafiles import read_rows
 from plumbline.errors import DataError, UserError
 
 MANNERS = ("next_step", "courteous", "concise", "no_invention")
@@ -120,7 +120,7 @@ class Utility:
             DataError: a row of the prompts has no messages or a topic that the rubric does not know.
         """
         path = Path(path)
-        rubric = _RubricReader(path).read()
+        rubric = read_rubric(path)
         return cls(rubric, _read_topics(rubric), path)
 
     def score(self, prompt: Sequence[Message], response: str) -> float:
@@ -205,23 +205,17 @@ def _readable(words: Sequence[str]) -> float:
 def _read_topics(rubric: Rubric) -> dict[str, tuple[str, ...]]:
     topics_of: dict[str, tuple[str, ...]] = {}
     for path in rubric.prompt_files:
-        with path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, 1):
-                prompt, topics = _read_row(path, number, line)
-                unknown = [topic for topic in topics if topic not in rubric.topics]
-                if unknown or not topics:
-                    what = f"topic {unknown[0]!r} is not in the rubric" if unknown else "the row names no `topics`"
-                    raise DataError(path, number, f"{what}; known are {', '.join(sorted(rubric.topics))}")
-                topics_of[_key(prompt)] = topics
+        for number, row in read_rows(path):
+            prompt, topics = _prompt_and_topics(path, number, row)
+            unknown = [topic for topic in topics if topic not in rubric.topics]
+            if unknown or not topics:
+                what = f"topic {unknown[0]!r} is not in the rubric" if unknown else "the row names no `topics`"
+                raise DataError(path, number, f"{what}; known are {', '.join(sorted(rubric.topics))}")
+            topics_of[_key(prompt)] = topics
     return topics_of
 
 
-def _read_row(path: Path, number: int, line: str) -> tuple[list[Message], tuple[str, ...]]:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(path, number, f"not JSON: {error.msg}") from error
-    row = row if isinstance(row, dict) else {}
+def _prompt_and_topics(path: Path, number: int, row: dict[str, Any]) -> tuple[list[Message], tuple[str, ...]]:
     prompt = row.get("prompt") or row.get("messages", [])[:-1]
     fault = conversation_fault(prompt, must_end_with="user")
     topics = row.get("topics")
@@ -233,6 +227,15 @@ def _read_row(path: Path, number: int, line: str) -> tuple[list[Message], tuple[
 _LISTS_OF_PATTERNS = ("next_step", "courteous", "rude", "inventions")
 _RUBRIC_KEYS = {*_LISTS_OF_PATTERNS, "topics", "facts", "weights", "floor", "invention_penalty", "words", "prompts"}
 _WORDS_KEYS = ("at_least", "at_most", "for_each_further_topic")
+
+
+def read_rubric(path: Path) -> Rubric:
+    """Read a rubric alone, without its prompts.
+
+    Raises:
+        RubricError: a key is missing, unknown, of a wrong type, or holds a pattern that does not compile.
+    """
+    return _RubricReader(path).read()
 
 
 class _RubricReader:

@@ -62,6 +62,13 @@ def test_the_unspoilt_domain_passes(domain, capsys, monkeypatch):
     assert not (domain / "runs").exists(), "a check changes nothing"
 
 
+def test_a_corpus_of_one_text(domain, capsys):
+    write_lines(domain / "corpus.jsonl", [{"text": "one"}])
+    change_recipe(domain, data={**small_recipe()["data"], "corpus": "corpus.jsonl"}, adapt={})
+    run_well("check", "recipe.yaml")
+    assert "corpus: texts 1\n" in capsys.readouterr().out
+
+
 def test_changed_settings_of_a_simulated_annotator_are_told_by_the_check(domain, capsys, monkeypatch):
     place = domain / "runs" / "small" / "preferences.db"
     store = Store.open(place)
@@ -147,8 +154,36 @@ def test_prompts_longer_than_the_window(domain, refused):
     rows = [{"prompt": "hello"}, {"prompt": "where is my order? " * 100}]
     write_lines(domain / "prompts.jsonl", rows)
     said = refused("check", "recipe.yaml")
-    assert "1 prompts leave no room for a response" in said
+    assert "no room for a response after 1 prompt:" in said
     assert "the model's window of 256" in said
+
+
+def test_faults_of_model_data_and_utility_are_told_together(domain, refused):
+    tokenizer = domain / "base" / "tokenizer_config.json"
+    settings = json.loads(tokenizer.read_text())
+    tokenizer.write_text(json.dumps({name: value for name, value in settings.items() if name != "pad_token"}))
+    (domain / "base" / "chat_template.jinja").unlink()
+    rows = (domain / "demonstrations.jsonl").read_text().splitlines()[:2]
+    (domain / "demonstrations.jsonl").write_text("\n".join(rows))
+    (domain / "prompts.jsonl").write_text("{broken\n")
+    write_lines(domain / "benchmark.jsonl", [{"prompt": " "}])
+    (domain / "utility.yaml").write_text("weights: 1\n")
+    change_recipe(domain, data={**small_recipe()["data"], "benchmark": "benchmark.jsonl"})
+    for command in ("check", "run"):
+        said = refused(command, "recipe.yaml").splitlines()
+        assert said[0] == "error: model and data have 5 faults:"
+        assert all(line.startswith("  ") for line in said[1:])
+        text = "\n".join(said)
+        for part in (
+            "set model.chat_template",
+            "set model.pad_token",
+            "fewer than one batch of 4",
+            "prompts.jsonl:1: not valid JSON",
+            "benchmark.jsonl:1: message 1: the user's content is empty",
+            "utility.yaml",
+        ):
+            assert part in text
+        assert "no prompt is left" not in text, "what depends on broken data is not guessed at"
 
 
 def test_fewer_demonstrations_than_a_batch(domain, refused):

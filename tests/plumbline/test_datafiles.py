@@ -71,7 +71,7 @@ def test_duplicate_prompts_are_kept_once_and_said(tmp_path):
     rows = load_prompts([path], notices)
     assert [row.prompt[0]["content"] for row in rows] == ["Hi there", "Bye"]
     assert rows[0].meta == {"topic": "a"}
-    assert notices.lines == [f"1 duplicate prompts were kept once (the first: {path}:2 repeats x.jsonl:1)."]
+    assert notices.lines == [f"left out: 1 duplicate prompt (the first: {path}:2 repeats {path}:1)."]
 
 
 def test_prompts_of_conversations_are_what_comes_before_the_last_reply(tmp_path):

@@ -244,7 +244,7 @@ def test_text_that_is_not_yaml_and_a_file_that_is_not_there(tmp_path: Path) -> N
         ({"prompt": REFUND, "topics": []}, "names no `topics`"),
         ({"prompt": REFUND}, "expected `topics`"),
         ({"prompt": [], "topics": ["refund"]}, "expected a list of messages"),
-        ([1], "expected a list of messages"),
+        ([1], "expected an object with named fields"),
     ],
 )
 def test_faults_of_a_row_of_prompts_name_the_line(tmp_path: Path, row: object, message: str) -> None:
