@@ -63,7 +63,7 @@ def init(folder: Annotated[Path, typer.Argument(help="The new domain's folder.")
     from plumbline.new_domain import make_domain
 
     recipe = make_domain(folder)
-    typer.echo(f"{recipe} is ready. Put your data beside it, then: plumbline check {recipe}")
+    typer.echo(f"{recipe} is ready. Put your own data in place of the example rows, then: plumbline check {recipe}")
 
 
 @app.command()

@@ -37,6 +37,21 @@ def test_a_new_domain_is_valid(tmp_path):
     assert recipe.align_names == ["dpo", "ppo"]
 
 
+def test_a_new_domain_passes_the_check(tmp_path):
+    from plumbline.chain import read_recipe
+    from plumbline.preflight import preflight
+    from plumbline.runs import Run
+    from plumbline.stages import Domain
+    from tests.tiny import tiny_model
+
+    model = tiny_model(tmp_path / "model", max_positions=1024)
+    recipe = read_recipe(make_domain(tmp_path / "shop"), [f"model={model}"])
+    found = preflight(Domain(recipe, Run(tmp_path / "run", create=False), print))
+    assert found.notices == []
+    for name in ("demonstrations", "prompts"):
+        assert found.rows[name].keys() == {"train", "validation", "test"}, "the example data have rows of every split"
+
+
 def test_a_new_domain_overwrites_nothing(tmp_path):
     from plumbline.errors import UserError
 
