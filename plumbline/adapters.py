@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from plumbline.errors import UserError
 from plumbline.identity import ADAPTER_LINEAGE, adapter_base, hash_weights
-from plumbline.model_files import ADAPTER_CONFIG, is_adapter, read_json
+from plumbline.model_files import ADAPTER_CONFIG, hub_name, is_adapter, read_json
 
 WEIGHTS = "adapter_model.safetensors"
 PREFIX = "base_model.model."
@@ -55,7 +55,8 @@ def finish_adapter(folder: Path, policy: Path) -> None:
         config["revision"] = read_json(policy / ADAPTER_CONFIG).get("revision")
     else:
         base = policy
-        base_name, config["revision"] = _hub_name(policy)
+        # A hub name exists on other machines too.
+        base_name, config["revision"] = hub_name(policy) or (str(policy.resolve()), None)
     config["base_model_name_or_path"] = base_name
     # peft writes sets as lists in any order; the same adapter must give the same file.
     config = {key: sorted(value) if isinstance(value, list) else value for key, value in sorted(config.items())}
@@ -68,14 +69,6 @@ def finish_adapter(folder: Path, policy: Path) -> None:
     }
     _write_json(folder / ADAPTER_LINEAGE, lineage)
     (folder / "README.md").unlink(missing_ok=True)
-
-
-def _hub_name(folder: Path) -> tuple[str, str | None]:
-    """The hub name and commit of a folder in the hub's cache, which exist on other machines too; else its path."""
-    cached = folder.parent.parent
-    if folder.parent.name == "snapshots" and cached.name.startswith("models--"):
-        return cached.name.removeprefix("models--").replace("--", "/"), folder.name
-    return str(folder.resolve()), None
 
 
 def _join(folder: Path, config: dict[str, Any], parent: Path) -> dict[str, Any]:

@@ -39,7 +39,10 @@ def tokenizer_of_base(source: Path, *, chat_template: Path | None, pad_token: st
 
 
 def prepare_base(source: Path, folder: Path, *, chat_template: Path | None, pad_token: str | None) -> None:
-    """Write a model folder: weights linked to `source`, a tokenizer with the given template and pad token.
+    """Write a model folder: the weights of `source`, a tokenizer with the given template and pad token.
+
+    Weights are hard links, which take no space and hold wherever the two folders are moved. Where the file system
+    allows none, such as between two disks, they are symbolic links, and `source` must stay where it is.
 
     Args:
         source: the base model's folder.
@@ -56,9 +59,16 @@ def prepare_base(source: Path, folder: Path, *, chat_template: Path | None, pad_
             if path.suffix == ".py":  # the tokenizer writes its own code into the folder: not through a link
                 shutil.copyfile(path, folder / path.name)
             else:
-                (folder / path.name).symlink_to(path.resolve())
+                _link(path.resolve(), folder / path.name)
     tokenizer.save_pretrained(folder)
     if is_adapter(source):
         return
     config = read_json(source / "config.json") | {"pad_token_id": tokenizer.pad_token_id}
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def _link(file: Path, place: Path) -> None:
+    try:
+        place.hardlink_to(file)
+    except OSError:
+        place.symlink_to(file)

@@ -191,7 +191,7 @@ class Chain:
             return current
         self.notify(f"{stage.name}: {stage.what[0].lower()}{stage.what[1:]}")
         log.info("stage %s: inputs %s", stage.name, {name: ref.hash[:12] for name, ref in inputs.items()})
-        place = self.run.folder(stage.name)
+        place, domain = self.run.folder(stage.name), self.recipe.name
         manifest = self.run.execute(
             stage.name,
             config=stage.config,
@@ -199,7 +199,9 @@ class Chain:
             inputs=inputs,
             body=stage.body,
             describe=(lambda folder: describe_model(folder, place)) if stage.makes == "model" else _nothing,
-            finish=(lambda folder, made: write_card(folder, made, self.run)) if stage.makes == "model" else _nothing,
+            finish=(lambda folder, made: write_card(folder, made, self.run, domain))
+            if stage.makes == "model"
+            else _nothing,
         )
         if stage.name == "sample":
             fill_store(self.domain)

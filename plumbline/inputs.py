@@ -46,13 +46,14 @@ def inputs_of(domain: Domain, stage: Stage) -> dict[str, InputRef]:
 
 def _model_input(domain: Domain) -> InputRef:
     """The base model by the content of all its files that decide what it says."""
-    facts = identify(domain.base_model).to_json()
+    folder = domain.given_model
+    facts = identify(folder).to_json()
     digest = hashlib.sha256()
     for key in ("weights_hash", "base_hash", "tokenizer_hash", "chat_template_hash", "pad_token_id", "eos_token_id"):
         digest.update(f"{key}={facts[key]}\n".encode())
-    code = sorted(path.name for path in domain.base_model.glob("*.py")) if domain.recipe.trust_remote_code else []
+    code = sorted(path.name for path in folder.glob("*.py")) if domain.recipe.trust_remote_code else []
     for name in ("config.json", "generation_config.json", *code):
-        path = domain.base_model / name
+        path = folder / name
         digest.update(f"{name}={hash_file(path) if path.is_file() else None}\n".encode())
     return InputRef(kind="model", source=domain.recipe.model.name, hash=digest.hexdigest(), facts=facts)
 

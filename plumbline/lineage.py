@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from plumbline.errors import UserError
+from plumbline.model_files import hub_name
 from plumbline.recipe import Recipe
 from plumbline.runs import InputRef, Manifest, Run
 
@@ -54,20 +55,23 @@ def lineage_of_manifest(manifest: Manifest, run: Run) -> Node:
 def _node(folder: Path, manifest: Manifest) -> Node:
     facts: dict[str, Any] = {"folder": str(folder), "created": manifest.created, "metrics": manifest.metrics}
     if manifest.model:
-        facts["model"] = manifest.model
+        facts["model"] = _with_places_of_now(manifest.model, folder.parent, manifest.run)
     if "snapshot" in manifest.metrics:
         facts["snapshot"] = str(folder / f"{manifest.metrics['snapshot']}.parquet")
-    children = [_child(folder.parent, reference) for reference in manifest.inputs.values()]
+    children = [_child(folder.parent, reference, manifest.run) for reference in manifest.inputs.values()]
     return Node("stage", manifest.stage, manifest.output_hash, facts, children)
 
 
-def _child(run_folder: Path, reference: InputRef) -> Node:
+def _child(run_folder: Path, reference: InputRef, recorded_run: str) -> Node:
+    if reference.kind == "judgements":
+        source = _place_of_now(reference.source, run_folder, recorded_run)
+        return Node(reference.kind, source, reference.hash, reference.facts)
     if reference.kind != "stage":
         return Node(reference.kind, reference.source, reference.hash, reference.facts)
     folder = run_folder / reference.source
     manifest = Manifest.read(folder)
     if manifest is None:
-        return Node("stage", reference.source, reference.hash, {"note": f"no longer at {folder}"})
+        return Node("stage", reference.source, reference.hash, {"note": "no longer there"})
     node = _node(folder, manifest)
     if manifest.output_hash != reference.hash:
         return Node(
@@ -76,17 +80,37 @@ def _child(run_folder: Path, reference: InputRef) -> Node:
     return node
 
 
-def as_lines(node: Node, prefix: str = "", tail: str = "") -> list[str]:
-    """The tree as lines of text, with box-drawing branches."""
-    lines = [f"{prefix}{tail}{_line(node)}"]
+def _with_places_of_now(value: Any, run_folder: Path, recorded_run: str) -> Any:
+    """A model's identity with the places in the run folder as they are now."""
+    if isinstance(value, dict):
+        return {key: _with_places_of_now(part, run_folder, recorded_run) for key, part in value.items()}
+    return _place_of_now(value, run_folder, recorded_run) if isinstance(value, str) else value
+
+
+def _place_of_now(place: str, run_folder: Path, recorded_run: str) -> str:
+    """A place that was in the run folder when it was recorded, in the run folder as it is now called."""
+    *_, folder, name = ("", "", *Path(place).parts)
+    now = run_folder / name
+    return str(now) if folder == recorded_run and now.exists() else place
+
+
+def as_lines(node: Node, prefix: str = "", tail: str = "", *, places: bool = True) -> list[str]:
+    """The tree as lines of text, with box-drawing branches; without `places`, files and models by their names alone."""
+    lines = [f"{prefix}{tail}{_line(node, places)}"]
     below = prefix + {"": "", "├── ": "│   ", "└── ": "    "}[tail]
     for child in node.made_from:
         last = child is node.made_from[-1]
-        lines += as_lines(child, below, "└── " if last else "├── ")
+        lines += as_lines(child, below, "└── " if last else "├── ", places=places)
     return lines
 
 
-def _line(node: Node) -> str:
+def model_name(node: Node) -> str:
+    """A base model's name as others may read it: its name on the hub, or that of its folder."""
+    hub = hub_name(Path(node.facts["source"]))
+    return hub[0] if hub else Path(node.name).name
+
+
+def _line(node: Node, places: bool) -> str:
     facts = node.facts
     note = f"  ({facts['note']})" if facts.get("note") else ""
     short = node.hash[:12]
@@ -95,15 +119,16 @@ def _line(node: Node) -> str:
         annotators = ", ".join(f"{name} {count}" for name, count in sorted(facts.get("by_annotator", {}).items()))
         return (
             f"judgements {short}: {people} by people, {facts.get('simulated', 0)} simulated "
-            f"({annotators or 'nobody yet'})  {node.name}"
+            f"({annotators or 'nobody yet'}){f'  {node.name}' if places else ''}"
         )
     if node.kind == "model":
-        return f"base model {short}: {node.name}"
+        return f"base model {short}: {node.name if places else model_name(node)}"
     if node.kind == "file":
-        return f"file {short}: {node.name}"
+        return f"file {short}: {node.name if places else Path(node.name).name}"
     described = f"{node.name} {short}"
     if "snapshot" in facts:
-        described += f": every judgement is in {facts['snapshot']}"
+        snapshot = Path(facts["snapshot"])
+        described += f": every judgement is in {snapshot if places else snapshot.relative_to(snapshot.parents[1])}"
     return described + note
 
 
@@ -139,6 +164,6 @@ def facts_for_report(run: Run, recipe: Recipe) -> dict[str, Any]:
         "judge_hash": judge.output_hash if judge else None,
         "reward_hash": reward.output_hash if reward else None,
         "judge_metrics": judge.metrics if judge else {},
-        "lineage": [line for tree in trees[: len(recipe.align_names)] for line in as_lines(tree)],
+        "lineage": [line for tree in trees[: len(recipe.align_names)] for line in as_lines(tree, places=False)],
         "methods": {section.name: section.method for section in recipe.align},
     }

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 ADAPTER_CONFIG = "adapter_config.json"
 _code_is_trusted: ContextVar[bool] = ContextVar("trust_remote_code", default=False)
 
-DOWNLOADED = ["*.safetensors", "*.json", "*.jinja", "tokenizer*", "*.model", "*.txt", "*.py"]
+DOWNLOADED = ["*.safetensors", "*.json", "*.jinja", "tokenizer*", "*.model", "*.txt", "*.py", "README.md"]
 
 
 def resolve_model(source: str | Path, *, revision: str | None = None) -> Path:
@@ -73,6 +73,14 @@ def _download(name: str, revision: str | None) -> Path:
             f"the model {name} is not on this machine and the hub cannot be reached: connect to the network once, or "
             "give the folder of a model."
         ) from error
+
+
+def hub_name(folder: Path) -> tuple[str, str] | None:
+    """The hub name and commit of a folder in the hub's cache; None for any other folder."""
+    cached = folder.parent.parent
+    if folder.parent.name == "snapshots" and cached.name.startswith("models--"):
+        return cached.name.removeprefix("models--").replace("--", "/"), folder.name
+    return None
 
 
 @contextmanager

@@ -1,13 +1,22 @@
-"""The model card of a stage's model: what it is, what it learned from, and what was measured."""
+"""The model card of a stage's model: what it is, what it learned from, and what was measured.
+
+Its front matter is the Hub's model card metadata. A card goes with the model wherever that is copied or uploaded, so it
+names no place on this machine: neither the run's name nor a path.
+"""
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import yaml
+from huggingface_hub import metadata_load
 from jinja2 import Template
 
-from plumbline.lineage import as_lines, lineage_of_manifest, simulated_share
+from plumbline.lineage import Node, as_lines, lineage_of_manifest, model_name, simulated_share
+from plumbline.model_files import hub_name, is_adapter
 from plumbline.runs import Manifest, Run
 
 WHAT = {
@@ -17,16 +26,27 @@ WHAT = {
     "reward": "a reward model: one number for a conversation that ends with a response, higher is better",
     "judge": "a reward model that only judges comparisons; no policy was optimised against it",
 }
+REWARD_MODELS = ("reward", "judge")
+TAGS: dict[str, list[str]] = {
+    "base": [],
+    "adapt": ["trl", "sft"],
+    "sft": ["trl", "sft"],
+    "reward": ["trl", "reward-trainer"],
+    "dpo": ["trl", "dpo"],
+    "ppo": ["ppo"],
+}
+"""Of each stage or method, as TRL tags its models; those of its trainers carry `trl`."""
+INHERITED = ("license", "license_name", "license_link", "language")
+"""Metadata of the base model's card that hold for what was made from it."""
 
 CARD = Template(
     """---
-library_name: {{ library }}
-tags: [plumbline, {{ manifest.stage }}]
----
+{{ metadata }}---
 
-# {{ manifest.run }} / {{ manifest.stage }}
+# {{ domain }} / {{ manifest.stage }}
 
 This is {{ what }}.
+{%- if base and manifest.stage != "base" %} It was made from the base model {{ base }}.{% endif %}
 {% if simulated %}
 > **Simulated judgements.** {{ "%.0f%%" % (100 * simulated) }} of the preferences behind this model were given by
 > simulated annotators, not by people.
@@ -71,20 +91,83 @@ The whole record is in `manifest.json` beside this card.
 )
 
 
-def write_card(folder: Path, manifest: Manifest, run: Run) -> None:
-    """Write `README.md` into a model folder from its manifest and the lineage behind it."""
+@dataclass(frozen=True)
+class _Base:
+    """The base model behind a stage: its name to show, hub name and commit, weights' hash, and its card's metadata."""
+
+    name: str
+    hub: tuple[str, str] | None
+    weights_hash: str
+    metadata: dict[str, Any]
+
+    @classmethod
+    def of(cls, lineage: Node) -> _Base | None:
+        """None where the lineage ends at a stage that is no longer there."""
+        node = next((below for below in lineage.walk() if below.kind == "model"), None)
+        if node is None:
+            return None
+        folder = Path(node.facts["source"])
+        return cls(model_name(node), hub_name(folder), node.facts["base_hash"], _card_metadata(folder))
+
+    def __str__(self) -> str:
+        return f"[{self.name}](https://huggingface.co/{self.name})" if self.hub else f"`{self.name}` (a local folder)"
+
+
+def write_card(folder: Path, manifest: Manifest, run: Run, domain: str) -> None:
+    """Write `README.md` into a model folder from its manifest and the lineage behind it; `domain` heads it."""
     node = lineage_of_manifest(manifest, run)
-    identity = {key: value for key, value in (manifest.model or {}).items() if value is not None}
+    base = _Base.of(node)
     text = CARD.render(
         manifest=manifest,
+        domain=domain,
+        metadata=yaml.safe_dump(_metadata(folder, manifest, base), sort_keys=False, allow_unicode=True),
         what=WHAT.get(manifest.stage, f"a policy aligned by {manifest.config.get('method', '').upper()}"),
-        library="peft" if (folder / "adapter_config.json").is_file() else "transformers",
+        base=base,
         simulated=simulated_share(node),
-        identity=identity,
+        identity=_identity(manifest.model or {}, base),
         metrics={
             name: f"{value:.4g}" if isinstance(value, float) else value for name, value in manifest.metrics.items()
         },
-        lineage="\n".join(as_lines(node)),
+        lineage="\n".join(as_lines(node, places=False)),
         config=json.dumps(manifest.config, indent=2),
     )
     (folder / "README.md").write_text(text, encoding="utf-8")
+
+
+def _metadata(folder: Path, manifest: Manifest, base: _Base | None) -> dict[str, Any]:
+    """The front matter. The Hub refuses a `base_model` that is no hub name, so a local one is in the text only."""
+    adapter, reward = is_adapter(folder), manifest.stage in REWARD_MODELS
+    metadata: dict[str, Any] = {}
+    # An adapter loads over its own base alone: one over weights that this run trained has none on the hub.
+    if base and base.hub and (not adapter or (manifest.model or {}).get("base_hash") == base.weights_hash):
+        metadata["base_model"] = base.hub[0]
+        if manifest.stage != "base":
+            metadata["base_model_relation"] = "adapter" if adapter else "finetune"
+    metadata["library_name"] = "peft" if adapter else "transformers"
+    metadata["pipeline_tag"] = "text-classification" if reward else "text-generation"
+    tags = TAGS["reward" if reward else manifest.config.get("method", manifest.stage)]
+    metadata["tags"] = ["plumbline", *tags, *(["lora"] if adapter else [])]
+    known = base.metadata if base else {}
+    return metadata | {key: known[key] for key in INHERITED if key in known}
+
+
+def _card_metadata(folder: Path) -> dict[str, Any]:
+    """The front matter of a model folder's card; empty where there is none that can be read."""
+    try:
+        return metadata_load(folder / "README.md") or {}
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+
+
+def _identity(model: dict[str, Any], base: _Base | None) -> dict[str, Any]:
+    """The model's identity without places: its base by name, an adapter by what it was trained from."""
+    adapter = model.get("adapter")
+    rows = {
+        "base model": base and base.name,
+        "base model's commit": base and base.hub and base.hub[1],
+        "base model's weights": base and base.weights_hash,
+        **{key: value for key, value in model.items() if key not in ("source", "base", "base_hash", "adapter")},
+        "adapter": adapter and f"{adapter['mode']}, trained from {Path(adapter['parent']).name}",
+        "adapter's base weights": adapter and model["base_hash"],
+    }
+    return {key: value for key, value in rows.items() if value is not None}

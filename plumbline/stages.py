@@ -60,11 +60,16 @@ class Domain:
         self._prompts: list[PromptRow] | None = None
 
     @property
+    def given_model(self) -> Path:
+        """The folder of the base model as it came."""
+        return resolve_model(self.recipe.model.name, revision=self.recipe.model.revision)
+
+    @property
     def base_model(self) -> Path:
         """The base model's folder: as it came, or with the recipe's chat template and pad token."""
         if self.recipe.model.chat_template or self.recipe.model.pad_token:
             return self.run.folder("base")
-        return resolve_model(self.recipe.model.name, revision=self.recipe.model.revision)
+        return self.given_model
 
     @property
     def start_of_sft(self) -> Path:
@@ -223,15 +228,15 @@ def _base(domain: Domain) -> Stage:
     def body(context: StageContext) -> Metrics:
         from plumbline.base import prepare_base
 
-        source = resolve_model(section.name, revision=section.revision)
-        prepare_base(source, context.folder, chat_template=section.chat_template, pad_token=section.pad_token)
+        prepare_base(
+            domain.given_model, context.folder, chat_template=section.chat_template, pad_token=section.pad_token
+        )
         return {}
 
     template = [section.chat_template] if section.chat_template else []
-    config = section.model_dump(mode="json", exclude={"chat_template"})
-    return Stage(
-        "base", "Preparing the base model", "model", config, {"chat_template": template}, (), body, domain.recipe.seed
-    )
+    config, files = {"pad_token": section.pad_token}, {"chat_template": template}
+    after = ("base model",)
+    return Stage("base", "Preparing the base model", "model", config, files, after, body, domain.recipe.seed)
 
 
 def _adapt(domain: Domain) -> Stage:
