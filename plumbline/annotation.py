@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from plumbline.errors import UserError
-from plumbline.runs import write_synced
+from plumbline.errors import UserError, counted
+from plumbline.runs import Run, write_synced
 from plumbline.stages import Domain
 
 if TYPE_CHECKING:
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
 
 FILLED = ".tasks.json"
 """In the run folder: the keys of the tasks that this run has put into the store, and that are not retired."""
+
+LOCK = ".tasks.lock"
+"""In the run folder: locked while a process fills the store."""
 
 
 def fill_store(domain: Domain) -> None:
@@ -31,17 +36,33 @@ def fill_store(domain: Domain) -> None:
 
     if domain.run.manifest("sample") is None:
         return
-    memory = domain.run.root / FILLED
-    earlier = set(json.loads(memory.read_text())) if memory.exists() else set()
-    sampled = {task_key(task.prompt, [response.text for response in task.responses]) for task in _tasks(domain)}
-    with domain.service() as service:
-        write_synced(memory, json.dumps(sorted(earlier | sampled)))  # first, so that a kill forgets no task
-        service.set_overlap(domain.recipe.annotate.judgements_per_prompt)
-        service.add_tasks(_tasks(domain))
-        retired = service.retire(earlier - sampled)
-        write_synced(memory, json.dumps(sorted(sampled)))
+    with _one_at_a_time(domain.run):
+        memory = domain.run.root / FILLED
+        earlier = set(json.loads(memory.read_text())) if memory.exists() else set()
+        tasks = list(_tasks(domain))
+        sampled = {task_key(task.prompt, [response.text for response in task.responses]) for task in tasks}
+        with domain.service() as service:
+            write_synced(memory, json.dumps(sorted(earlier | sampled)))  # first, so that a kill forgets no task
+            service.set_overlap(domain.recipe.annotate.judgements_per_prompt)
+            service.add_tasks(tasks)
+            retired = service.retire(earlier - sampled)
+            write_synced(memory, json.dumps(sorted(sampled)))
     if retired:
-        domain.notify(f"{retired} tasks with earlier responses are closed unfinished; what was judged of them stays.")
+        domain.notify(
+            f"closed unfinished: {counted(retired, 'task')} with earlier responses; what was judged of them stays."
+        )
+
+
+@contextmanager
+def _one_at_a_time(run: Run) -> Iterator[None]:
+    """Wait until no other process fills the store from this run.
+
+    Who comes later reads the responses later, so the newest ones are those that are handed out in the end. This is not
+    the run's lock, because the annotation app opens beside a run that holds it.
+    """
+    with (run.root / LOCK).open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _tasks(domain: Domain) -> Iterator[NewTask]:
@@ -90,9 +111,9 @@ def import_named_files(domain: Domain) -> None:
         for file in domain.recipe.data.preferences:
             report = import_preferences(file.path, service, format=file.format)
             if report.taken or report.rejected:
-                domain.notify(f"{file.path.name}: {report.taken} judgements imported as {report.format}")
+                domain.notify(f"{file.path.name}: {counted(report.taken, 'judgement')} imported as {report.format}")
             if report.rejected:
-                domain.notify(f"{file.path.name}: {report.rejected} rows set aside in {report.rejected_path}")
+                domain.notify(f"{file.path.name}: {counted(report.rejected, 'row')} set aside in {report.rejected_path}")
 
 
 def simulate_annotators(domain: Domain, limit: int | None = None) -> SimulationReport:

@@ -1,6 +1,7 @@
 """Filling the preference store from a run: the recipe's overlap, a new policy's responses, runs that share a store."""
 
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
@@ -75,7 +76,7 @@ def test_the_tasks_of_a_policy_that_was_replaced_are_closed(tmp_path):
     desk.sample("two")
     fill_store(desk.domain)
     assert desk.counts() == (4, 1, 3)
-    assert desk.said == ["2 tasks with earlier responses are closed unfinished; what was judged of them stays."]
+    assert desk.said == ["closed unfinished: 2 tasks with earlier responses; what was judged of them stays."]
     assert desk.judge(3) == ["two"] * 3
     desk.sample("one")
     fill_store(desk.domain)
@@ -95,6 +96,40 @@ def test_a_kill_while_the_store_is_filled_forgets_no_task(tmp_path, monkeypatch)
             fill_store(desk.domain)
     desk.sample("two")
     fill_store(desk.domain)
+    assert desk.counts() == (3, 0, 3)
+
+
+def test_who_fills_the_store_from_earlier_responses_does_not_undo_the_newer(tmp_path, monkeypatch):
+    """As when the annotation app is opened in the moment in which a run has sampled anew."""
+    desk, slow, go_on = Desk(tmp_path), threading.Event(), threading.Event()
+    add_tasks = PreferenceService.add_tasks
+
+    def adds_slowly(service, tasks):
+        if not slow.is_set():
+            slow.set()
+            assert go_on.wait(60)
+        return add_tasks(service, tasks)
+
+    monkeypatch.setattr(PreferenceService, "add_tasks", adds_slowly)
+    desk.sample("one")
+    app = threading.Thread(target=fill_store, args=(desk.domain,))
+    app.start()
+    assert slow.wait(60)
+    desk.sample("two")
+    run = threading.Thread(target=fill_store, args=(desk.domain,))
+    run.start()
+    run.join(0.3)
+    go_on.set()
+    app.join(), run.join()
+    assert desk.counts() == (3, 0, 3)
+    assert desk.judge(3) == ["two"] * 3
+
+
+def test_the_store_is_filled_beside_a_run_that_holds_its_folder(tmp_path):
+    desk = Desk(tmp_path)
+    desk.sample("one")
+    with Run(desk.domain.run.root).lock():
+        fill_store(desk.domain)
     assert desk.counts() == (3, 0, 3)
 
 
