@@ -94,7 +94,7 @@ def open_page(browser: Any, address: str) -> Iterator[Callable[..., Any]]:
         context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(15_000)
+        page.set_default_timeout(60_000)  # milliseconds; a busy machine is slow, not wrong
         page.requested = []
         page.on("request", lambda request: page.requested.append(request.url))
         page.goto(address)
