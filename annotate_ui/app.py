@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
@@ -26,6 +27,7 @@ STATIC = Path(__file__).parent / "static"
 WORK_PATH = "/annotate"
 HEAD = "".join(f'<link rel="stylesheet" href="/assets/{name}.css">' for name in ("base", "board"))
 SCRIPT = '<script src="/assets/board.js"></script>'
+PREVIEW_TAG = re.compile(r"""<meta\s+(?:property="og:|name="twitter:)[^>]*>\s*""")
 
 
 def build_app(service: PreferenceService, *, title: str, guideline: str | None = None) -> FastAPI:
@@ -145,9 +147,21 @@ def _add_sign_in(app: FastAPI, service: PreferenceService, sessions: Sessions, t
         return {"name": found.name if found else None}
 
     @app.middleware("http")
-    async def signed_out_to_sign_in(request: Request, call_next: Callable[[Request], Any]) -> Response:
+    async def work_page(request: Request, call_next: Callable[[Request], Any]) -> Response:
         """Whoever opens the work page without a session sees the sign-in page, not Gradio's bare refusal."""
-        if request.url.path.rstrip("/") == WORK_PATH and request.method == "GET" and not sessions.read(request):
+        if request.url.path.rstrip("/") != WORK_PATH or request.method != "GET":
+            response: Response = await call_next(request)
+            return response
+        if not sessions.read(request):
             return RedirectResponse("/", status_code=303)
-        response: Response = await call_next(request)
-        return response
+        return await _without_preview_tags(request, call_next)
+
+
+async def _without_preview_tags(request: Request, call_next: Callable[[Request], Any]) -> Response:
+    """Gradio's page less the tags that offer its own picture and text to other sites' link previews."""
+    plain = [(name, value) for name, value in request.scope["headers"] if name != b"accept-encoding"]
+    request.scope["headers"] = plain  # so that the page is not compressed
+    answer = await call_next(request)
+    page = b"".join([part async for part in answer.body_iterator]).decode()
+    headers = {name: value for name, value in answer.headers.items() if name != "content-length"}
+    return Response(PREVIEW_TAG.sub("", page), status_code=answer.status_code, headers=headers)

@@ -206,3 +206,19 @@ def test_skipping_and_flagging_end_in_the_reason_why_there_is_no_more_work(
 def test_renewing_tells_how_long_the_lease_lasts(ada: Page) -> None:
     task = ada.ask("next")
     assert 0 < ada.ask("renew", lease_id=lease_of(task))["expires_in"] <= 15 * 60
+
+
+def test_the_page_names_no_other_site(ada: Page) -> None:
+    """Neither Gradio's picture for link previews nor anything else; compressed or not."""
+    for accepted in ("identity", "gzip, deflate, br"):
+        answer = ada.client.get("/annotate/", headers={"Accept-Encoding": accepted})
+        assert "content-encoding" not in answer.headers
+        assert answer.headers["content-type"].startswith("text/html")
+        assert "<gradio-app" in answer.text
+        assert "</html>" in answer.text
+        named = set(re.findall(r"""(?:https?:)?//([a-z0-9-]+(?:\.[a-z0-9-]+)+)""", answer.text))
+        assert named <= {"127.0.0.1"}
+        assert not re.search(r"og:|twitter:", answer.text)
+    sign_in = ada.client.post("/sign-out").text
+    assert "Your name" in sign_in
+    assert "//" not in sign_in
