@@ -1,12 +1,15 @@
-"""Run the annotation app on this machine until Ctrl-C."""
+"""Run the annotation app on this machine until Ctrl-C or SIGTERM."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import signal
 import socket
+import sys
 import threading
 import webbrowser
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import uvicorn
@@ -32,7 +35,7 @@ def serve(
     port: int,
     open_browser: bool = False,
 ) -> None:
-    """Serve the annotation app until Ctrl-C.
+    """Serve the annotation app until Ctrl-C; SIGTERM ends it the same way, and the process with status 143.
 
     Args:
         service: owns every rule and the store.
@@ -44,6 +47,7 @@ def serve(
 
     Raises:
         UserError: the address is not local, the port is in use, or the system does not let us open it.
+        SystemExit: on SIGTERM.
     """
     listener = open_listener(host, port)
     address = address_of(host, listener)
@@ -52,9 +56,22 @@ def serve(
     console.print(f"The annotation app is open at [bold]{address}[/bold] (Ctrl-C ends it)")
     if open_browser:
         threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
-    with contextlib.suppress(KeyboardInterrupt), listener:
-        uvicorn.Server(config).run(sockets=[listener])
-    console.print("The annotation app has ended; all acknowledged judgements are stored.")
+    try:
+        # uvicorn closes on either signal, then hands it on.
+        with contextlib.suppress(KeyboardInterrupt), _exit_on_sigterm(), listener:
+            uvicorn.Server(config).run(sockets=[listener])
+    finally:
+        console.print("The annotation app has ended; all acknowledged judgements are stored.")
+
+
+@contextlib.contextmanager
+def _exit_on_sigterm() -> Iterator[None]:
+    """Let SIGTERM raise SystemExit, with the status that shells give to it, instead of ending the process at once."""
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def open_listener(host: str, port: int) -> socket.socket:

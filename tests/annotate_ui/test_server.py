@@ -1,4 +1,4 @@
-"""The server's start and end: loopback only, a port in use, Ctrl-C."""
+"""The server's start and end: loopback only, a port in use, Ctrl-C, SIGTERM."""
 
 from __future__ import annotations
 
@@ -48,7 +48,8 @@ serve(service, title="Support", guideline=None, host="127.0.0.1", port=0)
 """
 
 
-def test_serve_prints_its_address_and_ends_cleanly_on_interrupt(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 0), (signal.SIGTERM, 128 + signal.SIGTERM)])
+def test_serve_prints_its_address_and_ends_cleanly_on_a_signal(tmp_path: Path, sent: int, status: int) -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", SCRIPT, str(tmp_path / "preferences.db")],
         stderr=subprocess.PIPE,
@@ -61,9 +62,10 @@ def test_serve_prints_its_address_and_ends_cleanly_on_interrupt(tmp_path: Path) 
         address = line.split(" at ")[1].split()[0]
         with urllib.request.urlopen(address, timeout=30) as answer:
             assert b"Your name" in answer.read()
-        process.send_signal(signal.SIGINT)
+        process.send_signal(sent)
         _, rest = process.communicate(timeout=20)
     finally:
         process.kill()
-    assert process.returncode == 0
+    assert process.returncode == status
+    assert "The annotation app has ended; all acknowledged judgements are stored." in rest
     assert "Traceback" not in rest
