@@ -185,7 +185,12 @@ class AnnotateSection(Section):
     )
     lease_minutes: float = Field(15, gt=0, description="How long a task is kept for the annotator who opened it.")
     guideline: Path | None = Field(None, description="Markdown shown to annotators.")
-    host: str = Field("127.0.0.1", description="Address of the app; only this machine's own unless accounts exist.")
+    host: str = Field(
+        "127.0.0.1",
+        description="Address that the app listens on: `127.0.0.1`, `::1` or `localhost`, which only this machine "
+        "reaches. Any other, such as `0.0.0.0` (every network of this machine), is refused: annotators sign in by "
+        "name, without a password. From elsewhere, forward the port: `ssh -L 7860:127.0.0.1:7860 THE_MACHINE`.",
+    )
     port: int = Field(7860, ge=0, le=65535, description="Port of the app; 0 takes a free one.")
     simulated: SimulatedSection | None = Field(None, description="Simulated annotators for `plumbline simulate`.")
 
