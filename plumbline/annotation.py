@@ -113,7 +113,8 @@ def import_named_files(domain: Domain) -> None:
             if report.taken or report.rejected:
                 domain.notify(f"{file.path.name}: {counted(report.taken, 'judgement')} imported as {report.format}")
             if report.rejected:
-                domain.notify(f"{file.path.name}: {counted(report.rejected, 'row')} set aside in {report.rejected_path}")
+                rejected = counted(report.rejected, "row")
+                domain.notify(f"{file.path.name}: {rejected} set aside in {report.rejected_path}")
 
 
 def simulate_annotators(domain: Domain, limit: int | None = None) -> SimulationReport:

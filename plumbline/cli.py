@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from plumbline.allocator import reuse_freed_memory
-from plumbline.errors import UserError, WaitingForPeople
+from plumbline.errors import UserError, WaitingForPeople, counted
 from plumbline.logs import log_to_run, quieten, quieten_libraries
+from plumbline.preferences.formats import EXPORTED, IMPORTED
 
 if TYPE_CHECKING:
     from plumbline.chain import Chain
@@ -145,7 +146,7 @@ def annotate(
     from plumbline.annotation import fill_store
     from plumbline.datafiles import read_text
 
-    chain = _chain(recipe, overrides, run, runs, "annotate")
+    chain = _chain(recipe, overrides, run, runs, "annotate", create=False)
     settings = chain.recipe.annotate
     _need_samples(chain)
     fill_store(chain.domain)
@@ -172,7 +173,7 @@ def simulate(
     """Let simulated annotators judge what is waiting; everything they say is marked as simulated."""
     from plumbline.annotation import simulate_annotators
 
-    chain = _chain(recipe, overrides, run, runs, "simulate")
+    chain = _chain(recipe, overrides, run, runs, "simulate", create=False)
     _tell_simulated(simulate_annotators(chain.domain, limit))
 
 
@@ -180,20 +181,28 @@ def simulate(
 def import_(
     recipe: RecipeFile,
     file: Annotated[Path, typer.Argument(help="A file of preferences.")],
-    format: Annotated[str | None, typer.Option(help="Its format; detected when not given.")] = None,
+    overrides: Overrides = None,
+    format: Annotated[
+        str | None, typer.Option(help=f"Its format: {', '.join(IMPORTED)}. Default: the one that its rows have.")
+    ] = None,
     run: RunName = None,
     runs: RunsFolder = RUNS,
+    new: Annotated[bool, typer.Option("--new", help="Let --run name a run that is not there yet.")] = False,
 ) -> None:
     """Import preferences that people gave elsewhere. Faulty rows are set aside in a file; nothing is taken twice."""
+    from plumbline.inputs import shown_store
     from plumbline.preferences.importers import import_preferences
 
-    domain = _chain(recipe, None, run, runs, "import").domain
+    if run and not new:
+        _refuse_unknown_run(run, runs)
+    domain = _chain(recipe, overrides, run, runs, "import").domain
     with domain.service() as service:
         report = import_preferences(file, service, format=format)
     _tell(
         f"{file}: read {report.read} as {report.format}: {report.taken} taken, {report.present} were there already, "
         f"{report.rejected} set aside"
     )
+    _tell(f"they are in {shown_store(domain)}, project {domain.recipe.name}")
     if report.rejected:
         _tell(f"the rows set aside, with reasons, are in {report.rejected_path}")
 
@@ -202,17 +211,19 @@ def import_(
 def export(
     recipe: RecipeFile,
     file: Annotated[Path, typer.Argument(help="Where to write.")],
-    format: Annotated[str, typer.Option(help="The format to write.")] = "trl",
+    overrides: Overrides = None,
+    format: Annotated[str, typer.Option(help=f"The format to write: {', '.join(EXPORTED)}.")] = EXPORTED[0],
     run: RunName = None,
     runs: RunsFolder = RUNS,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
 ) -> None:
     """Export the preferences of a run."""
     from plumbline.preferences.exporters import export_preferences
 
-    domain = _chain(recipe, None, run, runs, "export", create=False).domain
+    domain = _chain(recipe, overrides, run, runs, "export", create=False).domain
     with domain.service(create=False) as service:
-        report = export_preferences(service, file, format=format)
-    _tell(f"{file}: {report.rows} rows written as {format}")
+        report = export_preferences(service, file, format=format, replace=force)
+    _tell(f"{file}: {counted(report.rows, 'row')} written as {format}")
 
 
 @app.command()
@@ -228,7 +239,8 @@ def lineage(
 
 
 def _tell_simulated(report: SimulationReport) -> None:
-    _tell(f"{report.judgements} simulated judgements by {len(report.by_annotator)} simulated annotators.")
+    judgements, annotators = report.judgements, len(report.by_annotator)
+    _tell(f"{counted(judgements, 'simulated judgement')} by {counted(annotators, 'simulated annotator')}.")
 
 
 def _tell(line: str) -> None:
@@ -252,6 +264,15 @@ def _chain(
     else:
         quieten_libraries()
     return Chain(checked, recipe, folder, notify=lambda line: console.print(line, highlight=False, markup=False))
+
+
+def _refuse_unknown_run(run: str, runs: Path) -> None:
+    """A misspelt name must not make a run of its own, where nobody looks for what was imported."""
+    from plumbline.recipe_yaml import nearest
+
+    if not (runs / run).is_dir():
+        names = [path.name for path in runs.iterdir() if path.is_dir()] if runs.is_dir() else []
+        raise UserError(f"{runs} has no run {run!r}: give --new to make it{nearest(run, names) if names else ''}")
 
 
 def _need_samples(chain: Chain) -> None:

@@ -69,7 +69,7 @@ def _judgements_input(domain: Domain) -> InputRef:
         simulated += record.simulated
         total += 1
     facts = {"judgements": total, "simulated": simulated, "by_annotator": annotators}
-    return InputRef(kind="judgements", source=_shown_store(domain), hash=digest.hexdigest(), facts=facts)
+    return InputRef(kind="judgements", source=shown_store(domain), hash=digest.hexdigest(), facts=facts)
 
 
 def _judgements(domain: Domain) -> Iterator[JudgementRecord]:
@@ -81,7 +81,7 @@ def _judgements(domain: Domain) -> Iterator[JudgementRecord]:
         return
 
 
-def _shown_store(domain: Domain) -> str:
+def shown_store(domain: Domain) -> str:
     """The store's address as it may be shown: of a URL only driver, host, port and database."""
     from sqlalchemy import URL, make_url
 

@@ -5,6 +5,7 @@ import json
 import shutil
 import socket
 import sqlite3
+from pathlib import Path
 from unittest.mock import patch
 
 import pytest
@@ -296,3 +297,33 @@ def test_what_only_reads_makes_no_run_folder(domain, command):
 def test_annotate_before_sampling(domain, refused):
     assert "there is nothing to judge" in refused("annotate", "recipe.yaml")
     assert "there is nothing to judge yet" in refused("simulate", "recipe.yaml")
+    assert not (domain / "runs").exists(), "a misspelt name makes no run"
+
+
+def test_an_import_goes_where_it_was_meant_to_and_says_where(domain, refused, capsys):
+    write_lines(domain / "pairs.jsonl", [{"prompt": "Hi", "chosen": "Hello", "rejected": "No"}])
+    arguments = "import", "recipe.yaml", "pairs.jsonl"
+    assert "runs has no run 'small': give --new to make it" in refused(*arguments, "--run", "small")
+    run_well(*arguments)
+    assert f"they are in {Path('runs/small/preferences.db')}, project small" in capsys.readouterr().out
+    assert "no run 'smal': give --new to make it; did you mean 'small'?" in refused(*arguments, "--run", "smal")
+    assert [path.name for path in (domain / "runs").iterdir()] == ["small"]
+    run_well(*arguments, "--run", "smal", "--new")
+    run_well(*arguments, "--run", "smal")
+    assert "0 taken, 1 were there already" in capsys.readouterr().out
+
+
+def test_import_and_export_take_values_over_the_recipes(domain, capsys):
+    write_lines(domain / "pairs.jsonl", [{"prompt": "Hi", "chosen": "Hello", "rejected": "No"}])
+    run_well("import", "recipe.yaml", "pairs.jsonl", "annotate.store=elsewhere.db")
+    run_well("export", "recipe.yaml", "out.jsonl", "annotate.store=elsewhere.db")
+    assert "1 row written as trl" in capsys.readouterr().out
+    assert (domain / "elsewhere.db").exists()
+
+
+def test_an_export_replaces_a_file_only_when_asked_for(domain, refused):
+    write_lines(domain / "pairs.jsonl", [{"prompt": "Hi", "chosen": "Hello", "rejected": "No"}])
+    run_well("import", "recipe.yaml", "pairs.jsonl")
+    assert "is there already" in refused("export", "recipe.yaml", "pairs.jsonl")
+    run_well("export", "recipe.yaml", "pairs.jsonl", "--force")
+    assert "judgement_id" in (domain / "pairs.jsonl").read_text()

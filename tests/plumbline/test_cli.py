@@ -2,11 +2,14 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 import plumbline.cli
 from plumbline.errors import UserError
+from plumbline.preferences.formats import EXPORTED, IMPORTED
 
 COMMANDS = ("init", "check", "run", "sft", "sample", "annotate", "simulate", "reward", "align", "compare")
 COMMANDS += ("import", "export", "lineage")
@@ -29,6 +32,13 @@ def test_help_lists_every_command_without_heavy_imports():
     assert done.returncode == 0, done.stderr
     for command in COMMANDS:
         assert f"  {command} " in done.stdout
+
+
+@pytest.mark.parametrize(("command", "formats"), [("import", IMPORTED), ("export", EXPORTED)])
+def test_help_and_docs_name_the_formats(command, formats):
+    page = (Path(__file__).parents[2] / "docs" / "own-domain.md").read_text(encoding="utf-8")
+    assert all(f"| `{name}` |" in page for name in formats)
+    assert ", ".join(formats) in " ".join(CliRunner().invoke(plumbline.cli.app, [command, "--help"]).output.split())
 
 
 def test_a_users_mistake_is_one_sentence_and_status_2(tmp_path):

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from plumbline.inputs import _shown_store
+from plumbline.inputs import shown_store
 
 
 @pytest.mark.parametrize(
@@ -22,4 +22,4 @@ from plumbline.inputs import _shown_store
 def test_the_stores_address_is_shown_without_password(store: str | None, shown: str) -> None:
     recipe = SimpleNamespace(annotate=SimpleNamespace(store=store))
     domain: Any = SimpleNamespace(recipe=recipe, run=SimpleNamespace(root=Path("runs/x")))
-    assert _shown_store(domain) == shown
+    assert shown_store(domain) == shown

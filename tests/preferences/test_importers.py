@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plumbline.errors import UserError
-from plumbline.preferences.exporters import export_preferences
+from plumbline.preferences.exporters import EXPORTERS, export_preferences
 from plumbline.preferences.importers import IMPORTERS, import_preferences
 from plumbline.preferences.importers.base import RowFault, as_new_judgement
 from plumbline.preferences.importers.hh import parse_dialogue
@@ -344,6 +344,22 @@ def test_exports_that_cannot_be_written(file_service, tmp_path):
     with pytest.raises(UserError, match="cannot be written"):
         export_preferences(file_service, tmp_path / "missing" / "x.jsonl")
     assert not list(tmp_path.glob("*partial"))
+
+
+def test_a_file_that_is_there_is_replaced_only_when_asked_for(file_service, tmp_path):
+    import_preferences(write_lines(tmp_path / "a.jsonl", TULU), file_service)
+    place = tmp_path / "out.jsonl"
+    place.write_text("mine")
+    with pytest.raises(UserError, match="is there already: name another file, or replace it with --force"):
+        export_preferences(file_service, place)
+    assert place.read_text() == "mine"
+    rows = export_preferences(file_service, place, replace=True).rows
+    assert len(place.read_text().splitlines()) == rows > 0
+
+
+def test_every_format_goes_by_its_modules_name():
+    assert [importer.FORMAT for importer in IMPORTERS.values()] == list(IMPORTERS)
+    assert [exporter.FORMAT for exporter in EXPORTERS.values()] == list(EXPORTERS)
 
 
 words = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1).filter(

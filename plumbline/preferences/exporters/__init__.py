@@ -1,6 +1,6 @@
 """Exporting preferences, as JSON lines.
 
-Adding a format is one small module with `FORMAT` and `rows(record)`, and its name in `EXPORTERS`.
+Adding a format is one small module with `FORMAT` and `rows(record)`, and its name in `preferences/formats.py`.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ import json
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from plumbline.errors import UserError
-from plumbline.preferences.exporters import rankings, trl
+from plumbline.preferences.formats import EXPORTED
 from plumbline.preferences.records import JudgementRecord
 from plumbline.preferences.service import PreferenceService
 
@@ -28,7 +29,7 @@ class Exporter(Protocol):
         """The rows that a judgement becomes: none, one or several."""
 
 
-EXPORTERS: dict[str, Exporter] = {module.FORMAT: module for module in (trl, rankings)}
+EXPORTERS = {name: cast(Exporter, import_module(f"{__name__}.{name}")) for name in EXPORTED}
 
 
 @dataclass(frozen=True)
@@ -42,21 +43,27 @@ class ExportReport:
     simulated: int
 
 
-def export_preferences(service: PreferenceService, path: str | Path, *, format: str = "trl") -> ExportReport:
+def export_preferences(
+    service: PreferenceService, path: str | Path, *, format: str = EXPORTED[0], replace: bool = False
+) -> ExportReport:
     """Write the project's current judgements to a file, in a stream; the file appears whole or not at all.
 
     Args:
         path: `.jsonl`, or `.jsonl.gz` to compress.
         format: one of `EXPORTERS`.
+        replace: write over a file that is there.
 
     Raises:
-        UserError: unknown format, another kind of file, no judgements, or the file cannot be written.
+        UserError: unknown format, another kind of file, one that is there, no judgements, or the file cannot be
+            written.
     """
     path = Path(path)
     if format not in EXPORTERS:
         raise UserError(f"unknown format {format!r}; known are {', '.join(EXPORTERS)}.")
     if not path.name.removesuffix(".gz").endswith((".jsonl", ".ndjson")):
         raise UserError(f"{path}: exports are JSON lines; name a .jsonl or .jsonl.gz file.")
+    if path.exists() and not replace:
+        raise UserError(f"{path} is there already: name another file, or replace it with --force.")
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         report = _write(service, path, partial, EXPORTERS[format])

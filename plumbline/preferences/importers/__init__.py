@@ -1,8 +1,8 @@
 """Importing preferences that people gave elsewhere.
 
 Adding a format is one small module with `FORMAT`, `detect(row)` and `judgements(row)` (see `base.Importer`), and its
-name in `IMPORTERS`. Faulty rows are set aside in `<file>.rejected.jsonl` with their line and the reason, the rest goes
-in; a judgement is known by its contents, so nothing is taken twice.
+name in `preferences/formats.py`. Faulty rows are set aside in `<file>.rejected.jsonl` with their line and the reason,
+the rest goes in; a judgement is known by its contents, so nothing is taken twice.
 """
 
 from __future__ import annotations
@@ -11,22 +11,21 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from importlib import import_module
 from itertools import chain, islice
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from plumbline.errors import DataError, UserError
-from plumbline.preferences.importers import hh, llamafactory, oasst, openai, pandalm, rankings, trl, tulu_human_eval
+from plumbline.preferences.formats import IMPORTED
 from plumbline.preferences.importers.base import Importer, RowFault, as_new_judgement
 from plumbline.preferences.importers.files import RawRow, raw_rows
 from plumbline.preferences.records import NewJudgement
 from plumbline.preferences.service import PreferenceService
 
-IMPORTERS: dict[str, Importer] = {
-    module.FORMAT: module for module in (rankings, hh, oasst, tulu_human_eval, pandalm, llamafactory, openai, trl)
-}
-"""By format; the first one that recognises a row decides, so the most particular formats come first."""
+IMPORTERS = {name: cast(Importer, import_module(f"{__name__}.{name}")) for name in IMPORTED}
+"""By format; the first one that recognises a row decides."""
 
 ROWS_TO_DETECT = 50
 
