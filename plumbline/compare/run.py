@@ -134,6 +134,7 @@ def _meta(
         "confidence": 0.95,
         "baselines": baselines,
         "judge_hash": identify(judge).weights_hash if judge else None,
+        "judge_accuracy": _judge_accuracy(facts.get("judge_metrics", {})) if judge else None,
         "utility_file": utility.name if utility else None,
         "utility_hash": hash_file(utility) if utility else None,
         "simulated": bool(share) or utility is not None,
@@ -141,6 +142,13 @@ def _meta(
         "models": {name: own.weights_hash for name, own in replies.items()},
         "versions": library_versions(),
     }
+
+
+def _judge_accuracy(metrics: dict[str, Any]) -> dict[str, float] | None:
+    """How often the judge agrees with preferences that it was not trained on; None where that was not measured."""
+    if "accuracy_low" not in metrics:
+        return None
+    return {"accuracy": metrics["accuracy"], "low": metrics["accuracy_low"], "high": metrics["accuracy_high"]}
 
 
 def _flat(results: dict[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from plumbline.compare.wording import doubt_of_the_judge
+
 WIDTH = 100
 
 
@@ -21,6 +23,8 @@ def format_table(results: dict[str, Any]) -> str:
     console = Console(file=out, width=WIDTH, color_system=None, highlight=False, markup=False)
     console.print(_win_rates(results["comparisons"]))
     console.print(_policies(results["policies"]))
+    if doubt := doubt_of_the_judge(results["meta"]):
+        console.print(doubt)
     if results["meta"]["simulated"]:
         console.print("Judged by simulated annotators' utility or preferences, not by people.")
     return out.getvalue().rstrip()

@@ -14,9 +14,9 @@ class Verdict(NamedTuple):
     """One aligned policy in words.
 
     Attributes:
-        kind: `better`, `worse` or `open` (the interval holds 50%).
+        kind: `better`, `worse`, `open` (the interval holds 50%) or `weak` (judged by a judge that may be guessing).
         head: the sentence with the figure.
-        more: what the other judge says, and how much of it is length.
+        more: what the other judge says, how far the reward model can be trusted, and how much of it is length.
     """
 
     kind: str
@@ -40,7 +40,7 @@ def percent(share: float) -> str:
 
 
 def span(row: dict[str, Any]) -> str:
-    """The interval of a win rate as `71–84%`."""
+    """The interval of a share as `71–84%`."""
     return f"{100 * row['low']:.0f}–{100 * row['high']:.0f}%"
 
 
@@ -55,6 +55,7 @@ def _verdict(results: dict[str, Any], policy: str, baseline: str, judges: list[s
     rows = {row["judge"]: row for row in _of(results["comparisons"], policy, baseline)}
     first = rows[judges[0]]
     kind = "better" if first["low"] > 0.5 else "worse" if first["high"] < 0.5 else "open"
+    doubt = doubt_of_the_judge(results["meta"])
     several = results["meta"]["responses_per_prompt"] > 1
     where = f"{percent(first['win_rate'])} of {'the pairs to ' if several else ''}{first['n']} prompts"
     head = (
@@ -67,13 +68,26 @@ def _verdict(results: dict[str, Any], policy: str, baseline: str, judges: list[s
         "open": ["The interval holds 50%: the two cannot be told apart on these prompts."],
     }[kind]
     more += [f"It is {percent(rows[judge]['win_rate'])} ({span(rows[judge])}) {JUDGES[judge]}." for judge in judges[1:]]
+    if doubt and "reward" in judges:
+        more.append(doubt)
     controlled = next(row for row in _of(results["length_control"], policy, baseline) if row["judge"] == judges[0])
     words = results["policies"]
     more.append(
         f"At equal length it would be {percent(controlled['win_rate'])} ({span(controlled)}); its replies have "
         f"{words[policy]['words_mean']:.0f} words on average, {label(baseline)}’s {words[baseline]['words_mean']:.0f}."
     )
-    return Verdict(kind, head, more)
+    return Verdict("weak" if doubt and judges[0] == "reward" and kind != "open" else kind, head, more)
+
+
+def doubt_of_the_judge(meta: dict[str, Any]) -> str | None:
+    """A warning where the reward model's accuracy on held-out preferences may be that of a coin; else None."""
+    accuracy = meta.get("judge_accuracy")
+    if accuracy is None or accuracy["low"] > 0.5:
+        return None
+    return (
+        f"The reward model agrees with {percent(accuracy['accuracy'])} of its held-out preference pairs, 95% interval "
+        f"{span(accuracy)}: it may be guessing, so its win rates are weak evidence."
+    )
 
 
 def _of(rows: list[dict[str, Any]], policy: str, baseline: str) -> list[dict[str, Any]]:

@@ -214,12 +214,16 @@ def test_a_policy_against_itself_is_exactly_one_half(models: Folders, tmp_path: 
 
 
 def test_people_alone_need_no_utility_and_get_no_banner(models: Folders, tmp_path: Path) -> None:
-    run(models, tmp_path, utility=None, facts={"judge_metrics": {"accuracy": 0.7, "length_accuracy": 0.55}})
+    accuracy = {"accuracy": 0.7, "accuracy_low": 0.44, "accuracy_high": 0.88}
+    run(models, tmp_path, utility=None, facts={"judge_metrics": accuracy | {"length_accuracy": 0.55}})
     results = results_of(tmp_path)
+    assert results["meta"]["judge_accuracy"] == {"accuracy": 0.7, "low": 0.44, "high": 0.88}
     assert {row["judge"] for row in results["comparisons"]} == {"reward"}
     assert not results["meta"]["simulated"]
     text = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
-    assert "Simulated judgements" not in text and "agrees with 70% of" in text
+    assert "Simulated judgements" not in text and "It agrees with 70% of" in text
+    assert "it may be guessing, so its win rates are weak evidence" in text
+    assert "weak evidence" in " ".join(format_table(results).split())
 
 
 def test_another_tokenizer_has_no_kl(models: Folders, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from plumbline.compare.wording import banner, label, percent, verdicts
+from plumbline.compare.wording import banner, doubt_of_the_judge, label, percent, verdicts
 
 
 def results(low: float, rate: float, high: float) -> dict[str, Any]:
@@ -17,7 +17,9 @@ def results(low: float, rate: float, high: float) -> dict[str, Any]:
             {**pair, "judge": "utility", "n": 120, "win_rate": rate, "low": low, "high": high, "ties": 0.0},
             {**pair, "judge": "reward", "n": 120, "win_rate": 0.6, "low": 0.51, "high": 0.69, "ties": 0.0},
         ],
-        "length_control": [{**pair, "judge": "utility", "win_rate": 0.7, "low": 0.6, "high": 0.8}],
+        "length_control": [
+            {**pair, "judge": judge, "win_rate": 0.7, "low": 0.6, "high": 0.8} for judge in ("utility", "reward")
+        ],
         "policies": {"sft": {"words_mean": 20.2}, "ppo": {"words_mean": 31.8}},
         "meta": {"baselines": ["sft"], "responses_per_prompt": 1},
     }
@@ -41,6 +43,31 @@ def test_the_verdict_names_share_prompts_interval_and_judge() -> None:
 )
 def test_an_interval_with_one_half_in_it_decides_nothing(interval: tuple[float, float, float], kind: str) -> None:
     assert verdicts(results(*interval), ["utility"])[0].kind == kind
+
+
+DOUBT = (
+    "The reward model agrees with 68% of its held-out preference pairs, 95% interval 46–84%: it may be guessing, so "
+    "its win rates are weak evidence."
+)
+
+
+@pytest.mark.parametrize(
+    ("judges", "low", "kind", "doubted"),
+    [
+        (["utility", "reward"], 0.46, "better", True),
+        (["utility", "reward"], 0.54, "better", False),
+        (["utility"], 0.46, "better", False),
+        (["reward"], 0.46, "weak", True),
+        (["reward"], 0.54, "better", False),
+    ],
+)
+def test_a_judge_that_may_be_guessing_is_doubted(judges: list[str], low: float, kind: str, doubted: bool) -> None:
+    found = results(0.71, 0.78, 0.84)
+    found["meta"]["judge_accuracy"] = {"accuracy": 0.68, "low": low, "high": 0.84}
+    (verdict,) = verdicts(found, judges)
+    assert verdict.kind == kind
+    assert (DOUBT in verdict.more) == doubted
+    assert (doubt_of_the_judge(found["meta"]) is not None) == (low < 0.5)
 
 
 def test_shares_are_never_rounded_to_certainty() -> None:
