@@ -189,7 +189,7 @@ def _fields_faults(
                 f"{place}: unknown key {key!r}{nearest(name, [*known, *own])} (fields of {trainer.config.__name__})"
             )
         else:
-            fault = _type_fault(value, hints.get(name, Any))
+            fault = _type_fault(value, hints.get(name, Any)) or _steps_fault(name, value)
             if fault:
                 faults.append(f"{place}: {key}: {fault} (given: {value!r})")
     if faults:
@@ -211,6 +211,13 @@ def _type_fault(value: Any, hint: Any) -> str | None:
     except ValidationError as error:
         return str(error.errors()[0]["msg"])
     return None
+
+
+def _steps_fault(name: str, value: Any) -> str | None:
+    """An interval of 1.0, which looks like the whole training, as 0.5 is half of it, and means every step."""
+    if name not in ("eval_steps", "save_steps", "logging_steps") or not isinstance(value, float) or value != 1:
+        return None
+    return "this would be done at every step; write 1 if you mean that, or a share of the training below 1, such as 0.5"
 
 
 def _align_faults(source: Source) -> list[str]:

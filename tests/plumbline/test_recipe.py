@@ -17,6 +17,8 @@ class FakeConfig:
     learning_rate: float = 1e-5
     num_train_epochs: float = 1.0
     beta: float = 0.1
+    eval_steps: float | None = None
+    save_steps: float = 500
 
     def __post_init__(self):
         if self.learning_rate <= 0:
@@ -100,6 +102,18 @@ align:
     assert f"{place}:8: unknown key 'sft.learning_rat'; did you mean 'learning_rate'?" in faults
     assert f"{place}:9: sft.seed cannot be set here: set `seed` at the top of the recipe" in faults
     assert f"{place}:11: align.0.method: " in faults
+
+
+def test_a_share_of_the_training_that_would_mean_every_step_is_told(tmp_path):
+    """transformers takes 0.5 for half of the training, and 1.0 for one step."""
+    text = GOOD.replace("    beta: 0.2\n", "    beta: 0.2\n    save_steps: 1.0\n") + "reward: {eval_steps: 1.0}\n"
+    first, second, third = faults_of(tmp_path, text, ["sft.eval_steps=1.0"])
+    place = tmp_path / "recipe.yaml"
+    assert first.startswith("command line: sft.eval_steps: this would be done at every step; write 1 if you mean that")
+    assert second.startswith(f"{place}:12: reward.eval_steps: this would be done at every step")
+    assert third.startswith(f"{place}:11: align.0.save_steps: this would be done at every step")
+    for value in (1, 20, 2e3, 0.5):
+        assert load(tmp_path, overrides=[f"sft.eval_steps={value}"]).sft.trainer["eval_steps"] == value
 
 
 def test_what_the_schema_does_not_know_is_told_beside_its_faults(tmp_path):
