@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy import Select, bindparam, insert, select, update
 
 from plumbline.conversations import prompt_key
 from plumbline.errors import StoreError, UserError
@@ -37,12 +37,17 @@ def add_batch(turn: Turn, tasks: Sequence[NewTask]) -> Added:
 
 def retire_batch(turn: Turn, keys: Sequence[str]) -> int:
     """Close tasks by their keys; returns how many still asked for judgements."""
-    named = (Task.project_id == turn.project_id) & Task.key.in_(keys) & ~Task.retired
     # In order of rows, so that nobody waits in a ring.
-    query = select(Task.id, Task.judged, Task.wanted).where(named).order_by(Task.id).with_for_update()
-    rows = turn.connection.execute(query).all()
-    turn.connection.execute(update(Task).where(Task.id.in_([row.id for row in rows])).values(retired=True))
+    rows = turn.connection.execute(not_retired(turn, keys).order_by(Task.id).with_for_update()).all()
+    if rows:
+        turn.connection.execute(update(Task).where(Task.id.in_([row.id for row in rows])).values(retired=True))
     return sum(row.judged < row.wanted for row in rows)
+
+
+def not_retired(turn: Turn, keys: Sequence[str]) -> Select[tuple[int, int, int]]:
+    """The query of a project's tasks with these keys, but for those that are retired."""
+    named = (Task.project_id == turn.project_id) & Task.key.in_(keys) & ~Task.retired
+    return select(Task.id, Task.judged, Task.wanted).where(named)
 
 
 def take_batch(turn: Turn, judgements: Sequence[NewJudgement]) -> Taken:

@@ -22,7 +22,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from plumbline.errors import NoStoreError, StoreError
 
-SCHEMA_VERSION = "0002"
+SCHEMA_VERSION = "0003"
 """The newest migration; written into every store."""
 
 BUSY_SECONDS = 30

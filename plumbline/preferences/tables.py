@@ -114,6 +114,7 @@ class Task(Base):
     retired: Mapped[bool] = mapped_column(server_default=false())
     __table_args__ = (
         UniqueConstraint("project_id", "prompt_key", "key", name="uq_tasks_content"),
+        Index("ix_tasks_key", "project_id", "key"),
         Index("ix_tasks_progress", "project_id", "wanted", "judged", "flagged", "retired"),
         Index("ix_tasks_open", "project_id", "id", sqlite_where=text(OPEN_TASK), postgresql_where=text(OPEN_TASK)),
     )
