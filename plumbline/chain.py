@@ -76,7 +76,7 @@ class Chain:
         self.stages = stages_of(self.domain)
 
     def names(self) -> list[str]:
-        """The stages' names in order; `align` stands for all aligned policies."""
+        """The stages' names in order, each aligned policy under its own."""
         return [stage.name for stage in self.stages]
 
     def select(self, name: str) -> list[str]:

@@ -51,8 +51,9 @@ def _model_input(domain: Domain) -> InputRef:
     digest = hashlib.sha256()
     for key in ("weights_hash", "base_hash", "tokenizer_hash", "chat_template_hash", "pad_token_id", "eos_token_id"):
         digest.update(f"{key}={facts[key]}\n".encode())
-    code = sorted(path.name for path in folder.glob("*.py")) if domain.recipe.trust_remote_code else []
-    for name in ("config.json", "generation_config.json", *code):
+    code = folder.rglob("*.py") if domain.recipe.trust_remote_code else []
+    code_names = sorted(path.relative_to(folder).as_posix() for path in code)
+    for name in ("config.json", "generation_config.json", *code_names):
         path = folder / name
         digest.update(f"{name}={hash_file(path) if path.is_file() else None}\n".encode())
     return InputRef(kind="model", source=domain.recipe.model.name, hash=digest.hexdigest(), facts=facts)

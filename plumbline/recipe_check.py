@@ -64,7 +64,7 @@ def load_recipe(path: Path, *, overrides: Sequence[str] = (), trainers: Mapping[
         raise RecipeError(
             [f"{path}:1: expected sections such as `model:` and `data:`, found {type(source.data).__name__}"]
         )
-    faults: list[str] = []
+    faults = list(source.faults)
     for assignment in overrides:
         try:
             source.set(assignment)

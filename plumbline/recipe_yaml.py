@@ -26,16 +26,21 @@ _Loader.add_implicit_resolver(
 
 
 class Source:
-    """Parsed YAML with the place of every key: `data` as plain Python values, `place(path)` as `file:line`."""
+    """Parsed YAML with the place of every key.
 
-    def __init__(self, path: Path, data: Any, lines: dict[KeyPath, int]) -> None:
-        self.path, self.data = path, data
+    Attributes:
+        data: as plain Python values; of a key that is given twice, the last value.
+        faults: keys that are given twice, with their places.
+    """
+
+    def __init__(self, path: Path, data: Any, lines: dict[KeyPath, int], faults: list[str]) -> None:
+        self.path, self.data, self.faults = path, data, faults
         self._lines = lines
         self._from_command_line: set[KeyPath] = set()
 
     @classmethod
     def read(cls, path: Path) -> Source:
-        """Read a file; faults of YAML itself, duplicate keys included, are a RecipeError with their line."""
+        """Read a file; a file that is no YAML is a RecipeError with its line."""
         try:
             text = path.read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
@@ -53,9 +58,7 @@ class Source:
         faults: list[str] = []
         if node is not None:
             _collect_lines(node, (), lines, faults, path)
-        if faults:
-            raise RecipeError(faults)
-        return cls(path, {} if data is None else data, lines)
+        return cls(path, {} if data is None else data, lines, faults)
 
     def value(self, path: KeyPath) -> Any:
         """The value of a key; None where it, or a section above it, is not there."""

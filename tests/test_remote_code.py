@@ -118,11 +118,16 @@ def test_the_recipe_decides(tmp_path, monkeypatch, capsys):
 
 def test_changed_code_of_a_trusted_model_redoes_what_depends_on_it(tmp_path):
     recipe = small_domain_with_own_code(tmp_path / "domain")
-    for trusted, different in (("true", 2), ("false", 1)):
+    base = tmp_path / "domain" / "base"
+    (base / "layers").mkdir()
+    for trusted, different in (("true", 3), ("false", 1)):
+        (base / "layers" / "own.py").write_text("")
         checked = read_recipe(recipe, [f"trust_remote_code={trusted}"])
         chain = Chain(checked, recipe, Run(tmp_path / "runs" / "own"), lambda line: None)
         hashes = set()
         for code in (CODE, CODE + "# changed"):
-            (tmp_path / "domain" / "base" / "modeling_own.py").write_text(code)
+            (base / "modeling_own.py").write_text(code)
             hashes.add(inputs_of(chain.domain, chain.stages[0])["base model"].hash)
+        (base / "layers" / "own.py").write_text("# changed")
+        hashes.add(inputs_of(chain.domain, chain.stages[0])["base model"].hash)
         assert len(hashes) == different, "code counts where it is run"

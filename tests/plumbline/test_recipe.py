@@ -195,6 +195,14 @@ def test_two_policies_of_one_name_and_reserved_names_are_refused(tmp_path):
     assert "'sft' is the folder of another stage" in faults[1]
 
 
+def test_a_key_that_is_given_twice_hides_no_other_fault(tmp_path):
+    faults = faults_of(tmp_path, GOOD.replace("prompts.jsonl", "nowhere.jsonl") + "name: again\nsft: {}\n")
+    assert ":11: 'name' is given twice" in faults[0]
+    assert ":12: 'sft' is given twice" in faults[1]
+    assert "there is no file" in faults[2]
+    assert len(faults) == 3
+
+
 def test_yaml_faults_have_their_line(tmp_path):
     assert ":2: 'name' is given twice" in faults_of(tmp_path, "name: a\nname: b\n")[0]
     assert ":2: not valid YAML" in faults_of(tmp_path, "name: a\n  b: [\n")[0]
