@@ -16,6 +16,7 @@ from plumbline.errors import UserError
 from plumbline.identity import AdapterIdentity, ModelIdentity, adapter_base, check_fits, identify
 from plumbline.model_files import (
     ADAPTER_CONFIG,
+    code_is_trusted,
     from_folder,
     is_adapter,
     read_json,
@@ -27,11 +28,12 @@ from plumbline.model_files import (
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 __all__ = [
     "AdapterIdentity",
     "ModelIdentity",
+    "check_can_score",
     "check_fits",
     "check_tokenizer",
     "context_window",
@@ -118,15 +120,33 @@ def training_chat_template(tokenizer: PreTrainedTokenizerBase) -> str:
 
 def context_window(model_or_path: PreTrainedModel | str | Path) -> int | None:
     """Longest sequence of a model in tokens; None where its configuration sets no limit."""
-    if isinstance(model_or_path, str | Path):
-        from transformers import AutoConfig
-
-        folder = Path(model_or_path)
-        config = from_folder(AutoConfig, adapter_base(folder)[1] if is_adapter(folder) else folder)
-    else:
-        config = model_or_path.config
+    config = _config(Path(model_or_path)) if isinstance(model_or_path, str | Path) else model_or_path.config
     window = getattr(config.get_text_config(), "max_position_embeddings", None)
     return int(window) if window else None
+
+
+def check_can_score(path: str | Path) -> None:
+    """Refuse a base model over which no reward model could be trained, before the stages in front of that.
+
+    Raises:
+        UserError: neither transformers nor trusted code that comes with the model has a sequence classifier for it.
+    """
+    from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
+
+    config = _config(Path(path))
+    own = code_is_trusted() and "AutoModelForSequenceClassification" in (getattr(config, "auto_map", None) or {})
+    if not own and type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
+        raise UserError(
+            f"no reward model can be trained over {path}: there is no sequence classifier for its type "
+            f"{config.model_type!r}, neither in transformers nor in code that comes with it. Use another model, or add "
+            "one with a `score` head to its code, as AutoModelForSequenceClassification of `auto_map` in config.json."
+        )
+
+
+def _config(folder: Path) -> PretrainedConfig:
+    from transformers import AutoConfig
+
+    return from_folder(AutoConfig, adapter_base(folder)[1] if is_adapter(folder) else folder)
 
 
 def load_policy(

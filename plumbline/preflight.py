@@ -94,12 +94,20 @@ class _BaseModel(NamedTuple):
 
 def _base_model(recipe: Recipe) -> _BaseModel:
     from plumbline.base import tokenizer_of_base
-    from plumbline.models import check_tokenizer, context_window, identify, resolve_model, training_chat_template
+    from plumbline.models import (
+        check_can_score,
+        check_tokenizer,
+        context_window,
+        identify,
+        resolve_model,
+        training_chat_template,
+    )
 
     source = resolve_model(recipe.model.name, revision=recipe.model.revision)
     template, pad_token = recipe.model.chat_template, recipe.model.pad_token
     tokenizer = check_tokenizer(tokenizer_of_base(source, chat_template=template, pad_token=pad_token), source)
     training_chat_template(tokenizer)
+    check_can_score(source)
     return _BaseModel(tokenizer, context_window(source), identify(source).parameters)
 
 

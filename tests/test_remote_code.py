@@ -116,6 +116,20 @@ def test_the_recipe_decides(tmp_path, monkeypatch, capsys):
         assert type(RewardModel.load(chain.run.folder("judge")).model).__name__ == "OwnForSequenceClassification"
 
 
+def test_code_without_a_classifier_is_refused_before_any_work(tmp_path):
+    """Without it the reward stage would be the first to tell."""
+    recipe = small_domain_with_own_code(tmp_path / "domain")
+    path = tmp_path / "domain" / "base" / "config.json"
+    config = json.loads(path.read_text())
+    del config["auto_map"]["AutoModelForSequenceClassification"]
+    path.write_text(json.dumps(config))
+    chain = Chain(
+        read_recipe(recipe, ["trust_remote_code=true"]), recipe, Run(tmp_path / "runs" / "own"), lambda line: None
+    )
+    with pytest.raises(UserError, match=r"no reward model can be trained over .*no sequence classifier for its type"):
+        preflight(chain.domain)
+
+
 def test_changed_code_of_a_trusted_model_redoes_what_depends_on_it(tmp_path):
     recipe = small_domain_with_own_code(tmp_path / "domain")
     base = tmp_path / "domain" / "base"
