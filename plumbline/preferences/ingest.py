@@ -44,7 +44,7 @@ def retire_batch(turn: Turn, keys: Sequence[str]) -> int:
     return sum(row.judged < row.wanted for row in rows)
 
 
-def not_retired(turn: Turn, keys: Sequence[str]) -> Select[tuple[int, int, int]]:
+def not_retired(turn: Turn, keys: Sequence[str]) -> Select[int, int, int]:
     """The query of a project's tasks with these keys, but for those that are retired."""
     named = (Task.project_id == turn.project_id) & Task.key.in_(keys) & ~Task.retired
     return select(Task.id, Task.judged, Task.wanted).where(named)
