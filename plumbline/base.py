@@ -54,13 +54,15 @@ def prepare_base(source: Path, folder: Path, *, chat_template: Path | None, pad_
         UserError: the pad token does not fit.
     """
     tokenizer = tokenizer_of_base(source, chat_template=chat_template, pad_token=pad_token)
+    tokenizer.save_pretrained(folder)  # first: written over a link, its files would change the base model's own
     for path in source.iterdir():
-        if path.is_file() and not path.name.startswith((*TOKENIZER_FILES, "config.json", "README")):
-            if path.suffix == ".py":  # the tokenizer writes its own code into the folder: not through a link
-                shutil.copyfile(path, folder / path.name)
-            else:
-                _link(path.resolve(), folder / path.name)
-    tokenizer.save_pretrained(folder)
+        place = folder / path.name
+        if place.exists() or not path.is_file() or path.name.startswith((*TOKENIZER_FILES, "config.json", "README")):
+            continue
+        if path.suffix == ".py":  # code is edited in place; weights are not
+            shutil.copyfile(path, place)
+        else:
+            _link(path.resolve(), place)
     if is_adapter(source):
         return
     config = read_json(source / "config.json") | {"pad_token_id": tokenizer.pad_token_id}
