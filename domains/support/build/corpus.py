@@ -2,7 +2,8 @@
 
 Our own: help-centre articles and exchanges between customers and agents of the invented shop. Others': openly licensed
 text, read from files in the form in which their sources publish them (see ../base/README.md for sources and licences).
-Nothing of the benchmark is in it: neither its messages nor its phrasings; and no message of prompts or demonstrations.
+Nothing of the benchmark is in it, neither messages nor phrasings; and no exchange answers a message of prompts or
+demonstrations.
 """
 
 from __future__ import annotations

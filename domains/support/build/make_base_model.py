@@ -1,9 +1,11 @@
-"""Make the small base model of the support domain: tokenizer, chat template and weights, from nothing.
+r"""Make the small base model of the support domain: tokenizer, chat template and weights, from nothing.
 
     cd domains/support/build
     texts="--bitext bitext.jsonl.gz --gsm8k gsm8k.jsonl.gz --oasst oasst.jsonl.gz"
     python make_base_model.py $texts --stop-after 1600 --out first
-    python make_base_model.py $texts --start first --steps 1400 --learning-rate 1.2e-3
+    python make_base_model.py $texts --start first --steps 1400 --learning-rate 1.2e-3 --out second
+    python make_base_model.py $texts --start second --seed 11 --exchanges 1000 --article-copies 4 --steps 3000 \
+        --learning-rate 1e-3
 
 It is a base model: it knows the shop's language but has never seen the chat template, so it does not reply as an
 assistant before SFT. Sources, licences, time and loss of the model in ../base are in ../base/README.md.
