@@ -16,6 +16,7 @@ import errno
 import json
 import logging
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,6 +30,7 @@ from plumbline.preferences.formats import EXPORTED, IMPORTED
 if TYPE_CHECKING:
     from plumbline.chain import Chain
     from plumbline.preferences.simulated import SimulationReport
+    from plumbline.runs import Manifest
     from plumbline.stages import Domain
 
 log = logging.getLogger(__name__)
@@ -97,13 +99,13 @@ def run(
     for notice in preflight(chain.domain).notices:
         chain.notify(notice)
     try:
-        chain.run_stages(until=until, force=force or ())
+        done = chain.run_stages(until=until, force=force or ())
     except WaitingForPeople:
         if not simulate:
             raise
         _tell_simulated(simulate_annotators(chain.domain))
-        chain.run_stages(until=until, force=force or ())
-    _print_result(chain)
+        done = chain.run_stages(until=until, force=force or ())
+    _print_result(chain, done)
 
 
 def _stage_command(name: str, stages: tuple[str, ...], what: str) -> None:
@@ -119,9 +121,7 @@ def _stage_command(name: str, stages: tuple[str, ...], what: str) -> None:
         chain = _chain(recipe, overrides, run, runs, name)
         preflight(chain.domain)
         only = [stage for stage in stages if stage == "align" or stage in chain.names()]
-        chain.run_stages(only=only, force=only if force else ())
-        if name == "compare":
-            _print_result(chain)
+        _print_result(chain, chain.run_stages(only=only, force=only if force else ()))
 
     app.command(name, help=what)(command)
 
@@ -284,12 +284,11 @@ def _need_samples(chain: Chain) -> None:
         )
 
 
-def _print_result(chain: Chain) -> None:
-    """The comparison's table and where the report lies, on standard output."""
-    folder = chain.run.folder("compare")
-    manifest = chain.run.manifest("compare")
-    if manifest is None or chain.plan()[-1].state != "up to date":
+def _print_result(chain: Chain, done: Sequence[Manifest]) -> None:
+    """On standard output, the comparison's table and where the report lies, if the comparison was among the stages."""
+    if not any(manifest.stage == "compare" for manifest in done):
         return
+    folder = chain.run.folder("compare")
     from plumbline.compare import format_table
 
     typer.echo(format_table(json.loads((folder / "results.json").read_text(encoding="utf-8"))))

@@ -156,6 +156,12 @@ def test_running_again_does_nothing(finished):
     assert before == after
 
 
+def test_only_a_run_that_reaches_the_comparison_tells_its_result(finished):
+    folder, _ = finished
+    assert "report:" not in plumbline(folder, "run", "recipe.yaml", "--until", "sample").stdout
+    assert "report:" in plumbline(folder, "compare", "recipe.yaml").stdout
+
+
 def test_a_changed_setting_redoes_only_what_depends_on_it(finished):
     folder, _ = finished
     plan = plumbline(folder, "check", "recipe.yaml", "align.dpo.beta=0.3").stdout
