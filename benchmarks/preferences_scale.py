@@ -20,9 +20,10 @@ from pathlib import Path
 
 from plumbline.preferences.exporters import export_preferences
 from plumbline.preferences.importers import import_preferences
+from plumbline.preferences.pairs import load_pairs
 from plumbline.preferences.records import Assignment, NewResponse, NewTask
 from plumbline.preferences.service import PreferenceService
-from plumbline.preferences.snapshot import load_pairs, write_snapshot
+from plumbline.preferences.snapshot import write_snapshot
 from plumbline.preferences.store import Store
 
 WORDS = ("parcel", "refund", "order", "late", "account", "please", "invoice", "number", "where", "change", "today")

@@ -184,7 +184,7 @@ class Domain:
 
     def pairs(self, half: Half, split: Split) -> Dataset:
         """Chosen and rejected responses of one half and split of the snapshot."""
-        from plumbline.preferences.snapshot import load_pairs
+        from plumbline.preferences.pairs import load_pairs
 
         data, reward = self.recipe.data, self.recipe.reward
         return load_pairs(

@@ -91,7 +91,7 @@ def test_manifests_carry_identity_inputs_and_hardware(finished):
 
 def test_the_judge_and_the_policies_learned_from_different_prompts(finished):
     from plumbline.conversations import split_of
-    from plumbline.preferences.snapshot import load_pairs
+    from plumbline.preferences.pairs import load_pairs
 
     folder, _ = finished
     snapshot = folder / "runs" / "small" / "preferences"

@@ -12,7 +12,7 @@ import pytest
 
 import plumbline.cli
 from plumbline.conversations import split_of
-from plumbline.preferences.snapshot import load_pairs
+from plumbline.preferences.pairs import load_pairs
 from plumbline.runs import Manifest
 from plumbline.sampling import read_responses
 from tests.tiny import tiny_model

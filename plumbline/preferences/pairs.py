@@ -11,8 +11,11 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import pyarrow
+
 from plumbline.conversations import Conversation, Half, Split, half_of, prompt_key, split_of
 from plumbline.errors import UserError
+from plumbline.preferences.snapshot import read_snapshot, snapshot_rows
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -66,9 +69,6 @@ def load_pairs(
         UserError: there is no pair: no judgement in this half and split, or only ties.
     """
     import datasets
-    import pyarrow
-
-    from plumbline.preferences.snapshot import read_snapshot, snapshot_rows
 
     snapshot = read_snapshot(Path(folder))
     messages = pyarrow.list_(pyarrow.struct([("role", pyarrow.string()), ("content", pyarrow.string())]))

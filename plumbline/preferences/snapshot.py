@@ -20,11 +20,8 @@ import pyarrow
 import pyarrow.parquet
 
 from plumbline.errors import UserError
-from plumbline.preferences.pairs import load_pairs
 from plumbline.preferences.records import JudgementRecord
 from plumbline.preferences.service import PreferenceService
-
-__all__ = ["Snapshot", "load_pairs", "read_snapshot", "write_snapshot"]
 
 MANIFEST = "snapshot.json"
 ROWS_AT_ONCE = 1000

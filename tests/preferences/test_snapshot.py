@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from plumbline.conversations import half_of, split_of
 from plumbline.errors import UserError
-from plumbline.preferences.pairs import pairs_of
+from plumbline.preferences.pairs import load_pairs, pairs_of
 from plumbline.preferences.records import NewJudgement
 from plumbline.preferences.service import PreferenceService
-from plumbline.preferences.snapshot import load_pairs, read_snapshot, write_snapshot
+from plumbline.preferences.snapshot import read_snapshot, write_snapshot
 from plumbline.preferences.store import Store
 from tests.preferences.conftest import new_task
 
