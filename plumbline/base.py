@@ -59,10 +59,13 @@ def prepare_base(source: Path, folder: Path, *, chat_template: Path | None, pad_
         place = folder / path.name
         if place.exists() or not path.is_file() or path.name.startswith((*TOKENIZER_FILES, "config.json", "README")):
             continue
-        if path.suffix == ".py":  # code is edited in place; weights are not
-            shutil.copyfile(path, place)
-        else:
+        if path.suffix != ".py":
             _link(path.resolve(), place)
+    for path in source.rglob("*.py"):  # copied: code is edited in place, weights are not
+        place = folder / path.relative_to(source)
+        if not place.exists():
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, place)
     if is_adapter(source):
         return
     config = read_json(source / "config.json") | {"pad_token_id": tokenizer.pad_token_id}

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from plumbline.conversations import Conversation, split_of
 from plumbline.datafiles import Notices, PromptRow, load_conversations, load_corpus, load_prompts
 from plumbline.errors import Faults, NoStoreError, UserError, counted
+from plumbline.preferences.formats import IMPORTED, check_format
 from plumbline.recipe import Recipe, SimulatedSection
 from plumbline.stages import Domain
 from plumbline.utility import Utility, read_rubric
@@ -59,6 +60,9 @@ def _checked(domain: Domain) -> Preflight:
     corpus = faults.attempt(load_corpus, recipe.data.corpus)
     prompts = faults.attempt(load_prompts, recipe.data.prompts, notices)
     benchmark = faults.attempt(load_prompts, recipe.data.benchmark, notices)
+    for file in recipe.data.preferences:
+        if file.format:
+            faults.attempt(check_format, file.format, IMPORTED)
     rows: dict[str, dict[str, int]] = {}
     if conversations is not None:
         rows["demonstrations"] = _by_split(conversations, recipe)

@@ -169,10 +169,12 @@ def test_faults_of_model_data_and_utility_are_told_together(domain, refused):
     (domain / "prompts.jsonl").write_text("{broken\n")
     write_lines(domain / "benchmark.jsonl", [{"prompt": " "}])
     (domain / "utility.yaml").write_text("weights: 1\n")
-    change_recipe(domain, data={**small_recipe()["data"], "benchmark": "benchmark.jsonl"})
+    preferences = [{"path": "benchmark.jsonl", "format": "oast"}]
+    data = {**small_recipe()["data"], "benchmark": "benchmark.jsonl", "preferences": preferences}
+    change_recipe(domain, data=data)
     for command in ("check", "run"):
         said = refused(command, "recipe.yaml").splitlines()
-        assert said[0] == "error: model and data have 5 faults:"
+        assert said[0] == "error: model and data have 6 faults:"
         assert all(line.startswith("  ") for line in said[1:])
         text = "\n".join(said)
         for part in (
@@ -182,6 +184,7 @@ def test_faults_of_model_data_and_utility_are_told_together(domain, refused):
             "prompts.jsonl:1: not valid JSON",
             "benchmark.jsonl:1: message 1: the user's content is empty",
             "utility.yaml",
+            "there is no format 'oast'; did you mean 'oasst'?",
         ):
             assert part in text
         assert "no prompt is left" not in text, "what depends on broken data is not guessed at"

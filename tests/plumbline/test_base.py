@@ -36,6 +36,17 @@ def test_a_prepared_base_holds_wherever_both_are_moved(tmp_path: Path, template:
     assert AutoTokenizer.from_pretrained(moved).chat_template == TEMPLATE
 
 
+def test_a_models_own_code_is_copied_with_its_subfolders(tmp_path: Path, template: Path) -> None:
+    source = tiny_model(tmp_path / "base", chat_template=None)
+    (source / "layers").mkdir()
+    for name in ("modeling.py", "layers/attention.py"):
+        (source / name).write_text(f"# {name}")
+    folder = prepared(source, tmp_path / "runs" / "base", template)
+    for name in ("modeling.py", "layers/attention.py"):
+        (folder / name).write_text("# changed")
+        assert (source / name).read_text() == f"# {name}"
+
+
 def test_without_hard_links_it_points_to_the_base(tmp_path: Path, template: Path, monkeypatch) -> None:
     def another_disk(place: Path, file: Path) -> None:
         raise OSError(18, "Invalid cross-device link")

@@ -253,7 +253,7 @@ def test_files_that_cannot_be_imported_at_all(file_service, tmp_path):
             import_preferences(tmp_path / name, file_service)
     with pytest.raises(UserError, match="no such file"):
         import_preferences(tmp_path / "missing.jsonl", file_service)
-    with pytest.raises(UserError, match="unknown format 'x'; known are rankings, hh"):
+    with pytest.raises(UserError, match="there is no format 'x'; known are hh, "):
         import_preferences(tmp_path / "empty.jsonl", file_service, format="x")
     assert list(file_service.judgements()) == []
 
@@ -337,7 +337,7 @@ def test_exports_that_cannot_be_written(file_service, tmp_path):
     with pytest.raises(UserError, match="no judgements yet"):
         export_preferences(file_service, tmp_path / "x.jsonl")
     import_preferences(write_lines(tmp_path / "a.jsonl", TULU), file_service)
-    with pytest.raises(UserError, match="unknown format 'x'; known are trl, rankings"):
+    with pytest.raises(UserError, match="there is no format 'x'; known are rankings, trl"):
         export_preferences(file_service, tmp_path / "x.jsonl", format="x")
     with pytest.raises(UserError, match="JSON lines"):
         export_preferences(file_service, tmp_path / "x.csv")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from plumbline.errors import UserError
-from plumbline.preferences.formats import EXPORTED
+from plumbline.preferences.formats import EXPORTED, check_format
 from plumbline.preferences.records import JudgementRecord
 from plumbline.preferences.service import PreferenceService
 
@@ -58,8 +58,7 @@ def export_preferences(
             written.
     """
     path = Path(path)
-    if format not in EXPORTERS:
-        raise UserError(f"unknown format {format!r}; known are {', '.join(EXPORTERS)}.")
+    check_format(format, EXPORTED)
     if not path.name.removesuffix(".gz").endswith((".jsonl", ".ndjson")):
         raise UserError(f"{path}: exports are JSON lines; name a .jsonl or .jsonl.gz file.")
     if path.exists() and not replace:

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import IO, Any, cast
 
 from plumbline.errors import DataError, UserError
-from plumbline.preferences.formats import IMPORTED
+from plumbline.preferences.formats import IMPORTED, check_format
 from plumbline.preferences.importers.base import Importer, RowFault, as_new_judgement
 from plumbline.preferences.importers.files import RawRow, raw_rows
 from plumbline.preferences.records import NewJudgement
@@ -66,8 +66,8 @@ def import_preferences(
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: there is no such file to import.")
-    if format is not None and format not in IMPORTERS:
-        raise UserError(f"unknown format {format!r}; known are {', '.join(IMPORTERS)}.")
+    if format is not None:
+        check_format(format, IMPORTED)
     rows = raw_rows(path)
     first = list(islice(rows, ROWS_TO_DETECT))
     if not first:
