@@ -305,12 +305,19 @@ class Run:
         shutil.rmtree(old, ignore_errors=True)
 
     def _recover(self) -> None:
-        """Finish what a kill between the two renames of `_put_in_place` left, and drop what is no longer needed."""
+        """Finish what a kill inside `_put_in_place` left, and drop what is no longer needed."""
         for old in self.root.glob(".old-*"):
             place = self.root / old.name.removeprefix(".old-")
             if not place.exists():
                 old.rename(place)
             shutil.rmtree(old, ignore_errors=True)
+        for partial in self.root.glob(".partial-*"):
+            mark, output = partial / "fingerprint", partial / "output"
+            finished = self.manifest(partial.name.removeprefix(".partial-"))
+            if not mark.is_file() or (
+                finished and finished.fingerprint == mark.read_text() and not output.exists()
+            ):  # it cannot be gone on with, or its output is in place
+                shutil.rmtree(partial, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -112,6 +112,19 @@ def test_a_kill_between_the_two_renames_is_mended(tmp_path):
     assert not (run.root / ".old-sft").exists()
 
 
+def test_what_a_kill_behind_the_renames_left_is_dropped_and_unfinished_work_is_not(tmp_path):
+    run = Run(tmp_path / "x")
+    made = execute(run, write("whole"))
+    left, unfinished = run.partial("sft"), run.partial("dpo")
+    for partial, fingerprint in ((left, made.fingerprint), (unfinished, "another")):
+        (partial / "scratch").mkdir(parents=True)
+        (partial / "fingerprint").write_text(fingerprint)
+    with run.lock():
+        pass
+    assert not left.exists()
+    assert unfinished.exists()
+
+
 def test_an_output_that_was_whole_is_put_in_place_without_work(tmp_path):
     run = Run(tmp_path / "x")
     made = execute(run, write("whole"))
