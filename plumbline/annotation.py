@@ -15,7 +15,7 @@ from plumbline.stages import Domain
 if TYPE_CHECKING:
     from plumbline.preferences.records import NewTask, Progress
     from plumbline.preferences.simulated import SimulationReport
-
+    from plumbline.recipe import SimulatedSection
 
 FILLED = ".tasks.json"
 """In the run folder: the keys of the tasks that this run has put into the store, and that are not retired."""
@@ -117,6 +117,18 @@ def import_named_files(domain: Domain) -> None:
                 domain.notify(f"{file.path.name}: {rejected} set aside in {report.rejected_path}")
 
 
+def simulated_settings(domain: Domain) -> SimulatedSection:
+    """Who the simulated annotators are, and what they judge by.
+
+    Raises:
+        UserError: the recipe has no `annotate.simulated`.
+    """
+    settings = domain.recipe.annotate.simulated
+    if settings is None:
+        raise UserError("the recipe has no `annotate.simulated` section: it says who the simulated annotators are.")
+    return settings
+
+
 def simulate_annotators(domain: Domain, limit: int | None = None) -> SimulationReport:
     """Let the recipe's simulated annotators judge what is waiting, through the same service as people.
 
@@ -127,9 +139,7 @@ def simulate_annotators(domain: Domain, limit: int | None = None) -> SimulationR
     from plumbline.preferences.simulated import simulate
     from plumbline.utility import Utility
 
-    settings = domain.recipe.annotate.simulated
-    if settings is None:
-        raise UserError("the recipe has no `annotate.simulated` section: it says who the simulated annotators are.")
+    settings = simulated_settings(domain)
     if domain.run.manifest("sample") is None and domain.recipe.data.prompts:
         raise UserError("there is nothing to judge yet: run `plumbline run RECIPE --until sample` first.")
     fill_store(domain)

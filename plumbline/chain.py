@@ -68,10 +68,14 @@ class Chain:
         recipe_path: its file, for messages.
         run: the run folder.
         notify: gets one sentence for each thing a user wants to know.
+        arguments: what stands behind a command's name to work on this chain again, for messages.
     """
 
-    def __init__(self, recipe: Recipe, recipe_path: Path, run: Run, notify: Callable[[str], None]) -> None:
+    def __init__(
+        self, recipe: Recipe, recipe_path: Path, run: Run, notify: Callable[[str], None], *, arguments: str = ""
+    ) -> None:
         self.recipe, self.recipe_path, self.run, self.notify = recipe, recipe_path, run, notify
+        self.arguments = arguments or f"{recipe_path} --run {run.name}"
         self.domain = Domain(recipe, run, notify)
         self.stages = stages_of(self.domain)
 
@@ -216,7 +220,7 @@ class Chain:
         missing = max(required - progress.done, 0)
         if missing:
             raise WaitingForPeople(
-                missing, required, self.recipe_path, self.run.name, skipped=progress.skipped, flagged=progress.flagged
+                missing, required, self.arguments, skipped=progress.skipped, flagged=progress.flagged
             )
 
     def _fingerprint(self, stage: Stage, inputs: dict[str, Any]) -> str:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -92,10 +93,12 @@ def run(
     ] = False,
 ) -> None:
     """Run the chain: every stage that is not up to date, in order. It stops where judgements are missing."""
-    from plumbline.annotation import simulate_annotators
+    from plumbline.annotation import simulate_annotators, simulated_settings
     from plumbline.preflight import preflight
 
     chain = _chain(recipe, overrides, run, runs, "run")
+    if simulate:
+        simulated_settings(chain.domain)  # before any work
     for notice in preflight(chain.domain).notices:
         chain.notify(notice)
     try:
@@ -263,7 +266,20 @@ def _chain(
         log_to_run(folder.root, command)
     else:
         quieten_libraries()
-    return Chain(checked, recipe, folder, notify=lambda line: console.print(line, highlight=False, markup=False))
+    return Chain(
+        checked,
+        recipe,
+        folder,
+        notify=lambda line: console.print(line, highlight=False, markup=False),
+        arguments=_arguments(recipe, overrides or [], folder.name, runs),
+    )
+
+
+def _arguments(recipe: Path, overrides: Sequence[str], run: str, runs: Path) -> str:
+    """What to write behind a command's name to work on the same run with the same settings, for a shell."""
+    place = [] if runs == RUNS else ["--runs", str(runs)]
+    shown = ["annotate.store=…" if one.startswith("annotate.store=") and "@" in one else one for one in overrides]
+    return shlex.join([str(recipe), "--run", run, *place, *shown])
 
 
 def _refuse_unknown_run(run: str, runs: Path) -> None:
@@ -280,7 +296,7 @@ def _need_samples(chain: Chain) -> None:
     if domain.recipe.data.prompts and domain.run.manifest("sample") is None:
         raise UserError(
             f"there is nothing to judge in {domain.run.root} yet: run "
-            f"`plumbline run {chain.recipe_path} --run {domain.run.name} --until sample` first."
+            f"`plumbline run {chain.arguments} --until sample` first."
         )
 
 

@@ -96,9 +96,14 @@ class StoreError(UserError):
 
 
 class NoStoreError(StoreError):
-    """There is no preference store yet, where one is only to be read."""
+    """There is no preference store yet, where one is only to be read.
+
+    Attributes:
+        place: where it would be: a file, or a database's address without its password.
+    """
 
     def __init__(self, place: str) -> None:
+        self.place = place
         super().__init__(f"{place}: there is no preference store: collect or import preferences first.")
 
 
@@ -110,19 +115,18 @@ class WaitingForPeople(Exception):
         required: how many are needed in all.
     """
 
-    def __init__(
-        self, missing: int, required: int, recipe_path: Path, run_name: str, *, skipped: int = 0, flagged: int = 0
-    ) -> None:
+    def __init__(self, missing: int, required: int, arguments: str, *, skipped: int = 0, flagged: int = 0) -> None:
         self.missing, self.required = missing, required
-        where = f"{recipe_path} --run {run_name}"
         message = (
-            f"{missing} of {required} judgements are still missing. Open the annotation app with\n"
-            f"  plumbline annotate {where}\n"
-            f"then go on with\n  plumbline run {where}"
+            f"still missing: {missing} of {counted(required, 'judgement')}. Open the annotation app with\n"
+            f"  plumbline annotate {arguments}\n"
+            f"then go on with\n  plumbline run {arguments}"
         )
         if flagged:
-            message += f"\n{flagged} flags stand: flagged tasks are neither handed out nor waited for"
+            message += f"\n{counted(flagged, 'flag')}: what is flagged is neither handed out nor waited for"
         if skipped:
             enough = max(required - missing, 1)
-            message += f"\n{skipped} tasks were skipped; to go on with what there is, set annotate.required={enough}"
+            message += (
+                f"\nskipped: {counted(skipped, 'task')}; to go on with what there is, set annotate.required={enough}"
+            )
         super().__init__(message)

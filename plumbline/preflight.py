@@ -1,4 +1,4 @@
-"""What can be known before any work: the model, its template, the data, their lengths, memory and disk."""
+"""What can be known before any work: the model, its template, the data, their lengths, the store, memory and disk."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 from plumbline.conversations import Conversation, split_of
 from plumbline.datafiles import Notices, PromptRow, load_conversations, load_corpus, load_prompts
-from plumbline.errors import Faults, NoStoreError, UserError, counted
+from plumbline.errors import Faults, UserError, counted
 from plumbline.preferences.formats import IMPORTED, check_format
+from plumbline.preferences.store import check_store
 from plumbline.recipe import Recipe, SimulatedSection
 from plumbline.stages import Domain
 from plumbline.utility import Utility, read_rubric
@@ -41,7 +42,7 @@ class Preflight:
 
 
 def preflight(domain: Domain) -> Preflight:
-    """Check model and data of a recipe before any work.
+    """Check model, data and store of a recipe before any work.
 
     Raises:
         UserError: all that would fail later, together: no chat template, prompts longer than the window, too few
@@ -80,10 +81,13 @@ def _checked(domain: Domain) -> Preflight:
         faults.attempt(_refuse_long_prompts, recipe, model, [*(prompts or []), *(benchmark or [])])
         memory = estimated_memory(recipe, model.parameters)
         faults.attempt(_refuse_full_disk, domain.run.root, model.parameters, len(memory))
+    store_exists = faults.attempt(check_store, domain.store)
     simulated = recipe.annotate.simulated
     if simulated and faults.attempt(read_rubric, simulated.utility) and prompts is not None and benchmark is not None:
-        faults.attempt(_check_simulated, domain, simulated, notices)
-    faults.raise_together("model and data have")
+        faults.attempt(Utility.load, simulated.utility)
+    if simulated and store_exists:
+        _note_refused_names(domain, simulated, notices)
+    faults.raise_together("model, data and store have")
     assert model is not None  # or there was a fault
     return Preflight(model.parameters, model.window, rows, memory, notices.lines)
 
@@ -166,22 +170,13 @@ def _refuse_full_disk(root: Path, parameters: int, stages: int) -> None:
         )
 
 
-def _check_simulated(domain: Domain, simulated: SimulatedSection, notices: Notices) -> None:
-    """Refuse a utility whose prompts do not fit; note the simulated annotators that the store would refuse."""
-    Utility.load(simulated.utility)
-    for sentence in _refused_names(domain, simulated):
-        notices.add(f"`plumbline simulate` will stop: {sentence}")
-
-
-def _refused_names(domain: Domain, simulated: SimulatedSection) -> list[str]:
-    """Names of simulated annotators that others have in the store, where there is a store."""
+def _note_refused_names(domain: Domain, simulated: SimulatedSection, notices: Notices) -> None:
+    """Note the simulated annotators whose names others have in the store."""
     from plumbline.preferences.simulated import refused_names
 
-    try:
-        with domain.service(create=False) as service:
-            return refused_names(service, simulated.annotators)
-    except NoStoreError:
-        return []
+    with domain.service(create=False) as service:
+        for sentence in refused_names(service, simulated.annotators):
+            notices.add(f"`plumbline simulate` will stop: {sentence}")
 
 
 def estimated_memory(recipe: Recipe, parameters: int) -> dict[str, int]:

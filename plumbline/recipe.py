@@ -185,7 +185,7 @@ class AnnotateSection(Section):
     )
     lease_minutes: float = Field(15, gt=0, description="How long a task is kept for the annotator who opened it.")
     guideline: Path | None = Field(None, description="Markdown shown to annotators.")
-    host: str = Field(
+    host: Literal["127.0.0.1", "::1", "localhost"] = Field(
         "127.0.0.1",
         description="Address that the app listens on: `127.0.0.1`, `::1` or `localhost`, which only this machine "
         "reaches. Any other, such as `0.0.0.0` (every network of this machine), is refused: annotators sign in by "

@@ -150,6 +150,11 @@ class Domain:
             )
         return kept
 
+    @property
+    def store(self) -> str | Path:
+        """The preference store: a database's address, or a file."""
+        return self.recipe.annotate.store or self.run.root / "preferences.db"
+
     @contextmanager
     def service(self, *, create: bool = True) -> Iterator[PreferenceService]:
         """The preference service of this domain, on the recipe's store, which is closed at the end.
@@ -165,10 +170,9 @@ class Domain:
         from plumbline.preferences.service import PreferenceService
         from plumbline.preferences.store import Store
 
-        annotate = self.recipe.annotate
-        store = Store.open(annotate.store or self.run.root / "preferences.db", create=create)
+        store = Store.open(self.store, create=create)
         try:
-            lease = timedelta(minutes=annotate.lease_minutes)
+            lease = timedelta(minutes=self.recipe.annotate.lease_minutes)
             yield PreferenceService(store, project=self.recipe.name, lease=lease)
         finally:
             store.close()

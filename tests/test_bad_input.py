@@ -174,7 +174,7 @@ def test_faults_of_model_data_and_utility_are_told_together(domain, refused):
     change_recipe(domain, data=data)
     for command in ("check", "run"):
         said = refused(command, "recipe.yaml").splitlines()
-        assert said[0] == "error: model and data have 6 faults:"
+        assert said[0] == "error: model, data and store have 6 faults:"
         assert all(line.startswith("  ") for line in said[1:])
         text = "\n".join(said)
         for part in (
@@ -188,6 +188,31 @@ def test_faults_of_model_data_and_utility_are_told_together(domain, refused):
         ):
             assert part in text
         assert "no prompt is left" not in text, "what depends on broken data is not guessed at"
+
+
+@pytest.mark.parametrize(
+    ("store", "what"),
+    [
+        ("mysql://x/y", "a store is SQLite or PostgreSQL"),
+        ("broken.db", "is not a readable SQLite database"),
+        ("prompts.jsonl/store.db", "cannot be written"),
+    ],
+)
+def test_a_store_that_cannot_be_used_is_told_before_any_work(domain, refused, store, what):
+    (domain / "broken.db").write_text("no database " * 100)
+    for command in ("check", "run"):
+        assert what in refused(command, "recipe.yaml", f"annotate.store={store}")
+    assert not (domain / "runs" / "small" / "sft").exists()
+
+
+def test_simulation_without_simulated_annotators_is_told_before_any_work(domain, refused):
+    change_recipe(domain, annotate={})
+    assert "no `annotate.simulated` section" in refused("run", "recipe.yaml", "--simulate")
+    assert not (domain / "runs" / "small" / "sft").exists()
+
+
+def test_an_address_that_other_machines_reach_is_told_with_the_recipe(domain, refused):
+    assert "annotate.host" in refused("check", "recipe.yaml", "annotate.host=0.0.0.0")
 
 
 def test_fewer_demonstrations_than_a_batch(domain, refused):
@@ -227,7 +252,15 @@ class TestAfterSampling:
 
     def test_nothing_is_judged_yet(self, domain, refused):
         said = refused("run", "recipe.yaml", status=3)
-        assert "38 of 38 judgements are still missing" in said
+        assert "still missing: 38 of 38 judgements" in said
+
+    def test_the_commands_to_go_on_with_repeat_the_settings(self, domain, refused):
+        place = str(domain / "runs")
+        given = ["recipe.yaml", "--runs", place, "annotate.required=30", "annotate.guideline=null"]
+        arguments = f"recipe.yaml --run small --runs {place} annotate.required=30 annotate.guideline=null"
+        said = refused("run", *given, status=3)
+        assert f"plumbline annotate {arguments}\n" in said
+        assert f"plumbline run {arguments}" in said
 
     def test_all_preferences_are_ties(self, domain, refused):
         simulated = small_recipe()["annotate"]["simulated"]

@@ -46,7 +46,7 @@ def manifests(folder: Path, run: str = "small") -> dict[str, Manifest]:
 def test_the_chain_stops_for_people_and_says_how_to_go_on(finished):
     _, printed = finished
     said = printed[1].stderr
-    assert "38 of 38 judgements are still missing" in said
+    assert "still missing: 38 of 38 judgements" in said
     assert "plumbline annotate recipe.yaml --run small" in said
     assert "Traceback" not in said
 

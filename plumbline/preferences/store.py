@@ -8,6 +8,7 @@ PostgreSQL rows are locked instead (`FOR UPDATE SKIP LOCKED` in the queue).
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -121,6 +122,26 @@ class Store:
             if version == SCHEMA_VERSION:  # another process was faster
                 return
             _migrate(connection, version, self.place)
+
+
+def check_store(url_or_path: str | Path) -> bool:
+    """Make sure, before any work, that a store can be opened, or made where there is none; it is not made here.
+
+    Returns:
+        Whether there is one.
+
+    Raises:
+        StoreError: as for `Store.open`; or the folder that it would lie in cannot be written.
+    """
+    try:
+        Store.open(url_or_path, create=False).close()
+    except NoStoreError as none:
+        if "://" not in none.place:
+            folder = next(parent for parent in Path(none.place).absolute().parents if parent.exists())
+            if not (folder.is_dir() and os.access(folder, os.W_OK)):
+                raise StoreError(f"{none.place}: the store cannot be made: {folder} cannot be written.") from None
+        return False
+    return True
 
 
 def insert_new(connection: Connection, table: type[Any], rows: Sequence[Mapping[str, Any]]) -> None:

@@ -158,8 +158,8 @@ def test_flagged_tasks_are_not_waited_for(tmp_path):
             service.flag(lease, who, kind="harmful", note="", idempotency_key=str(number))
     progress = collect_judgements(desk.domain)
     assert (progress.required, progress.missing, progress.flagged) == (1, 1, 2)
-    waiting = WaitingForPeople(1, 1, Path("recipe.yaml"), "demo", flagged=progress.flagged)
-    assert "2 flags stand: flagged tasks are neither handed out nor waited for" in str(waiting)
+    waiting = WaitingForPeople(1, 1, "recipe.yaml --run demo", flagged=progress.flagged)
+    assert "2 flags: what is flagged is neither handed out nor waited for" in str(waiting)
     assert "annotate.required" not in str(waiting)
     desk.judge()
     assert collect_judgements(desk.domain).missing == 0

@@ -197,7 +197,7 @@ def test_a_failing_stage_stops_the_chain_and_goes_on_when_run_again(tmp_path):
 
 
 def test_waiting_for_people_says_how_many_and_how_to_go_on():
-    waiting = WaitingForPeople(7, 20, Path("recipe.yaml"), "demo")
-    assert str(waiting).startswith("7 of 20 judgements are still missing.")
+    waiting = WaitingForPeople(7, 20, "recipe.yaml --run demo")
+    assert str(waiting).startswith("still missing: 7 of 20 judgements.")
     assert "plumbline annotate recipe.yaml --run demo" in str(waiting)
     assert "plumbline run recipe.yaml --run demo" in str(waiting)
