@@ -19,12 +19,30 @@ from plumbline.errors import DataError, UserError, counted
 FAULTS_SHOWN = 10
 
 
-def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+Row = tuple[int, dict[str, Any]]
+"""A row with its line."""
+
+
+def read_rows(path: Path, faults: list[str] | None = None) -> Iterator[Row]:
     """Yield `(line, row)` of a data file, lines counted from 1 (list items or table rows where there are no lines).
+
+    Args:
+        path: the file.
+        faults: takes the faults of single rows, which are then passed over; when not given, the first one is raised.
 
     Raises:
         DataError: not UTF-8, not JSON, a row that is no object, or an unknown kind of file.
     """
+    for row in _rows(path):
+        if not isinstance(row, DataError):
+            yield row
+        elif faults is None:
+            raise row
+        else:
+            faults.append(str(row))
+
+
+def _rows(path: Path) -> Iterator[Row | DataError]:
     name = path.name.removesuffix(".gz")
     if name.endswith(".parquet"):
         yield from _parquet_rows(path)
@@ -52,19 +70,24 @@ def _decode(raw: bytes, path: Path, line: int | None) -> str:
         raise DataError(path, line, f"not UTF-8 (byte {error.start}); save the file as UTF-8") from None
 
 
-def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def _json_lines(path: Path) -> Iterator[Row | DataError]:
     for line, raw in enumerate(_bytes_lines(path), 1):
-        text = _decode(raw, path, line).strip()
-        if text:
-            yield line, _as_object(_parse(text, path, line), path, line)
+        if not raw.strip():
+            continue
+        try:
+            value = _parse(_decode(raw, path, line), path, line)
+        except DataError as fault:
+            yield fault
+        else:
+            yield _as_row(value, path, line)
 
 
-def _json_list(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def _json_list(path: Path) -> Iterator[Row | DataError]:
     rows = _parse(_decode(b"".join(_bytes_lines(path)), path, None), path, None)
     if not isinstance(rows, list):
         raise DataError(path, None, f"expected a list of rows, found {type(rows).__name__}")
     for number, row in enumerate(rows, 1):
-        yield number, _as_object(row, path, number)
+        yield _as_row(row, path, number)
 
 
 def _parse(text: str, path: Path, line: int | None) -> Any:
@@ -74,13 +97,13 @@ def _parse(text: str, path: Path, line: int | None) -> Any:
         raise DataError(path, line or error.lineno, f"not valid JSON: {error.msg} at column {error.colno}") from None
 
 
-def _as_object(row: Any, path: Path, line: int) -> dict[str, Any]:
-    if not isinstance(row, dict):
-        raise DataError(path, line, f"expected an object with named fields, found {type(row).__name__}")
-    return row
+def _as_row(value: Any, path: Path, line: int) -> Row | DataError:
+    if isinstance(value, dict):
+        return line, value
+    return DataError(path, line, f"expected an object with named fields, found {type(value).__name__}")
 
 
-def _parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def _parquet_rows(path: Path) -> Iterator[Row]:
     import pyarrow
     import pyarrow.parquet
 
@@ -138,7 +161,7 @@ def load_conversations(paths: Iterable[str | Path]) -> list[Conversation]:
     faults: list[str] = []
     files = [Path(path) for path in paths]
     for path in files:
-        for line, row in read_rows(path):
+        for line, row in read_rows(path, faults):
             messages = _messages_of(row)
             fault = conversation_fault(messages, must_end_with="assistant")
             if fault:
@@ -164,7 +187,7 @@ def load_prompts(paths: Iterable[str | Path], notices: Notices) -> list[PromptRo
     first_seen: dict[str, str] = {}
     repeated: list[str] = []
     for path in (Path(path) for path in paths):
-        for line, row in read_rows(path):
+        for line, row in read_rows(path, faults):
             column = "messages" if "messages" in row and "prompt" not in row else "prompt"
             prompt = _before_reply(row["messages"]) if column == "messages" else _as_messages(row.get("prompt"), "user")
             fault = conversation_fault(prompt, must_end_with="user") if column in row else "no `prompt` in this row"
@@ -195,12 +218,12 @@ def load_corpus(paths: Iterable[str | Path]) -> list[CorpusText]:
     """Read a raw-text corpus: rows with `text`, or conversations whose messages are joined by blank lines.
 
     Raises:
-        UserError: a row has neither, with file and line.
+        UserError: faults of rows, up to ten of them with file and line.
     """
     texts: list[CorpusText] = []
     faults: list[str] = []
     for path in (Path(path) for path in paths):
-        for line, row in read_rows(path):
+        for line, row in read_rows(path, faults):
             messages = _messages_of(row)
             if isinstance(row.get("text"), str) and row["text"].strip():
                 texts.append(CorpusText(row["text"]))

@@ -57,7 +57,7 @@ def load_recipe(path: Path, *, overrides: Sequence[str] = (), trainers: Mapping[
             method.
 
     Raises:
-        RecipeError: with every fault found, each with its place and what to do.
+        RecipeError: with every fault found, by line, each with its place and what to do.
     """
     source = Source.read(path)
     if not isinstance(source.data, dict):
@@ -83,7 +83,7 @@ def load_recipe(path: Path, *, overrides: Sequence[str] = (), trainers: Mapping[
     if not any(fault["type"] == "extra_forbidden" and fault["loc"][:-1] in ((), ("data",)) for fault in wrong):
         faults += _data_faults(source)
     if recipe is None or faults:
-        raise RecipeError(faults)
+        raise RecipeError(source.in_order(faults))
     return recipe
 
 

@@ -29,7 +29,8 @@ class Source:
     """Parsed YAML with the place of every key.
 
     Attributes:
-        data: as plain Python values; of a key that is given twice, the last value.
+        data: as plain Python values; of a key that is given twice, the last value, or both sections or lists as one,
+            so that the faults of both are told.
         faults: keys that are given twice, with their places.
     """
 
@@ -48,16 +49,18 @@ class Source:
         except OSError as error:
             raise RecipeError([f"{path}: cannot be read: {error.strerror}"]) from None
         try:
-            node = yaml.compose(text, Loader=_Loader)
-            data = yaml.load(text, Loader=_Loader)
+            loader = _Loader(text)
+            node = loader.get_single_node()
+            faults: list[str] = []
+            joined = None if node is None else _joined(node, faults, path)
+            data = {} if joined is None else loader.construct_document(joined)
         except yaml.YAMLError as error:
             mark = getattr(error, "problem_mark", None)
             line = mark.line + 1 if mark else 1
             raise RecipeError([f"{path}:{line}: not valid YAML: {getattr(error, 'problem', None) or error}"]) from None
         lines: dict[KeyPath, int] = {(): 1}
-        faults: list[str] = []
-        if node is not None:
-            _collect_lines(node, (), lines, faults, path)
+        if joined is not None:
+            _collect_lines(joined, (), lines)
         return cls(path, {} if data is None else data, lines, faults)
 
     def value(self, path: KeyPath) -> Any:
@@ -80,6 +83,12 @@ class Source:
             if path[:end] in self._lines:
                 return f"{self.path}:{self._lines[path[:end]]}"
         return str(self.path)
+
+    def in_order(self, faults: Iterable[str]) -> list[str]:
+        """Faults that begin with a `place`, by line; those of the command line come first."""
+        line = re.compile(rf"{re.escape(str(self.path))}:(\d+):")
+        found = [(line.match(fault), fault) for fault in faults]
+        return [fault for _, fault in sorted(found, key=lambda pair: int(pair[0][1]) if pair[0] else 0)]
 
     def set(self, assignment: str) -> None:
         """Apply one `section.key=value` of the command line; list items are named by their `name`/`method` or index.
@@ -110,20 +119,38 @@ class Source:
         self._from_command_line.add((*path, last))
 
 
-def _collect_lines(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int], faults: list[str], file: Path) -> None:
+def _joined(node: yaml.Node, faults: list[str], file: Path) -> yaml.Node:
+    """The node with what is given twice told in `faults`; of sections and lists given twice, both in one."""
+    if isinstance(node, yaml.SequenceNode):
+        return _with_value(node, [_joined(item, faults, file) for item in node.value])
+    if not isinstance(node, yaml.MappingNode):
+        return node
+    pairs: dict[str, tuple[yaml.Node, yaml.Node]] = {}
+    for key_node, value_node in node.value:
+        key, value = str(key_node.value), _joined(value_node, faults, file)
+        if key in pairs:
+            faults.append(f"{file}:{key_node.start_mark.line + 1}: {key!r} is given twice in this section; keep one")
+            earlier = pairs[key][1]
+            if type(value) is type(earlier) and isinstance(value, yaml.CollectionNode):
+                value = _joined(_with_value(value, earlier.value + value.value), [], file)
+        pairs[key] = (key_node, value)
+    return _with_value(node, list(pairs.values()))
+
+
+def _with_value(node: yaml.CollectionNode, value: list[Any]) -> yaml.CollectionNode:
+    return type(node)(node.tag, value, node.start_mark, node.end_mark)
+
+
+def _collect_lines(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int]) -> None:
     if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
         for key_node, value_node in node.value:
-            key, line = str(key_node.value), key_node.start_mark.line + 1
-            if key in seen:
-                faults.append(f"{file}:{line}: {key!r} is given twice in this section; keep one")
-            seen.add(key)
-            lines[(*path, key)] = line
-            _collect_lines(value_node, (*path, key), lines, faults, file)
+            key = (*path, str(key_node.value))
+            lines[key] = key_node.start_mark.line + 1
+            _collect_lines(value_node, key, lines)
     elif isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
             lines[(*path, index)] = item.start_mark.line + 1
-            _collect_lines(item, (*path, index), lines, faults, file)
+            _collect_lines(item, (*path, index), lines)
 
 
 def _descend(target: Any, part: str, assignment: str) -> tuple[Any, str | int]:

@@ -60,6 +60,23 @@ def test_conversations_are_refused_with_every_fault(tmp_path):
     assert load_conversations([write(tmp_path / "y.jsonl", GOOD)]) == [GOOD["messages"]]
 
 
+@pytest.mark.parametrize(
+    ("load", "good"),
+    [
+        (load_conversations, GOOD),
+        (lambda paths: load_prompts(paths, Notices()), {"prompt": "Hi"}),
+        (load_corpus, {"text": "Hi"}),
+    ],
+)
+def test_a_line_that_is_no_json_hides_no_other_fault(tmp_path, load, good):
+    path = write(tmp_path / "x.jsonl", good, "{'a': 1}", {"other": 1}, "[1]", good)
+    with pytest.raises(UserError) as refused:
+        load([path])
+    head, *faults = str(refused.value).splitlines()
+    assert head.startswith("3 ")
+    assert [fault.split(": ")[0] for fault in faults] == [f"  {path}:{line}" for line in (2, 3, 4)]
+
+
 def test_prompt_and_completion_make_a_conversation(tmp_path):
     path = write(tmp_path / "x.jsonl", {"prompt": "Hi", "completion": "Hello"})
     assert load_conversations([path]) == [GOOD["messages"]]

@@ -110,8 +110,8 @@ def test_a_share_of_the_training_that_would_mean_every_step_is_told(tmp_path):
     first, second, third = faults_of(tmp_path, text, ["sft.eval_steps=1.0"])
     place = tmp_path / "recipe.yaml"
     assert first.startswith("command line: sft.eval_steps: this would be done at every step; write 1 if you mean that")
-    assert second.startswith(f"{place}:12: reward.eval_steps: this would be done at every step")
-    assert third.startswith(f"{place}:11: align.0.save_steps: this would be done at every step")
+    assert second.startswith(f"{place}:11: align.0.save_steps: this would be done at every step")
+    assert third.startswith(f"{place}:12: reward.eval_steps: this would be done at every step")
     for value in (1, 20, 2e3, 0.5):
         assert load(tmp_path, overrides=[f"sft.eval_steps={value}"]).sft.trainer["eval_steps"] == value
 
@@ -197,14 +197,34 @@ def test_two_policies_of_one_name_and_reserved_names_are_refused(tmp_path):
 
 def test_a_key_that_is_given_twice_hides_no_other_fault(tmp_path):
     faults = faults_of(tmp_path, GOOD.replace("prompts.jsonl", "nowhere.jsonl") + "name: again\nsft: {}\n")
-    assert ":11: 'name' is given twice" in faults[0]
-    assert ":12: 'sft' is given twice" in faults[1]
-    assert "there is no file" in faults[2]
+    assert "there is no file" in faults[0]
+    assert ":11: 'name' is given twice" in faults[1]
+    assert ":12: 'sft' is given twice" in faults[2]
     assert len(faults) == 3
 
 
+def test_of_a_section_that_is_given_twice_both_are_checked(tmp_path):
+    text = GOOD.replace("learning_rate", "learning_rat").replace("beta", "bta")
+    text += "sft:\n  num_train_epoch: 1\nalign:\n  - method: ppo\n    gamme: 1\n"
+    faults = faults_of(tmp_path, text)
+    lines = {7: "learning_rat", 10: "bta", 11: "sft", 12: "num_train_epoch", 13: "align", 15: "gamme"}
+    assert len(faults) == len(lines)
+    for fault, (line, key) in zip(faults, lines.items(), strict=True):
+        assert fault.startswith(f"{tmp_path / 'recipe.yaml'}:{line}: ")
+        assert f"{key}'" in fault
+
+
+def test_faults_are_told_by_line_and_the_command_lines_first(tmp_path):
+    text = GOOD.replace("name: shop", "name: sh op").replace("prompts.jsonl", "gone.jsonl")
+    text = text.replace("2e-5", "fast").replace("method: dpo", "method: dpp")
+    faults = faults_of(tmp_path, text + "seeds: 3\n", ["sft.beta=wide"])
+    lines = [fault.split(":")[1] for fault in faults[1:]]
+    assert faults[0].startswith("command line: sft.beta: ")
+    assert lines == ["1", "5", "7", "9", "11"]
+
+
 def test_yaml_faults_have_their_line(tmp_path):
-    assert ":2: 'name' is given twice" in faults_of(tmp_path, "name: a\nname: b\n")[0]
+    assert ":2: 'name' is given twice" in faults_of(tmp_path, "name: a\nname: b\n")[-1]
     assert ":2: not valid YAML" in faults_of(tmp_path, "name: a\n  b: [\n")[0]
     (tmp_path / "latin.yaml").write_bytes(b"name: caf\xe9\n")
     with pytest.raises(RecipeError, match="not UTF-8 at byte 9"):
