@@ -145,10 +145,19 @@ def _meta(
 
 
 def _judge_accuracy(metrics: dict[str, Any]) -> dict[str, float] | None:
-    """How often the judge agrees with preferences that it was not trained on; None where that was not measured."""
+    """How often the judge agrees with preferences that it was not trained on; None where that was not measured.
+
+    `length_accuracy` is how often preferring the longer response agrees with them.
+    """
     if "accuracy_low" not in metrics:
         return None
-    return {"accuracy": metrics["accuracy"], "low": metrics["accuracy_low"], "high": metrics["accuracy_high"]}
+    names = {
+        "accuracy": "accuracy",
+        "low": "accuracy_low",
+        "high": "accuracy_high",
+        "length_accuracy": "length_accuracy",
+    }
+    return {name: metrics[metric] for name, metric in names.items() if metric in metrics}
 
 
 def _flat(results: dict[str, Any]) -> dict[str, Any]:

@@ -55,19 +55,20 @@ def _verdict(results: dict[str, Any], policy: str, baseline: str, judges: list[s
     rows = {row["judge"]: row for row in _of(results["comparisons"], policy, baseline)}
     first = rows[judges[0]]
     kind = "better" if first["low"] > 0.5 else "worse" if first["high"] < 0.5 else "open"
-    doubt = doubt_of_the_judge(results["meta"])
+    if kind != "open" and judges[0] == "reward" and _may_be_guessing(results["meta"].get("judge_accuracy")):
+        kind = "weak"
     several = results["meta"]["responses_per_prompt"] > 1
-    where = f"{percent(first['win_rate'])} of {'the pairs to ' if several else ''}{first['n']} prompts"
     head = (
-        f"{label(policy)}’s replies were preferred over {label(baseline)}’s on {where} "
-        f"(95% interval {span(first)}) {JUDGES[judges[0]]}."
+        f"{label(policy)}’s win rate over {label(baseline)} is {percent(first['win_rate'])} on "
+        f"{'the pairs to ' if several else ''}{first['n']} prompts (95% interval {span(first)}) {JUDGES[judges[0]]}."
     )
-    more = {
-        "better": [],
-        "worse": [f"That is worse than {label(baseline)}."],
-        "open": ["The interval holds 50%: the two cannot be told apart on these prompts."],
-    }[kind]
+    more = [_shares(first)]
+    if kind == "worse":
+        more.append(f"That is worse than {label(baseline)}.")
+    if kind == "open":
+        more.append("The interval holds 50%: the two cannot be told apart on these prompts.")
     more += [f"It is {percent(rows[judge]['win_rate'])} ({span(rows[judge])}) {JUDGES[judge]}." for judge in judges[1:]]
+    doubt = doubt_of_the_judge(results["meta"])
     if doubt and "reward" in judges:
         more.append(doubt)
     controlled = next(row for row in _of(results["length_control"], policy, baseline) if row["judge"] == judges[0])
@@ -76,18 +77,39 @@ def _verdict(results: dict[str, Any], policy: str, baseline: str, judges: list[s
         f"At equal length it would be {percent(controlled['win_rate'])} ({span(controlled)}); its replies have "
         f"{words[policy]['words_mean']:.0f} words on average, {label(baseline)}’s {words[baseline]['words_mean']:.0f}."
     )
-    return Verdict("weak" if doubt and judges[0] == "reward" and kind != "open" else kind, head, more)
+    return Verdict(kind, head, more)
+
+
+def _shares(row: dict[str, Any]) -> str:
+    """How a win rate comes about."""
+    better = row["win_rate"] - row["ties"] / 2
+    worse = 1 - better - row["ties"]
+    equal = f", equal in {percent(row['ties'])} (a tie counts half)" if row["ties"] else ""
+    return f"Its reply was better in {percent(better)}{equal} and worse in {percent(worse)}."
 
 
 def doubt_of_the_judge(meta: dict[str, Any]) -> str | None:
-    """A warning where the reward model's accuracy on held-out preferences may be that of a coin; else None."""
+    """A warning where the reward model's accuracy may be that of a coin, or that of preferring the longer reply."""
     accuracy = meta.get("judge_accuracy")
-    if accuracy is None or accuracy["low"] > 0.5:
+    if accuracy is None:
         return None
-    return (
+    agrees = (
         f"The reward model agrees with {percent(accuracy['accuracy'])} of its held-out preference pairs, 95% interval "
-        f"{span(accuracy)}: it may be guessing, so its win rates are weak evidence."
+        f"{span(accuracy)}"
     )
+    if _may_be_guessing(accuracy):
+        return f"{agrees}: it may be guessing, so its win rates are weak evidence."
+    longer = accuracy.get("length_accuracy")
+    if longer is not None and longer >= accuracy["low"]:
+        return (
+            f"{agrees}; always preferring the longer response agrees with {percent(longer)}. It may have learned "
+            "little else, so look at its win rates at equal length."
+        )
+    return None
+
+
+def _may_be_guessing(accuracy: dict[str, Any] | None) -> bool:
+    return accuracy is not None and accuracy["low"] <= 0.5
 
 
 def _of(rows: list[dict[str, Any]], policy: str, baseline: str) -> list[dict[str, Any]]:

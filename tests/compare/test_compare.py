@@ -168,7 +168,7 @@ def test_the_report_is_one_file_and_shows_text_as_text(finished: Path) -> None:
     assert "url(http" not in text and "@import" not in text
     assert "&lt;b&gt;my&lt;/b&gt;" in text and "└── &lt;sft&gt;" in text
     assert "75% of the preferences" in text and "Simulated judgements" in text
-    assert re.search(r"DPO’s replies were preferred over SFT’s on (over |under )?\d+% of the pairs to 4 prompts", text)
+    assert re.search(r"DPO’s win rate over SFT is (over |under )?\d+% on the pairs to 4 prompts", text)
     assert text.count('class="card"') >= 2
 
 
@@ -217,7 +217,7 @@ def test_people_alone_need_no_utility_and_get_no_banner(models: Folders, tmp_pat
     accuracy = {"accuracy": 0.7, "accuracy_low": 0.44, "accuracy_high": 0.88}
     run(models, tmp_path, utility=None, facts={"judge_metrics": accuracy | {"length_accuracy": 0.55}})
     results = results_of(tmp_path)
-    assert results["meta"]["judge_accuracy"] == {"accuracy": 0.7, "low": 0.44, "high": 0.88}
+    assert results["meta"]["judge_accuracy"] == {"accuracy": 0.7, "low": 0.44, "high": 0.88, "length_accuracy": 0.55}
     assert {row["judge"] for row in results["comparisons"]} == {"reward"}
     assert not results["meta"]["simulated"]
     text = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")

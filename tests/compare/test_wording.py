@@ -9,12 +9,12 @@ import pytest
 from plumbline.compare.wording import banner, doubt_of_the_judge, label, percent, verdicts
 
 
-def results(low: float, rate: float, high: float) -> dict[str, Any]:
+def results(low: float, rate: float, high: float, ties: float = 0.0) -> dict[str, Any]:
     """A comparison of PPO with SFT by utility; the reward model says 60%."""
     pair = {"policy": "ppo", "baseline": "sft"}
     return {
         "comparisons": [
-            {**pair, "judge": "utility", "n": 120, "win_rate": rate, "low": low, "high": high, "ties": 0.0},
+            {**pair, "judge": "utility", "n": 120, "win_rate": rate, "low": low, "high": high, "ties": ties},
             {**pair, "judge": "reward", "n": 120, "win_rate": 0.6, "low": 0.51, "high": 0.69, "ties": 0.0},
         ],
         "length_control": [
@@ -29,13 +29,18 @@ def test_the_verdict_names_share_prompts_interval_and_judge() -> None:
     (verdict,) = verdicts(results(0.71, 0.78, 0.84), ["utility", "reward"])
     assert verdict.kind == "better"
     assert verdict.head == (
-        "PPO’s replies were preferred over SFT’s on 78% of 120 prompts (95% interval 71–84%) by the simulated "
-        "annotators’ utility."
+        "PPO’s win rate over SFT is 78% on 120 prompts (95% interval 71–84%) by the simulated annotators’ utility."
     )
     assert verdict.more == [
+        "Its reply was better in 78% and worse in 22%.",
         "It is 60% (51–69%) by a reward model that no policy was trained against.",
         "At equal length it would be 70% (60–80%); its replies have 32 words on average, SFT’s 20.",
     ]
+
+
+def test_ties_are_not_called_preferred() -> None:
+    (verdict,) = verdicts(results(0.61, 0.67, 0.73, ties=0.26), ["utility"])
+    assert verdict.more[0] == "Its reply was better in 54%, equal in 26% (a tie counts half) and worse in 20%."
 
 
 @pytest.mark.parametrize(
@@ -68,6 +73,24 @@ def test_a_judge_that_may_be_guessing_is_doubted(judges: list[str], low: float, 
     assert verdict.kind == kind
     assert (DOUBT in verdict.more) == doubted
     assert (doubt_of_the_judge(found["meta"]) is not None) == (low < 0.5)
+
+
+def test_what_a_guessing_judge_calls_worse_is_not_called_worse_in_words() -> None:
+    found = results(0.71, 0.78, 0.84)
+    found["comparisons"][1] |= {"win_rate": 0.3, "low": 0.2, "high": 0.4}
+    found["meta"]["judge_accuracy"] = {"accuracy": 0.68, "low": 0.46, "high": 0.84}
+    (verdict,) = verdicts(found, ["reward"])
+    assert verdict.kind == "weak"
+    assert not any("worse than" in sentence for sentence in verdict.more)
+
+
+@pytest.mark.parametrize(("longer", "doubted"), [(0.64, True), (0.52, True), (0.51, False)])
+def test_a_judge_that_may_have_learned_length_alone_is_doubted(longer: float, doubted: bool) -> None:
+    found = results(0.71, 0.78, 0.84)
+    found["meta"]["judge_accuracy"] = {"accuracy": 0.74, "low": 0.52, "high": 0.88, "length_accuracy": longer}
+    (verdict,) = verdicts(found, ["reward"])
+    assert verdict.kind == "better"
+    assert any("look at its win rates at equal length" in sentence for sentence in verdict.more) == doubted
 
 
 def test_shares_are_never_rounded_to_certainty() -> None:
