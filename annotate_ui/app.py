@@ -163,5 +163,7 @@ async def _without_preview_tags(request: Request, call_next: Callable[[Request],
     request.scope["headers"] = plain  # so that the page is not compressed
     answer = await call_next(request)
     page = b"".join([part async for part in answer.body_iterator]).decode()
-    headers = {name: value for name, value in answer.headers.items() if name != "content-length"}
-    return Response(PREVIEW_TAG.sub("", page), status_code=answer.status_code, headers=headers)
+    kept = Response(PREVIEW_TAG.sub("", page), status_code=answer.status_code)
+    # As a list, for a header may be there several times, as set-cookie.
+    kept.raw_headers += [(name, value) for name, value in answer.headers.raw if name != b"content-length"]
+    return kept

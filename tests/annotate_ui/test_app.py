@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from fastapi import Request, Response
+from fastapi.responses import StreamingResponse
 from fastapi.testclient import TestClient
 
-from annotate_ui.app import build_app
+from annotate_ui.app import _without_preview_tags, build_app
 from plumbline.preferences.service import PreferenceService
 from tests.annotate_ui.conftest import new_task, ranks_as_shown
 
@@ -222,3 +225,22 @@ def test_the_page_names_no_other_site(ada: Page) -> None:
     sign_in = ada.client.post("/sign-out").text
     assert "Your name" in sign_in
     assert "//" not in sign_in
+
+
+def test_the_page_without_preview_tags_keeps_every_header() -> None:
+    """All of those given several times too; the length is that of what is left."""
+
+    async def gradio(request: Request) -> Response:
+        page = '<meta property="og:image" content="x"><title>é</title>'
+        answer = StreamingResponse(
+            iter([page.encode()]), media_type="text/html", headers={"content-length": str(len(page))}
+        )
+        answer.set_cookie("first", "1")
+        answer.set_cookie("second", "2")
+        return answer
+
+    answer = asyncio.run(_without_preview_tags(Request({"type": "http", "headers": []}), gradio))
+    assert [cookie.split(";")[0] for cookie in answer.headers.getlist("set-cookie")] == ["first=1", "second=2"]
+    assert answer.headers["content-type"].startswith("text/html")
+    assert answer.body.decode() == "<title>é</title>"
+    assert answer.headers.getlist("content-length") == [str(len(answer.body))]
