@@ -9,8 +9,8 @@ from plumbline.errors import UserError
 IMPORTED = ("rankings", "hh", "oasst", "tulu_human_eval", "pandalm", "llamafactory", "openai", "trl")
 """Modules of `importers`; the first one that recognises a row decides, so the most particular formats come first."""
 
-EXPORTED = ("trl", "rankings")
-"""Modules of `exporters`; the first is the default."""
+EXPORTED = ("trl", "rankings", "flags")
+"""Modules of `exporters`; the first is the default. `flags` writes the flags that stand, the others judgements."""
 
 
 def check_format(name: str, known: Sequence[str]) -> None:

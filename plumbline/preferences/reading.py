@@ -8,8 +8,8 @@ from typing import Any
 from sqlalchemy import Row, Select, func, select
 from sqlalchemy.orm import aliased
 
-from plumbline.preferences.answers import JUDGEMENT, current
-from plumbline.preferences.records import JudgementRecord, Progress, ResponseRecord
+from plumbline.preferences.answers import FLAG, JUDGEMENT, current
+from plumbline.preferences.records import FlagRecord, JudgementRecord, Progress, ResponseRecord
 from plumbline.preferences.store import Store
 from plumbline.preferences.tables import Annotator, Answer, Project, Tally, Task
 from plumbline.preferences.turn import Turn
@@ -32,6 +32,32 @@ def latest_judgements(store: Store, project_id: int, annotator: int, limit: int)
     query = judgement_rows(project_id, include_superseded=False).where(Answer.annotator_id == annotator)
     with store.read() as connection:
         return [as_record(row) for row in connection.execute(query.order_by(Answer.id.desc()).limit(limit))]
+
+
+def stream_flags(store: Store, project_id: int) -> Iterator[FlagRecord]:
+    """The flags that stand, in the order in which they were given."""
+    query = (
+        select(
+            Task.key,
+            Task.prompt,
+            Task.responses,
+            Answer.flags,
+            Answer.reason,
+            Answer.judged_at,
+            Annotator.name,
+            Annotator.simulated,
+        )
+        .select_from(Answer)
+        .join(Task, Task.id == Answer.task_id)
+        .join(Annotator, Annotator.id == Answer.annotator_id)
+        .where(Answer.project_id == project_id, Answer.kind == FLAG, current())
+        .order_by(Answer.id)
+    )
+    with store.read() as connection:
+        for row in connection.execution_options(stream_results=True, yield_per=FETCHED_AT_ONCE).execute(query):
+            kind, note = row.flags[0], row.reason or ""
+            responses = _responses(row.responses)
+            yield FlagRecord(row.key, row.prompt, responses, kind, note, row.name, row.simulated, row.judged_at)
 
 
 def judgement_rows(project_id: int, *, include_superseded: bool) -> Select[Any]:
@@ -83,12 +109,7 @@ def as_record(row: Row[Any]) -> JudgementRecord:
         task_id=row.key,
         project=row.project,
         prompt=row.prompt,
-        responses=tuple(
-            ResponseRecord(
-                response["id"], response["text"], response["source"], response["source_hash"], response["meta"]
-            )
-            for response in row.responses
-        ),
+        responses=_responses(row.responses),
         ranking=as_ranking(ids, row.ranks),
         annotator=row.name,
         simulated=row.simulated,
@@ -104,6 +125,13 @@ def as_record(row: Row[Any]) -> JudgementRecord:
         supersedes=row.supersedes,
         origin=row.origin,
         meta=row.meta,
+    )
+
+
+def _responses(stored: list[dict[str, Any]]) -> tuple[ResponseRecord, ...]:
+    return tuple(
+        ResponseRecord(response["id"], response["text"], response["source"], response["source_hash"], response["meta"])
+        for response in stored
     )
 
 

@@ -170,6 +170,26 @@ class JudgementRecord:
 
 
 @dataclass(frozen=True)
+class FlagRecord:
+    """A flag that stands: what an annotator says is wrong with a task.
+
+    Attributes:
+        kind: what is wrong, in one word, such as `personal-data`.
+        note: in the annotator's own words; may be empty.
+        flagged_at: in UTC.
+    """
+
+    task_id: str
+    prompt: Conversation
+    responses: tuple[ResponseRecord, ...]
+    kind: str
+    note: str
+    annotator: str
+    simulated: bool
+    flagged_at: datetime
+
+
+@dataclass(frozen=True)
 class Progress:
     """How far a project is.
 

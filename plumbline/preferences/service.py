@@ -26,11 +26,12 @@ from plumbline.errors import StoreError
 from plumbline.preferences import queue
 from plumbline.preferences.answers import FLAG, JUDGEMENT, SKIP, NewAnswer, answer_lease, last_answer
 from plumbline.preferences.ingest import BATCH, add_batch, retire_batch, take_batch
-from plumbline.preferences.reading import latest_judgements, progress_of, stream_judgements
+from plumbline.preferences.reading import latest_judgements, progress_of, stream_flags, stream_judgements
 from plumbline.preferences.records import (
     Added,
     Annotator,
     Assignment,
+    FlagRecord,
     JudgementRecord,
     NewJudgement,
     NewTask,
@@ -331,6 +332,12 @@ class PreferenceService:
         with self._look() as turn:
             project = turn.project_id
         return stream_judgements(self.store, project, include_superseded=include_superseded)
+
+    def flags(self) -> Iterator[FlagRecord]:
+        """The flags that stand, as a stream, in the order in which they were given."""
+        with self._look() as turn:
+            project = turn.project_id
+        return stream_flags(self.store, project)
 
     # -- inside --------------------------------------------------------------------------------------------------
 

@@ -1,10 +1,13 @@
 """Closed tasks, flagged or retired: neither handed out nor waited for; what was said of them stays."""
 
+import json
+
 import pytest
 from sqlalchemy import text
 
-from plumbline.errors import NoStoreError
+from plumbline.errors import NoStoreError, UserError
 from plumbline.preferences import store as store_module
+from plumbline.preferences.exporters import export_preferences
 from plumbline.preferences.records import NewJudgement, NoWork
 from plumbline.preferences.service import PreferenceService
 from plumbline.preferences.store import Store
@@ -189,3 +192,24 @@ def test_a_store_of_the_first_version_keeps_what_is_in_it_and_closes_flagged_tas
     assert [tuple(row) for row in rows] == [("k1", 1, False), ("k2", 0, False), ("k3", 0, False)]
     assert counts(PreferenceService(store, project="support", clock=clock)) == (2, 2, 0, 2)
     store.close()
+
+
+def test_flags_that_stand_are_exported_with_their_task(service, clock, tmp_path):
+    service.add_tasks(new_tasks(3))
+    anna, ben = person(service), person(service, "Ben")
+    place = tmp_path / "flags.jsonl"
+    with pytest.raises(UserError, match="project 'support' has no flags"):
+        export_preferences(service, place, format="flags")
+    assert not place.exists()
+    flagged = service.lease_next(anna)
+    service.flag(flagged.lease_id, anna, kind="personal-data", note="a phone number", idempotency_key="a")
+    flag(service, ben, service.lease_next(ben))
+    service.reopen_last(ben)
+    judge(service, ben)  # which takes the flag back
+    report = export_preferences(service, place, format="flags")
+    assert (report.rows, report.records, report.simulated) == (1, 1, 0)
+    row = json.loads(place.read_text())
+    assert (row["kind"], row["note"], row["annotator"]) == ("personal-data", "a phone number", "Anna")
+    assert row["flagged_at"].startswith("2026-03-01T09:00")
+    assert (row["task_id"], row["prompt"]) == (flagged.task_id, flagged.prompt)
+    assert {response["text"] for response in row["responses"]} == {card.text for card in flagged.cards}

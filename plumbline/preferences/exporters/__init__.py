@@ -1,4 +1,4 @@
-"""Exporting preferences, as JSON lines.
+"""Exporting preferences, and what annotators flagged, as JSON lines.
 
 Adding a format is one small module with `FORMAT` and `rows(record)`, and its name in `preferences/formats.py`.
 """
@@ -16,7 +16,6 @@ from typing import Any, Protocol, cast
 
 from plumbline.errors import UserError
 from plumbline.preferences.formats import EXPORTED, check_format
-from plumbline.preferences.records import JudgementRecord
 from plumbline.preferences.service import PreferenceService
 
 
@@ -25,8 +24,8 @@ class Exporter(Protocol):
 
     FORMAT: str
 
-    def rows(self, record: JudgementRecord) -> Iterable[dict[str, Any]]:
-        """The rows that a judgement becomes: none, one or several."""
+    def rows(self, record: Any) -> Iterable[dict[str, Any]]:
+        """The rows that a `JudgementRecord` (of the format `flags`: a `FlagRecord`) becomes: none, one or several."""
 
 
 EXPORTERS = {name: cast(Exporter, import_module(f"{__name__}.{name}")) for name in EXPORTED}
@@ -34,19 +33,19 @@ EXPORTERS = {name: cast(Exporter, import_module(f"{__name__}.{name}")) for name 
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What an export wrote: `rows` rows, made of `judgements` judgements, `simulated` of them simulated."""
+    """What an export wrote: `rows` rows, made of `records` judgements or flags, `simulated` of them simulated."""
 
     format: str
     path: Path
     rows: int
-    judgements: int
+    records: int
     simulated: int
 
 
 def export_preferences(
     service: PreferenceService, path: str | Path, *, format: str = EXPORTED[0], replace: bool = False
 ) -> ExportReport:
-    """Write the project's current judgements to a file, in a stream; the file appears whole or not at all.
+    """Write the project's current judgements, or flags, to a file, in a stream; the file appears whole or not at all.
 
     Args:
         path: `.jsonl`, or `.jsonl.gz` to compress.
@@ -54,7 +53,7 @@ def export_preferences(
         replace: write over a file that is there.
 
     Raises:
-        UserError: unknown format, another kind of file, one that is there, no judgements, or the file cannot be
+        UserError: unknown format, another kind of file, one that is there, nothing to write, or the file cannot be
             written.
     """
     path = Path(path)
@@ -75,15 +74,18 @@ def export_preferences(
 
 
 def _write(service: PreferenceService, path: Path, partial: Path, exporter: Exporter) -> ExportReport:
-    judgements = simulated = written = 0
+    flagged = exporter.FORMAT == "flags"
+    records = simulated = written = 0
     opener: Any = gzip.open if path.suffix == ".gz" else open
     with opener(partial, "wt", encoding="utf-8") as file:
-        for record in service.judgements():
-            judgements += 1
+        for record in service.flags() if flagged else service.judgements():
+            records += 1
             simulated += record.simulated
             for row in exporter.rows(record):
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
                 written += 1
-    if not judgements:
+    if not records and flagged:
+        raise UserError(f"project {service.project!r} has no flags.")
+    if not records:
         raise UserError(f"project {service.project!r} has no judgements yet: collect or import some first.")
-    return ExportReport(exporter.FORMAT, path, written, judgements, simulated)
+    return ExportReport(exporter.FORMAT, path, written, records, simulated)
