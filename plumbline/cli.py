@@ -201,11 +201,9 @@ def import_(
     domain = _chain(recipe, overrides, run, runs, "import").domain
     with domain.service() as service:
         report = import_preferences(file, service, format=format)
-    _tell(
-        f"{file}: read {report.read} as {report.format}: {report.taken} taken, {report.present} were there already, "
-        f"{report.rejected} set aside"
-    )
-    _tell(f"they are in {shown_store(domain)}, project {domain.recipe.name}")
+    _tell(f"{file}: {report.summary}")
+    if report.taken:
+        _tell(f"they are in {shown_store(domain)}, project {domain.recipe.name}")
     if report.rejected:
         _tell(f"the rows set aside, with reasons, are in {report.rejected_path}")
 

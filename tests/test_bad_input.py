@@ -304,7 +304,7 @@ class TestAfterSampling:
         for command, arguments in commands.items():
             run_well(command, "recipe.yaml", *arguments)
             (log,) = (domain / "runs" / "small" / "logs").glob(f"*-{command}.log")
-            told = {"check": "", "import": "1 taken", "simulate": "38 simulated", "export": "rows written as trl"}
+            told = {"check": "", "import": "1 judgement taken", "simulate": "38 simulated", "export": "written as trl"}
             assert told[command] in log.read_text()
 
     def test_a_malformed_line_of_an_import_is_set_aside(self, domain, capsys):
@@ -313,12 +313,13 @@ class TestAfterSampling:
         path.write_text(path.read_text() + "{broken\n")
         run_well("import", "recipe.yaml", "pairs.jsonl")
         said = capsys.readouterr().out
-        assert "1 taken" in said
-        assert "1 set aside" in said
+        assert "2 rows read as trl, 1 set aside: 1 judgement taken" in said
         (rejected,) = domain.glob("*.rejected.jsonl")
         assert "broken" in rejected.read_text()
         run_well("import", "recipe.yaml", "pairs.jsonl")
-        assert "0 taken, 1 were there already" in capsys.readouterr().out
+        said = capsys.readouterr().out
+        assert "0 judgements taken, 1 there already" in said
+        assert "they are in" not in said
 
 
 @pytest.mark.parametrize("command", [["check"], ["export", "out.jsonl"]])
@@ -346,7 +347,7 @@ def test_an_import_goes_where_it_was_meant_to_and_says_where(domain, refused, ca
     assert [path.name for path in (domain / "runs").iterdir()] == ["small"]
     run_well(*arguments, "--run", "smal", "--new")
     run_well(*arguments, "--run", "smal")
-    assert "0 taken, 1 were there already" in capsys.readouterr().out
+    assert "0 judgements taken, 1 there already" in capsys.readouterr().out
 
 
 def test_import_and_export_take_values_over_the_recipes(domain, capsys):

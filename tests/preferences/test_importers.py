@@ -255,7 +255,28 @@ def test_files_that_cannot_be_imported_at_all(file_service, tmp_path):
         import_preferences(tmp_path / "missing.jsonl", file_service)
     with pytest.raises(UserError, match="there is no format 'x'; known are hh, "):
         import_preferences(tmp_path / "empty.jsonl", file_service, format="x")
+    with pytest.raises(UserError, match="is a folder: name a file in it"):
+        import_preferences(tmp_path, file_service)
     assert list(file_service.judgements()) == []
+
+
+def test_a_file_of_which_no_row_can_be_used_is_refused(file_service, tmp_path):
+    row = {"prompt": "Why?", "completion": "Because.", "label": True}
+    path = write_lines(tmp_path / "kto.jsonl", row, row)
+    with pytest.raises(UserError, match="nothing was taken; 2 rows read as trl, all set aside in .*kto.jsonl.rejected"):
+        import_preferences(path, file_service, format="trl")
+    assert len((tmp_path / "kto.jsonl.rejected.jsonl").read_text().splitlines()) == 2
+
+
+def test_the_report_tells_rows_from_judgements_and_repeats_from_what_was_there(file_service, tmp_path):
+    path = write_lines(tmp_path / "x.jsonl", PANDALM, PANDALM, PANDALM | {"response1": True})
+    assert import_preferences(path, file_service).summary == (
+        "3 rows read as pandalm, 1 set aside: 3 judgements taken, 3 left out that the file holds twice"
+    )
+    write_lines(path, PANDALM, PANDALM | {"idx": 2})
+    assert import_preferences(path, file_service).summary == (
+        "2 rows read as pandalm: 3 judgements taken, 3 there already"
+    )
 
 
 def test_the_same_rows_in_every_kind_of_file(file_service, tmp_path):

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, cast
 
-from plumbline.errors import DataError, UserError
+from plumbline.errors import DataError, UserError, counted
 from plumbline.preferences.formats import IMPORTED, check_format
 from plumbline.preferences.importers.base import Importer, RowFault, as_new_judgement
 from plumbline.preferences.importers.files import RawRow, raw_rows
@@ -37,7 +37,8 @@ class ImportReport:
     Attributes:
         read: rows of the file.
         taken: judgements that went into the store; a row may hold none or several.
-        present: judgements that were there already.
+        present: judgements that the store had already.
+        repeated: judgements that the file holds more than once; only the first counts above.
         rejected: rows that were set aside, in `rejected_path`.
     """
 
@@ -45,8 +46,22 @@ class ImportReport:
     read: int
     taken: int
     present: int
+    repeated: int
     rejected: int
     rejected_path: Path | None
+
+    @property
+    def summary(self) -> str:
+        """One line for the user: what became of the rows, then of the judgements in them."""
+        rows = f"{counted(self.read, 'row')} read as {self.format}"
+        judgements = f"{counted(self.taken, 'judgement')} taken"
+        if self.rejected:
+            rows += f", {self.rejected:,} set aside"
+        if self.present:
+            judgements += f", {self.present:,} there already"
+        if self.repeated:
+            judgements += f", {self.repeated:,} left out that the file holds twice"
+        return f"{rows}: {judgements}"
 
 
 def import_preferences(
@@ -61,9 +76,12 @@ def import_preferences(
             directory where that folder cannot be written.
 
     Raises:
-        UserError: no such file, an empty one, an unknown format, or nothing in it is of any known format.
+        UserError: no such file, an empty one, an unknown format, nothing in it is of any known format, or all its rows
+            had to be set aside.
     """
     path = Path(path)
+    if path.is_dir():
+        raise UserError(f"{path} is a folder: name a file in it.")
     if not path.is_file():
         raise UserError(f"{path}: there is no such file to import.")
     if format is not None:
@@ -79,8 +97,15 @@ def import_preferences(
             taken = service.take(reading.judgements(chain(first, rows)))
     except OSError as error:
         raise UserError(f"{path}: rows to be set aside cannot be written ({error.strerror or error}).") from error
+    if rejected.rows == reading.read:
+        raise UserError(
+            f"{path}: nothing was taken; {counted(reading.read, 'row')} read as {importer.FORMAT}, all set aside in "
+            f"{rejected.path} with their reasons. Is it another format? Known are {', '.join(IMPORTERS)}."
+        )
     place = rejected.path if rejected.rows else None
-    return ImportReport(importer.FORMAT, reading.read, taken.taken, taken.present, rejected.rows, place)
+    return ImportReport(
+        importer.FORMAT, reading.read, taken.taken, taken.present, reading.repeated, rejected.rows, place
+    )
 
 
 def _detect(path: Path, rows: Iterable[RawRow]) -> Importer:
@@ -97,12 +122,14 @@ def _detect(path: Path, rows: Iterable[RawRow]) -> Importer:
 
 @dataclass
 class _Reading:
-    """Turns rows into judgements; sets aside what cannot be used."""
+    """Turns rows into judgements, each once; sets aside what cannot be used."""
 
     importer: Importer
     project: str
     rejected: _Rejected
     read: int = 0
+    repeated: int = 0
+    _keys: set[str] = field(default_factory=set, init=False)
 
     def judgements(self, rows: Iterable[RawRow]) -> Iterator[NewJudgement]:
         for raw in rows:
@@ -115,7 +142,12 @@ class _Reading:
             except RowFault as fault:
                 self.rejected.add(raw, str(fault))
                 continue
-            yield from found
+            for judgement in found:
+                key = judgement.judgement_id or judgement.key
+                self.repeated += key in self._keys
+                if key not in self._keys:
+                    self._keys.add(key)
+                    yield judgement
 
     def _of(self, row: Any) -> Iterable[Any]:
         if not isinstance(row, dict):
