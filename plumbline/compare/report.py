@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from plumbline.compare import plots
 from plumbline.compare.replies import Replies
+from plumbline.compare.results import SIMILAR_AT_LEAST
 from plumbline.compare.samples import extremes, random_rows
 from plumbline.compare.wording import JUDGES, banner, label, percent, span, verdicts
 
@@ -60,6 +61,7 @@ def write_report(
         judges=judges,
         judge_words=JUDGES,
         banner=banner(meta),
+        similar_at_least=SIMILAR_AT_LEAST,
         verdicts=verdicts(results, judges),
         kl=f"kl_to_{meta['baselines'][0]}",
         colours={name: number % len(plots.COLOURS) for number, name in enumerate(names)},

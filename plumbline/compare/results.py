@@ -21,6 +21,9 @@ TIES = {"reward": 2e-5, "utility": 1e-9}
 BINS = (("shorter", 0.0, 0.8), ("similar", 0.8, 1.25), ("longer", 1.25, float("inf")))
 """Length of the policy's response as a multiple of the baseline's, in words."""
 
+SIMILAR_AT_LEAST = 0.1
+"""Share of all pairs: with fewer of similar length, the win rate at equal length says what no data show."""
+
 
 def comparisons(
     replies: dict[str, Replies], baselines: list[str], *, resamples: int, seed: int
@@ -41,7 +44,8 @@ def comparisons(
             head = {"policy": policy, "baseline": baseline, "judge": judge}
             rates.append(head | win_rate_with_ties(outcomes, resamples=resamples, seed=seed)._asdict())
             controlled = length_controlled_win_rate(outcomes, longer, resamples=resamples, seed=seed)
-            by_length.append(head | controlled._asdict() | {"bins": _bins(outcomes, one.words, other.words)})
+            bins = _bins(outcomes, one.words, other.words)
+            by_length.append(head | controlled._asdict() | {"extrapolated": _few_are_similar(bins), "bins": bins})
     return rates, by_length
 
 
@@ -60,6 +64,11 @@ def _bins(outcomes: Floats, words: Floats, baseline_words: Floats) -> list[dict[
         rate = float(outcomes[inside].mean()) if inside.any() else None
         rows.append({"length": name, "pairs": int(inside.sum()), "win_rate": rate})
     return rows
+
+
+def _few_are_similar(bins: list[dict[str, Any]]) -> bool:
+    pairs = {row["length"]: row["pairs"] for row in bins}
+    return bool(pairs["similar"] < SIMILAR_AT_LEAST * sum(pairs.values()))
 
 
 def policy_metrics(own: Replies, reference: str, *, resamples: int, seed: int) -> dict[str, Any]:
