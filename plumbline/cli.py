@@ -15,6 +15,7 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -48,7 +49,23 @@ RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe: 
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[SECTION.KEY=VALUE]...", help="Values set over the recipe's own.")
 ]
-RunName = Annotated[str | None, typer.Option("--run", help="The run's name; default: the recipe's name.")]
+
+
+def _checked_name(run: str | None) -> str | None:
+    """The run's name; a path would make a run where nobody looks for it."""
+    from plumbline.recipe import NAME_PATTERN
+
+    if run is not None and not re.fullmatch(NAME_PATTERN, run):
+        raise UserError(
+            f"--run {run}: a run's name begins with a letter or digit and has only letters, digits, '_', '.' and '-'; "
+            "the folder that runs lie in is given with --runs."
+        )
+    return run
+
+
+RunName = Annotated[
+    str | None, typer.Option("--run", callback=_checked_name, help="The run's name; default: the recipe's name.")
+]
 RunsFolder = Annotated[Path, typer.Option("--runs", help="Where run folders lie.")]
 Force = Annotated[
     list[str] | None,

@@ -14,6 +14,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
+"""Of recipes and runs, which are names of folders."""
 
 
 def _as_list(value: Any) -> Any:
@@ -237,9 +239,7 @@ class CompareSection(Section):
 class Recipe(Section):
     """A whole recipe. Build it with `recipe_check.load_recipe`, which checks everything and resolves paths."""
 
-    name: str = Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="The domain's name; also the default run name."
-    )
+    name: str = Field(pattern=NAME_PATTERN, description="The domain's name; also the default run name.")
     seed: int = Field(17, description="Seed of everything random.")
     trust_remote_code: bool = Field(
         False,

@@ -133,11 +133,14 @@ class Run:
         create: make it when it is missing.
 
     Raises:
-        UserError: the folder cannot be made or written.
+        UserError: a file is in its way, or it cannot be made or written.
     """
 
     def __init__(self, root: Path, *, create: bool = True) -> None:
         self.root = root
+        place = next((path for path in (root, *root.parents) if path.exists()), root)
+        if place.is_file():
+            raise UserError(f"the run folder {root} cannot be made: {place} is a file; give a folder with --runs.")
         if not create:
             return
         try:

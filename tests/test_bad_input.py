@@ -337,6 +337,21 @@ def test_annotate_before_sampling(domain, refused):
     assert not (domain / "runs").exists(), "a misspelt name makes no run"
 
 
+@pytest.mark.parametrize("name", ["../x", "a/b", "", ".", ".hidden", "/tmp/x"])
+def test_a_runs_name_is_no_path(domain, refused, name):
+    for command in ("check", "run", "annotate"):
+        assert f"--run {name}: a run's name begins with a letter or digit" in refused(
+            command, "recipe.yaml", "--run", name
+        )
+    assert not (domain / "runs").exists()
+
+
+@pytest.mark.parametrize("command", ["check", "run"])
+def test_a_file_in_the_place_of_the_runs(domain, refused, command):
+    said = refused(command, "recipe.yaml", "--runs", "recipe.yaml")
+    assert "recipe.yaml/small cannot be made: recipe.yaml is a file; give a folder with --runs" in said
+
+
 def test_an_import_goes_where_it_was_meant_to_and_says_where(domain, refused, capsys):
     write_lines(domain / "pairs.jsonl", [{"prompt": "Hi", "chosen": "Hello", "rejected": "No"}])
     arguments = "import", "recipe.yaml", "pairs.jsonl"
