@@ -16,6 +16,8 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 """Of recipes and runs, which are names of folders."""
+POLICY_PATTERN = r"^[a-z0-9][a-z0-9_-]*$|^$"
+"""Of aligned policies; empty means the method's name."""
 
 
 def _as_list(value: Any) -> Any:
@@ -212,7 +214,7 @@ class AlignSection(TrainerSection):
     """One aligned policy (fields of `trl.DPOConfig` or `rlhf.ppo.PPOConfig`)."""
 
     method: Literal["dpo", "ppo"] = Field(description="How to align.")
-    name: str = Field("", pattern=r"^[a-z0-9][a-z0-9_-]*$|^$", description="Its folder; default: the method's name.")
+    name: str = Field("", pattern=POLICY_PATTERN, description="Its folder; default: the method's name.")
     lora: LoRA | None = Field(None, description="Train a LoRA adapter instead of all weights.")
     load_in_4bit: bool = Field(False, description="QLoRA: load the base in 4 bits (needs bitsandbytes and a GPU).")
 

@@ -17,7 +17,16 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from plumbline.errors import RecipeError
-from plumbline.recipe import AdaptSection, AlignSection, Recipe, RewardSection, SFTSection, TrainerSection
+from plumbline.recipe import (
+    NAME_PATTERN,
+    POLICY_PATTERN,
+    AdaptSection,
+    AlignSection,
+    Recipe,
+    RewardSection,
+    SFTSection,
+    TrainerSection,
+)
 from plumbline.recipe_yaml import KeyPath, Source, nearest
 
 STAGE_FOLDERS = ("base", "adapt", "sft", "sample", "preferences", "reward", "judge", "compare", "logs")
@@ -45,6 +54,34 @@ SET_BY_PLUMBLINE = {
     "do_eval": "the chain decides what runs",
     "do_predict": "the chain decides what runs",
 }
+
+PLAIN = {
+    "bool_parsing": "must be true or false",
+    "bool_type": "must be true or false",
+    "dict_type": "must be a section with keys of its own",
+    "float_parsing": "must be a number",
+    "float_type": "must be a number",
+    "greater_than": "must be more than {gt:g}",
+    "greater_than_equal": "must be at least {ge:g}",
+    "int_from_float": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_type": "must be a whole number",
+    "less_than": "must be less than {lt:g}",
+    "less_than_equal": "must be at most {le:g}",
+    "list_type": "must be a list",
+    "literal_error": "must be {expected}",
+    "model_type": "must be a section with keys of its own",
+    "path_type": "must be the path of a file",
+    "string_type": "must be text",
+    "too_short": "must have {min_length} or more entries",
+}
+"""pydantic's kinds of faults in plain words."""
+
+PATTERNS = {
+    NAME_PATTERN: "must begin with a letter or digit and have only letters, digits, '_', '.' and '-'",
+    POLICY_PATTERN: "must begin with a small letter or digit and have only small letters, digits, '_' and '-'",
+}
+"""What the patterns of names ask for."""
 
 
 def load_recipe(path: Path, *, overrides: Sequence[str] = (), trainers: Mapping[str, Trainer]) -> Recipe:
@@ -96,9 +133,21 @@ def _explain(fault: Any, source: Source) -> str:
         return f"{place}: unknown key {key!r}{nearest(str(location[-1]), _known_keys(location[:-1]))}"
     if fault["type"] == "missing":
         return f"{place}: {key!r} is missing: {_description(location)}"
+    if not isinstance(source.value(location[:-1]), dict | list):  # pydantic adds which of several types it tried
+        key = ".".join(str(part) for part in location[:-1])
     given = fault.get("input")
     shown = f" (given: {given!r})" if isinstance(given, str | int | float | bool) else ""
-    return f"{place}: {key}: {fault['msg'].removeprefix('Value error, ')}{shown}"
+    return f"{place}: {key}: {_plain(fault)}{shown}"
+
+
+def _plain(fault: Any) -> str:
+    """A pydantic fault in plain words."""
+    details = fault.get("ctx", {})
+    if fault["type"] == "string_pattern_mismatch" and details["pattern"] in PATTERNS:
+        return PATTERNS[details["pattern"]]
+    if fault["type"] in PLAIN:
+        return PLAIN[fault["type"]].format(**details)
+    return str(fault["msg"]).removeprefix("Value error, ")
 
 
 def _section_at(location: KeyPath) -> type[BaseModel] | None:
@@ -209,7 +258,8 @@ def _type_fault(value: Any, hint: Any) -> str | None:
     try:
         TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True)).validate_python(value)
     except ValidationError as error:
-        return str(error.errors()[0]["msg"])
+        first, *others = dict.fromkeys(_plain(fault) for fault in error.errors())
+        return " or ".join([first, *(other.removeprefix("must be ") for other in others)])
     return None
 
 

@@ -13,6 +13,26 @@ from plumbline.errors import RecipeError
 
 KeyPath = tuple[str | int, ...]
 
+OTHER_NAMES = {
+    "alpha": "lora_alpha",
+    "batch_size": "per_device_train_batch_size",
+    "dropout": "lora_dropout",
+    "epochs": "num_train_epochs",
+    "episodes": "total_episodes",
+    "evaluation_strategy": "eval_strategy",
+    "grad_accum": "gradient_accumulation_steps",
+    "kl": "kl_coef",
+    "lr": "learning_rate",
+    "max_seq_length": "max_length",
+    "max_tokens": "max_new_tokens",
+    "rank": "r",
+    "scheduler": "lr_scheduler_type",
+    "steps": "max_steps",
+    "warmup": "warmup_steps",
+    "wd": "weight_decay",
+}
+"""What else settings are called, where the spelling alone does not lead to the right key."""
+
 
 class _Loader(yaml.SafeLoader):
     """YAML's safe loader, with numbers as YAML 1.2 reads them (`2e-5` is a number there, a string in YAML 1.1)."""
@@ -155,18 +175,25 @@ def _collect_lines(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int]) ->
 
 def _descend(target: Any, part: str, assignment: str) -> tuple[Any, str | int]:
     if isinstance(target, list):
+        named = [_names_of(item) for item in target]
         for index, item in enumerate(target):
-            named = {str(index)} | (
-                {str(item.get("name")), str(item.get("method"))} if isinstance(item, dict) else set()
-            )
-            if part in named:
+            if part in (*named[index], str(index)):
                 return item, index
-        raise RecipeError([f"command line: {assignment!r}: there is no item {part!r} in this list"])
+        items = [names[0] if names else str(index) for index, names in enumerate(named)]
+        has = f"it has {', '.join(items)}" if items else "it is empty"
+        raise RecipeError([f"command line: {assignment!r}: there is no item {part!r} in this list; {has}"])
     if isinstance(target, dict):
         if target.get(part) is None:
             target[part] = {}
+        elif part == "model" and isinstance(target[part], str):  # short for `model: {name: …}`
+            target[part] = {"name": target[part]}
         return target[part], part
     raise RecipeError([f"command line: {assignment!r}: {part!r} is not a section"])
+
+
+def _names_of(item: Any) -> list[str]:
+    """By which a list's item may be called."""
+    return [str(item[key]) for key in ("name", "method") if item.get(key)] if isinstance(item, dict) else []
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -174,7 +201,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
     import difflib
 
     names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    other = OTHER_NAMES.get(name)
+    close = [other] if other in names else difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     if close:
         return f"; did you mean {close[0]!r}?"
     return f"; known are {', '.join(names)}" if len(names) <= 25 else ""

@@ -189,6 +189,59 @@ def test_faults_of_the_command_line_say_so(tmp_path):
     assert "there is no item 'ppo'" in faults_of(tmp_path, GOOD, ["align.ppo.beta=1"])[0]
 
 
+def test_faults_are_in_plain_words(tmp_path):
+    text = """name: my shop
+model: ./base
+seed: many
+data: {demonstrations: demos.jsonl, prompts: prompts.jsonl, validation: 1.5}
+sample: {responses_per_prompt: 10, temperature: 0, max_new_tokens: 1.5}
+reward: {use_margin: perhaps, lora: {r: 0, target_modules: 3}}
+align:
+  - {method: grpo, name: My DPO}
+  - three
+compare: 3
+sft: {num_train_epochs: two, eval_steps: [1]}
+"""
+    told = [fault.split(": ", 1)[1] for fault in faults_of(tmp_path, text)]
+    assert told == [
+        "name: must begin with a letter or digit and have only letters, digits, '_', '.' and '-' (given: 'my shop')",
+        "seed: must be a whole number (given: 'many')",
+        "data.validation: must be less than 1 (given: 1.5)",
+        "sample.responses_per_prompt: must be at most 9 (given: 10)",
+        "sample.temperature: must be more than 0 (given: 0)",
+        "sample.max_new_tokens: must be a whole number (given: 1.5)",
+        "reward.lora.r: must be at least 1 (given: 0)",
+        "reward.lora.target_modules: must be text (given: 3)",
+        "reward.lora.target_modules: must be a list (given: 3)",
+        "reward.use_margin: must be true or false (given: 'perhaps')",
+        "align.0.method: must be 'dpo' or 'ppo' (given: 'grpo')",
+        "align.0.name: must begin with a small letter or digit and have only small letters, digits, '_' and '-' "
+        "(given: 'My DPO')",
+        "align.1: must be a section with keys of its own (given: 'three')",
+        "compare: must be a section with keys of its own (given: 3)",
+        "sft.num_train_epochs: must be a number (given: 'two')",
+        "sft.eval_steps: must be a number (given: [1])",
+    ]
+
+
+def test_a_setting_by_another_name_leads_to_the_key(tmp_path):
+    faults = "\n".join(faults_of(tmp_path, GOOD, ["sft.lr=1", "sft.epochs=2", "reward.lora.rank=4"]))
+    for name, key in (("sft.lr", "learning_rate"), ("sft.epochs", "num_train_epochs"), ("reward.lora.rank", "r")):
+        assert f"unknown key '{name}'; did you mean '{key}'?" in faults
+
+
+def test_an_item_that_is_not_in_a_list_is_told_with_those_that_are(tmp_path):
+    text = GOOD + "  - {method: ppo, name: second}\n"
+    (fault,) = faults_of(tmp_path, text, ["align.grpo.beta=1"])
+    assert fault.endswith("there is no item 'grpo' in this list; it has dpo, second")
+    assert faults_of(tmp_path, GOOD.split("align:")[0] + "align: []\n", ["align.dpo.beta=1"])[0].endswith("it is empty")
+
+
+def test_more_of_a_model_that_is_given_by_its_name_can_be_set(tmp_path):
+    model = load(tmp_path, overrides=["model.pad_token=<pad>"]).model
+    assert (model.name, model.pad_token) == (str(tmp_path / "base"), "<pad>")
+
+
 def test_two_policies_of_one_name_and_reserved_names_are_refused(tmp_path):
     faults = faults_of(tmp_path, GOOD + "  - method: dpo\n  - {method: ppo, name: sft}\n")
     assert "two aligned policies are called 'dpo'" in faults[0]
