@@ -15,11 +15,13 @@ from tests.rlhf.ppo.helpers import classifier_of, conversations, entries, good_s
 from tests.rlhf.ppo.test_resume import StopAt, same_weights
 from tests.tiny import tiny_model
 
+ROLLOUTS = 14
+
 SETTINGS: dict[str, Any] = {
     "per_device_train_batch_size": 32,
     "gradient_accumulation_steps": 1,
     "num_mini_batches": 1,
-    "total_episodes": 32 * 20,
+    "total_episodes": 32 * ROLLOUTS,
     "learning_rate": 5e-3,
     "lr_scheduler_type": "constant",
     "kl_coef": 0.01,
@@ -65,12 +67,12 @@ def test_the_watched_score_is_logged_and_warned_of(
     folder: Path, tmp_path: Path, warned: PPOTrainer, caplog: pytest.LogCaptureFixture
 ) -> None:
     proxy, watched = entries(warned, "objective/scores"), entries(warned, "objective/watched_scores")
-    assert len(watched) == 20
+    assert len(watched) == ROLLOUTS
     assert watched == pytest.approx([1 - score for score in proxy], abs=1e-6), "the same responses are scored"
     assert entries(warned, "objective/watched_scores_std") == pytest.approx(
         [std * (32 / 31) ** 0.5 for std in entries(warned, "objective/scores_std")], abs=1e-5
     )
-    assert 6 <= first_seen(warned) < 20
+    assert 6 <= first_seen(warned) < ROLLOUTS
     assert len(set(entries(warned, "objective/kl_coef"))) == 1
     run(folder, tmp_path, total_episodes=32 * first_seen(warned))
     (message,) = [one for one in caplog.messages if "over-optimised" in one]
@@ -98,8 +100,10 @@ def test_the_kl_coefficient_is_raised(folder: Path, tmp_path: Path, warned: PPOT
     assert entries(raised, "objective/kl")[-1] < 0.8 * entries(warned, "objective/kl")[-1]
 
 
-@pytest.mark.parametrize("action", ["stop", "raise_kl"])
-@pytest.mark.parametrize("when", ["before it was seen", "after the end"])
+@pytest.mark.parametrize(
+    ("action", "when"),
+    [("stop", "before it was seen"), ("stop", "after the end"), ("raise_kl", "before it was seen")],
+)
 def test_a_resumed_run_ends_the_same(folder: Path, tmp_path: Path, warned: PPOTrainer, action: str, when: str) -> None:
     saving = {"on_overoptimization": action, "save_strategy": "steps", "save_steps": 2}
     whole = run(folder, tmp_path / "whole", **saving)
