@@ -1,7 +1,7 @@
 """What a PPO checkpoint holds besides optimizer, scheduler and random states, which `transformers.Trainer` writes.
 
 The policy lies at the checkpoint's root as `from_pretrained` loads it, the critic below `value_model/`, and the small
-state (KL coefficient, running moments of the scores, what the run's schedule was) in `ppo_state.json`.
+state (KL coefficient, running moments of the scores, what is watched, the run's schedule) in `ppo_state.json`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from plumbline.errors import UserError
 from rlhf.ppo.core import KLController, RunningMoments
 from rlhf.ppo.models import REFERENCE
+from rlhf.ppo.watch import RewardWatch
 
 CRITIC = "value_model"
 STATE_FILE = "ppo_state.json"
@@ -52,15 +53,21 @@ def part_of_state(state_dict: dict[str, Tensor] | None, prefix: str) -> dict[str
     return {name.removeprefix(prefix): tensor for name, tensor in state_dict.items() if name.startswith(prefix)}
 
 
-def write_state(folder: Path, schedule: dict[str, int], kl: KLController, moments: RunningMoments) -> None:
+def write_state(
+    folder: Path, schedule: dict[str, int], kl: KLController, moments: RunningMoments, watch: RewardWatch | None
+) -> None:
     """Write the small state; floats come back as they were."""
     folder.mkdir(parents=True, exist_ok=True)
     state = {"schedule": schedule, "kl_coef": kl.coefficient, "score_moments": vars(moments)}
+    if watch is not None:
+        state["watch"] = watch.state()
     (folder / STATE_FILE).write_text(json.dumps(state, indent=1), encoding="utf-8")
 
 
-def read_state(folder: Path, schedule: dict[str, int], kl: KLController, moments: RunningMoments) -> None:
-    """Restore the small state.
+def read_state(
+    folder: Path, schedule: dict[str, int], kl: KLController, moments: RunningMoments, watch: RewardWatch | None
+) -> None:
+    """Restore the small state; a watch that the checkpoint's run did not have begins there.
 
     Raises:
         UserError: the folder is no PPO checkpoint, is from the middle of a rollout, or its run drew other prompts.
@@ -80,20 +87,23 @@ def read_state(folder: Path, schedule: dict[str, int], kl: KLController, moments
         )
     kl.coefficient = state["kl_coef"]
     vars(moments).update(state["score_moments"])
+    if watch is not None and "watch" in state:
+        watch.load_state(state["watch"])
 
 
-def check_boundary(folder: Path, steps_per_rollout: int) -> None:
-    """Refuse a checkpoint from the middle of a rollout.
+def step_at_boundary(folder: Path, steps_per_rollout: int) -> int:
+    """The optimizer step of a checkpoint, which must be the last one of a rollout.
 
     Raises:
         UserError: its rollout is gone, so the run could not go on exactly.
     """
-    step = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))["global_step"]
+    step = int(json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))["global_step"])
     if step % steps_per_rollout:
         raise UserError(
             f"{folder} is from step {step}, inside a rollout of {steps_per_rollout} steps: resume from a checkpoint at "
             "the end of a rollout."
         )
+    return step
 
 
 def max_over_processes(number: int, device: torch.device) -> int:

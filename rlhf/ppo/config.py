@@ -8,9 +8,18 @@ from typing import Any
 import torch
 from transformers import TrainingArguments
 
+from rlhf.ppo.aggregation import AGGREGATIONS
+
 
 def _setting(default: Any, help: str) -> Any:
     return field(default=default, metadata={"help": help})
+
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "kl_estimator": ("k1", "k3"),
+    "reward_aggregation": AGGREGATIONS,
+    "on_overoptimization": ("warn", "stop", "raise_kl"),
+}
 
 
 @dataclass
@@ -54,6 +63,10 @@ class PPOConfig(TrainingArguments):
     reward_weights: list[float] | None = field(
         default=None, metadata={"help": "Weight of each reward; default: 1 each."}
     )
+    reward_aggregation: str = _setting(
+        "sum", "Several rewards give their 'sum', 'mean', 'min', or 'mean_minus_std': the mean less their deviation."
+    )
+    reward_std_coef: float = _setting(1.0, "Standard deviations that 'mean_minus_std' takes off the mean.")
     normalize_scores: bool = _setting(False, "Shift and scale scores by their running mean and standard deviation.")
     score_clip: float | None = _setting(None, "Clip (normalised) scores to ± this.")
     whiten_rewards: bool = _setting(False, "Scale the tokens' rewards to variance 1 over the rollout, mean kept.")
@@ -61,6 +74,13 @@ class PPOConfig(TrainingArguments):
     kl_estimator: str = _setting("k1", "Estimator of the KL at a token: 'k1' (unbiased) or 'k3' (never negative).")
     kl_target: float | None = _setting(None, "Adapt kl_coef so that a response's mean KL is this; default: fixed.")
     kl_horizon: int = _setting(10_000, "Episodes over which kl_coef adapts.")
+
+    on_overoptimization: str = _setting(
+        "warn", "When the reward rises and the watched one falls: 'warn', also 'stop', or also 'raise_kl'."
+    )
+    overoptimization_window: int = _setting(5, "Rollouts whose mean scores are compared.")
+    overoptimization_z: float = _setting(5.0, "Standard errors that the rise and the fall must both exceed.")
+    overoptimization_kl_factor: float = _setting(2.0, "What 'raise_kl' multiplies kl_coef by, each time.")
 
     cliprange: float = _setting(0.2, "The ratio of new to old probability counts up to 1 ± this.")
     cliprange_value: float = _setting(0.2, "A new value counts up to the old one ± this.")
@@ -96,8 +116,18 @@ class PPOConfig(TrainingArguments):
             "response_length",
             "local_rollout_forward_batch_size",
             "kl_horizon",
+            "overoptimization_window",
+            "overoptimization_kl_factor",
         )
-        above_zero = ("temperature", "cliprange", "cliprange_value", "total_episodes", "score_clip", "kl_target")
+        above_zero = (
+            "temperature",
+            "cliprange",
+            "cliprange_value",
+            "total_episodes",
+            "score_clip",
+            "kl_target",
+            "overoptimization_z",
+        )
         fractions = ("gamma", "lam")
         for name in at_least_one:
             if getattr(self, name) < 1:
@@ -109,7 +139,13 @@ class PPOConfig(TrainingArguments):
         for name in fractions:
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be between 0 and 1.")
-        if self.kl_estimator not in ("k1", "k3"):
-            raise ValueError(f"kl_estimator is {self.kl_estimator!r}: it must be 'k1' or 'k3'.")
+        for name, known in CHOICES.items():
+            if getattr(self, name) not in known:
+                choices = f"{', '.join(map(repr, known[:-1]))} or {known[-1]!r}"
+                raise ValueError(f"{name} is {getattr(self, name)!r}: it must be {choices}.")
         if self.stop_token not in ("eos", None):
             raise ValueError(f"stop_token is {self.stop_token!r}: it must be 'eos' or None; or give stop_token_id.")
+        if self.reward_std_coef < 0:
+            raise ValueError(f"reward_std_coef is {self.reward_std_coef}: it must not be below 0.")
+        if self.on_overoptimization == "raise_kl" and self.kl_target is not None:
+            raise ValueError("on_overoptimization is 'raise_kl', which kl_target would undo: leave kl_target out.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from plumbline.conversations import Conversation
 from plumbline.errors import UserError
 from plumbline.models import context_window
+from rlhf.ppo.aggregation import aggregate, check_weights
 from rlhf.ppo.data import split_rows
 from rlhf.ppo.generation import PADDING
 from rlhf.ppo.models import disable_dropout, freeze, scores_at_tokens
@@ -84,6 +86,7 @@ class ScorerReward:
         self.scorer = scorer
         self.tokenizer = getattr(scorer, "tokenizer", None)
         self.window = context_window(scorer.model) if hasattr(scorer, "model") else None
+        self.name = _name_of_model(getattr(scorer, "model", None)) or type(scorer).__name__
 
     def __call__(self, episodes: Episodes) -> Tensor:
         """Scores `(episodes,)`."""
@@ -117,6 +120,7 @@ class ModelReward:
     def __init__(self, model: nn.Module, tokenizer: PreTrainedTokenizerBase | None = None, *, rows: int = 64) -> None:
         disable_dropout(model)
         self.model, self.tokenizer, self.rows = freeze(model), tokenizer, rows
+        self.name = _name_of_model(model) or type(model).__name__
 
     @torch.no_grad()
     def __call__(self, episodes: Episodes) -> Tensor:
@@ -153,6 +157,7 @@ class FunctionReward:
 
     def __init__(self, function: RewardFunction) -> None:
         self.function = function
+        self.name = getattr(function, "__name__", repr(function))
 
     def __call__(self, episodes: Episodes) -> Tensor:
         """Scores `(episodes,)`.
@@ -167,32 +172,48 @@ class FunctionReward:
             **episodes.columns,
         )
         if len(scores) != len(episodes.prompts):
-            name = getattr(self.function, "__name__", repr(self.function))
             raise UserError(
-                f"the reward function {name} gave {len(scores)} scores for {len(episodes.prompts)} responses: it must "
-                "give one for each."
+                f"the reward function {self.name} gave {len(scores)} scores for {len(episodes.prompts)} responses: "
+                "it must give one for each."
             )
-        return torch.as_tensor([float(score) for score in scores], dtype=torch.float32)
+        # None is what a GRPOTrainer function gives where it does not apply: no number, so it is refused by name.
+        return torch.as_tensor([math.nan if score is None else float(score) for score in scores], dtype=torch.float32)
+
+
+def _name_of_model(model: Any) -> str | None:
+    """Where a model was loaded from, or None."""
+    return getattr(getattr(model, "config", None), "name_or_path", None) or None
 
 
 Reward = ScorerReward | ModelReward | FunctionReward
 
 
-class WeightedRewards:
-    """The weighted sum of several rewards.
+class CombinedRewards:
+    """One score from several rewards.
 
     Args:
         rewards: what scores.
         weights: of each; None weighs each by 1.
+        aggregation: `sum`, `mean`, `min` or `mean_minus_std`, see `rlhf.ppo.aggregation.aggregate`.
+        std_coef: standard deviations that `mean_minus_std` takes off.
+        what: what a message calls the score.
 
     Raises:
-        UserError: not as many weights as rewards.
+        UserError: the weights do not fit the rewards or the aggregation.
     """
 
-    def __init__(self, rewards: Sequence[Reward], weights: Sequence[float] | None = None) -> None:
-        if weights is not None and len(weights) != len(rewards):
-            raise UserError(f"reward_weights has {len(weights)} entries for {len(rewards)} rewards: give one for each.")
-        self.rewards, self.weights = list(rewards), list(weights or [1.0] * len(rewards))
+    def __init__(
+        self,
+        rewards: Sequence[Reward],
+        weights: Sequence[float] | None = None,
+        *,
+        aggregation: str = "sum",
+        std_coef: float = 1.0,
+        what: str = "reward",
+    ) -> None:
+        check_weights(aggregation, weights, len(rewards))
+        self.rewards, self.weights = list(rewards), torch.tensor(weights or [1.0] * len(rewards))
+        self.aggregation, self.std_coef, self.what = aggregation, std_coef, what
 
     @property
     def modules(self) -> list[nn.Module]:
@@ -203,21 +224,29 @@ class WeightedRewards:
         """Scores `(episodes,)` in float32.
 
         Raises:
-            UserError: a score is NaN or infinite; the message shows prompt and response.
+            UserError: a score is NaN or infinite; the message names the reward and shows prompt and response.
         """
-        total = torch.zeros(len(episodes.prompts))
-        for reward, weight in zip(self.rewards, self.weights, strict=True):
-            total += weight * reward(episodes)
-        bad = (~torch.isfinite(total)).nonzero().flatten().tolist()
-        if bad:
-            raise UserError(
-                f"the reward of a response is {total[bad[0]].item()}: prompt {episodes.prompts[bad[0]]!r}, response "
-                f"{episodes.responses[bad[0]]!r}. A reward must be a finite number."
-            )
-        return total
+        scores = []
+        for number, reward in enumerate(self.rewards, 1):
+            which = f", number {number} of {len(self.rewards)} ({reward.name})," if len(self.rewards) > 1 else ""
+            scores.append(_finite(reward(episodes), episodes, f"the {self.what}{which} of a response"))
+        total = aggregate(torch.stack(scores), self.weights, self.aggregation, self.std_coef)
+        return _finite(total, episodes, f"the {self.aggregation} of the rewards of a response")
 
 
-def make_reward(source: Any, tokenizer: PreTrainedTokenizerBase | None = None, *, rows: int = 64) -> Reward:
+def _finite(scores: Tensor, episodes: Episodes, what: str) -> Tensor:
+    bad = (~torch.isfinite(scores)).nonzero().flatten().tolist()
+    if bad:
+        raise UserError(
+            f"{what} is {scores[bad[0]].item()}: prompt {episodes.prompts[bad[0]]!r}, response "
+            f"{episodes.responses[bad[0]]!r}. A reward must be a finite number."
+        )
+    return scores
+
+
+def make_reward(
+    source: Any, tokenizer: PreTrainedTokenizerBase | None = None, *, rows: int = 64, argument: str = "reward_model"
+) -> Reward:
     """A reward from what the user gave.
 
     Args:
@@ -225,6 +254,7 @@ def make_reward(source: Any, tokenizer: PreTrainedTokenizerBase | None = None, *
             function.
         tokenizer: of a sequence classifier, where it is not the policy's.
         rows: responses that a sequence classifier scores at once.
+        argument: what a message calls the source.
 
     Raises:
         UserError: it is none of these.
@@ -243,6 +273,6 @@ def make_reward(source: Any, tokenizer: PreTrainedTokenizerBase | None = None, *
     if callable(source):
         return FunctionReward(source)
     raise UserError(
-        f"reward_model is {type(source).__name__}: give a reward model, its folder, an object with "
+        f"{argument} is {type(source).__name__}: give a reward model, its folder, an object with "
         "`.score(conversations)`, or a function."
     )

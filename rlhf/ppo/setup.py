@@ -29,7 +29,7 @@ from rlhf.ppo.models import (
     disable_dropout,
     with_adapter,
 )
-from rlhf.ppo.rewards import ModelReward, Reward, ScorerReward, WeightedRewards, make_reward
+from rlhf.ppo.rewards import CombinedRewards, ModelReward, Reward, ScorerReward, make_reward
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +109,7 @@ def make_actor_critic(
     args: PPOConfig,
     model: ModelSource,
     value_model: ModelSource | None,
-    reward: WeightedRewards,
+    reward: CombinedRewards,
     peft_config: PeftConfig | None,
 ) -> ActorCritic:
     """Policy and critic, dropout off, with adapters where `peft_config` asks for them.
@@ -134,7 +134,7 @@ def make_actor_critic(
 
 
 def make_critic(
-    policy: PreTrainedModel | PeftModel, value_model: ModelSource | None, reward: WeightedRewards
+    policy: PreTrainedModel | PeftModel, value_model: ModelSource | None, reward: CombinedRewards
 ) -> PreTrainedModel | PeftModel:
     """The critic: the given one, else a copy of the first reward model over the policy's tokens, else of the policy."""
     if isinstance(value_model, str | Path):
@@ -165,22 +165,40 @@ def _same_vocabulary(policy: PreTrainedModel | PeftModel, classifier: PreTrained
 
 def make_rewards(
     args: PPOConfig, source: Any, tokenizers: PreTrainedTokenizerBase | Sequence[PreTrainedTokenizerBase | None] | None
-) -> WeightedRewards:
-    """One reward or a list of them, weighted.
+) -> CombinedRewards:
+    """One reward or a list of them, as the settings combine them.
 
     Raises:
         UserError: a reward is none, or there are not as many tokenizers or weights as rewards.
+    """
+    return CombinedRewards(
+        list_rewards(args, source, tokenizers, "reward_model", "reward_processing_classes"),
+        args.reward_weights,
+        aggregation=args.reward_aggregation,
+        std_coef=args.reward_std_coef,
+    )
+
+
+def list_rewards(
+    args: PPOConfig, source: Any, tokenizers: Any, argument: str, tokenizers_argument: str
+) -> list[Reward]:
+    """The rewards that an argument of the trainer names: one, or a list of them with a tokenizer each.
+
+    Raises:
+        UserError: a reward is none, or there are not as many tokenizers as rewards.
     """
     sources = list(source) if isinstance(source, list | tuple) else [source]
     if not isinstance(tokenizers, list | tuple):
         tokenizers = [tokenizers] * len(sources)
     if len(tokenizers) != len(sources):
         raise UserError(
-            f"there are {len(tokenizers)} reward_processing_classes for {len(sources)} rewards: give one for each."
+            f"there are {len(tokenizers)} {tokenizers_argument} for {len(sources)} rewards: give one for each."
         )
     rows = args.local_rollout_forward_batch_size
-    rewards = [make_reward(one, tokenizer, rows=rows) for one, tokenizer in zip(sources, tokenizers, strict=True)]
-    return WeightedRewards(rewards, args.reward_weights)
+    return [
+        make_reward(one, tokenizer, rows=rows, argument=argument)
+        for one, tokenizer in zip(sources, tokenizers, strict=True)
+    ]
 
 
 def make_reference(
@@ -206,7 +224,7 @@ def make_reference(
     return Reference(actor_critic.policy, ref_model, new_adapter=new_adapter, adapter_name=args.ref_adapter_name)
 
 
-def check_vocabulary(actor_critic: ActorCritic, reward: WeightedRewards) -> None:
+def check_vocabulary(actor_critic: ActorCritic, rewards: Sequence[Reward]) -> None:
     """Refuse a critic or a reward model that cannot read the policy's tokens.
 
     Raises:
@@ -215,7 +233,7 @@ def check_vocabulary(actor_critic: ActorCritic, reward: WeightedRewards) -> None
     policy = actor_critic.policy.model
     readers = [("value model", actor_critic.critic.model)]
     readers += [
-        ("reward model", one.model) for one in reward.rewards if isinstance(one, ModelReward) and one.tokenizer is None
+        ("reward model", one.model) for one in rewards if isinstance(one, ModelReward) and one.tokenizer is None
     ]
     for name, reader in readers:
         if not _same_vocabulary(policy, reader):

@@ -34,6 +34,7 @@ from rlhf.ppo.metrics import MetricMeans, UpdateSums, evaluation_metrics, rollou
 from rlhf.ppo.models import base_of
 from rlhf.ppo.rewards import Episodes
 from rlhf.ppo.rollout import MicroBatch, Rollout, state_values
+from rlhf.ppo.watch import WatchStops, make_watch, sums_of
 
 
 class PPOTrainer(Trainer):
@@ -55,6 +56,9 @@ class PPOTrainer(Trainer):
         optimizers, callbacks: as in `transformers.Trainer`.
         peft_config: puts a new adapter on policy and critic; the reference is then the policy without it.
         reward_processing_classes: tokenizer of a reward model that does not read the policy's tokens (or one for each).
+        watch_reward_model: what `reward_model` may be (of a list, the mean); scores the same responses and is never
+            optimised. `args.on_overoptimization` says what happens when it falls while the reward rises.
+        watch_processing_classes: as `reward_processing_classes`.
 
     Raises:
         UserError: models, data or settings do not fit; before any training.
@@ -75,12 +79,16 @@ class PPOTrainer(Trainer):
         callbacks: list[TrainerCallback] | None = None,
         peft_config: PeftConfig | None = None,
         reward_processing_classes: Any = None,
+        watch_reward_model: Any = None,
+        watch_processing_classes: Any = None,
     ) -> None:
         args = setup.with_batch_sizes(args)
         self.processing_class = processing_class
         self.reward = setup.make_rewards(args, reward_model, reward_processing_classes)
+        self.watch = make_watch(args, watch_reward_model, watch_processing_classes, reward_model)
+        rewards = [self.reward] if self.watch is None else [self.reward, self.watch.reward]
         actor_critic = setup.make_actor_critic(args, model, value_model, self.reward, peft_config)
-        setup.check_vocabulary(actor_critic, self.reward)
+        setup.check_vocabulary(actor_critic, [one for reward in rewards for one in reward.rewards])
         self.reference = setup.make_reference(args, actor_critic, ref_model, model, new_adapter=peft_config is not None)
         self.sampling = setup.make_sampling(args, processing_class, base_of(actor_critic.policy.model))
         self._prompt_options: dict[str, Any] = {
@@ -114,7 +122,9 @@ class PPOTrainer(Trainer):
             name: self._prompt_set(dataset, "eval_dataset") for name, dataset in _by_name(eval_dataset).items()
         }
         self.add_callback(RolloutBoundaries(self.schedule))
-        for part in (self.reference.separate, *self.reward.modules):
+        if self.watch is not None:
+            self.add_callback(WatchStops(self.watch, self.schedule))
+        for part in (self.reference.separate, *(module for reward in rewards for module in reward.modules)):
             if part is not None:
                 part.to(args.device)
 
@@ -134,12 +144,13 @@ class PPOTrainer(Trainer):
             checkpoint = get_last_checkpoint(self.args.output_dir)
             if checkpoint is None:
                 raise UserError(f"{self.args.output_dir} holds no checkpoint to resume from.")
+        self.args.max_steps = self.schedule.steps
         self._train_started, self._episodes_made = time.perf_counter(), 0
         return super().train(resume_from_checkpoint=checkpoint, **kwargs)
 
     def get_train_dataloader(self) -> DataLoader:
         """The numbers of the optimizer steps; every process sees all of them."""
-        return DataLoader(range(self.schedule.steps), batch_size=1, collate_fn=lambda steps: {"step": steps[0]})
+        return DataLoader(range(self.args.max_steps), batch_size=1, collate_fn=lambda steps: {"step": steps[0]})
 
     def get_total_train_batch_size(self, args: PPOConfig) -> int:
         """Episodes that the loop counts for each optimizer step, so that its samples per second are episodes."""
@@ -221,10 +232,10 @@ class PPOTrainer(Trainer):
     # Rollouts
 
     def _make_rollout(self, number: int) -> Rollout:
-        episodes = self.schedule.episodes(number)
-        rows = [self.prompts[index] for index in self.schedule.prompt_of(episodes)]
-        noise = sampling_noise(self.args.seed, episodes, self.args.response_length, stream=SAMPLING)
-        rollout, raw_scores, _ = self._episodes(number, rows, noise)
+        numbers = self.schedule.episodes(number)
+        rows = [self.prompts[index] for index in self.schedule.prompt_of(numbers)]
+        noise = sampling_noise(self.args.seed, numbers, self.args.response_length, stream=SAMPLING)
+        rollout, raw_scores, episodes = self._episodes(number, rows, noise)
         with self._timed("forward_runtime"):
             self._ask_models(rollout, [batch for part in self._micro_batches(rollout, 0) for batch in part])
         scores = rollout.estimate_advantages(
@@ -246,8 +257,12 @@ class PPOTrainer(Trainer):
             kl_estimator=self.args.kl_estimator,
             reduce=self._sum,
         )
-        self._means.add(metrics | self._runtimes)
         self.kl.update(metrics["objective/kl"], self.schedule.batch_size)
+        if self.watch is not None:
+            with self._timed("watch_runtime"):
+                watched = self.watch.score(episodes, self.args.device)
+            metrics |= self.watch.take(raw_scores, watched, self.kl, self._sum)
+        self._means.add(metrics | self._runtimes)
         self._episodes_made += self.schedule.batch_size
         return rollout
 
@@ -330,8 +345,8 @@ class PPOTrainer(Trainer):
         """Sample a response to each held-out prompt, with the same random numbers each time, and log what they score.
 
         Returns:
-            `eval_objective/scores`, `…/kl`, `…/rlhf_reward`, `eval_response/length`, `…/ended`; with several datasets
-            `eval_NAME_…`.
+            `eval_objective/scores`, `…/kl`, `…/rlhf_reward`, `eval_response/length`, `…/ended`, and where a reward is
+            watched `eval_objective/watched_scores`; with several datasets `eval_NAME_…`.
         """
         sets = self._eval_prompts
         if eval_dataset is not None:
@@ -349,11 +364,15 @@ class PPOTrainer(Trainer):
 
     def _evaluate_on(self, prompts: PromptSet) -> dict[str, float]:
         own = range(self.args.process_index, len(prompts), self.args.world_size)
-        rollout, scores, _ = self._evaluation_episodes(prompts, own)
+        rollout, scores, episodes = self._evaluation_episodes(prompts, own)
         if rollout is not None:
             groups = split_rows(rollout.lengths, rows=self.args.per_device_eval_batch_size)
             self._ask_models(rollout, [rollout.micro_batch(group) for group in groups])
-        return evaluation_metrics(rollout, scores, kl_coef=self.kl.coefficient, reduce=self._sum)
+        metrics = evaluation_metrics(rollout, scores, kl_coef=self.kl.coefficient, reduce=self._sum)
+        if self.watch is not None:
+            watched = self.watch.score(episodes, self.args.device)
+            metrics["objective/watched_scores"] = sums_of(watched, self._sum).mean
+        return metrics
 
     def _evaluation_episodes(
         self, prompts: PromptSet, own: Sequence[int]
@@ -398,7 +417,7 @@ class PPOTrainer(Trainer):
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
         if self.args.should_save:
-            checkpoints.write_state(folder, self._identity(), self.kl, self.score_moments)
+            checkpoints.write_state(folder, self._identity(), self.kl, self.score_moments, self.watch)
         self._writes_checkpoint = True
         try:
             super()._save_checkpoint(model, trial)
@@ -419,8 +438,10 @@ class PPOTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         folder = Path(resume_from_checkpoint)
-        checkpoints.read_state(folder, self._identity(), self.kl, self.score_moments)
-        checkpoints.check_boundary(folder, self.schedule.steps_per_rollout)
+        checkpoints.read_state(folder, self._identity(), self.kl, self.score_moments, self.watch)
+        step = checkpoints.step_at_boundary(folder, self.schedule.steps_per_rollout)
+        if self.watch is not None and self.watch.stopped:
+            self.args.max_steps = step  # the run ended there: nothing is left to do
         self._load_weights(folder)
 
     def _load_best_model(self) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from plumbline.errors import UserError
-from rlhf.ppo.rewards import SILENCE, Episodes, ModelReward, ScorerReward, WeightedRewards, make_reward
+from rlhf.ppo.rewards import SILENCE, CombinedRewards, Episodes, ModelReward, ScorerReward, make_reward
 from tests.rlhf.ppo.helpers import classifier_of
 from tests.tiny import tiny_model, tiny_tokenizer, user
 
@@ -89,9 +89,9 @@ def test_a_function_gets_the_columns() -> None:
 def test_rewards_are_weighted_and_must_be_finite() -> None:
     one = make_reward(lambda **columns: [1.0, 2.0, 3.0])
     bad = make_reward(lambda **columns: [0.0, float("inf"), 0.0])
-    assert WeightedRewards([one, one], [1.0, 0.5])(episodes()).tolist() == [1.5, 3.0, 4.5]
+    assert CombinedRewards([one, one], [1.0, 0.5])(episodes()).tolist() == [1.5, 3.0, 4.5]
     with pytest.raises(UserError, match=r"is inf: prompt .*two.*, response 'no'"):
-        WeightedRewards([bad])(episodes(responses=["yes", "no", "red"]))
+        CombinedRewards([bad])(episodes(responses=["yes", "no", "red"]))
 
 
 def test_a_classifier_with_several_labels_is_refused(folder: Path) -> None:
