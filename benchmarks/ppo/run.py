@@ -23,7 +23,8 @@ ROOT = Path(__file__).parents[2]
 CACHE = Path(__file__).parent / ".cache"
 TRL_PACKAGES = ("torch==2.13.0", "trl==1.12.0", "transformers", "datasets", "accelerate", "peft")
 SIDES = ("trl", "plumbline")
-LEARN = {"size": "1M", "batch_size": 32, "response_length": 16, "learning_rate": 1e-3, "kl_coef": 0.01}
+WORKLOADS = {"fixed": {"response_length": 48, "rollouts": 4}, "real": {"response_length": 128, "rollouts": 2}}
+LEARN = {"size": "1M", "batch_size": 32, "response_length": 16, "learning_rate": 3e-3, "kl_coef": 0.01}
 
 
 def trl_python() -> Path:
@@ -126,9 +127,9 @@ def listed(settings: dict) -> str:
 
 def speed(arguments: argparse.Namespace) -> None:
     """Compare speed and memory."""
-    names = ("workload", "data", "size", "batch_size", "rollouts", "lora")
+    names = ("workload", "data", "size", "batch_size", "lora")
     task = {name: getattr(arguments, name) for name in names}
-    task["response_length"] = arguments.response_length or (128 if arguments.workload == "real" else 48)
+    task |= {name: getattr(arguments, name) or value for name, value in WORKLOADS[arguments.workload].items()}
     ours = {name: getattr(arguments, name) for name in ("bf16", "micro_batch_tokens", "reuse_memory")}
     benchmark = Benchmark(task, ours, arguments.threads)
     pairs = []
@@ -160,21 +161,21 @@ def main() -> None:
     commands = parser.add_subparsers(required=True)
     command = commands.add_parser("speed", help="episodes/s, tokens/s, phases, peak memory")
     command.set_defaults(run=speed)
-    command.add_argument("--workload", choices=("fixed", "real"), default="fixed")
+    command.add_argument("--workload", choices=tuple(WORKLOADS), default="fixed")
     command.add_argument("--pairs", type=int, default=3, help="runs of each side")
-    command.add_argument("--rollouts", type=int, default=4, help="of each run; the first one is not counted")
+    command.add_argument("--rollouts", type=int, help="of each run, the first not counted; default: fixed 4, real 2")
     command.add_argument("--size", default="5M", help="1M, 5M, 25M, 100M, 0.5B or 1.5B parameters")
     command.add_argument("--batch-size", type=int, default=32, help="episodes of a rollout and of an optimizer step")
     command.add_argument("--response-length", type=int, help="longest response; default: fixed 48, real 128")
     command.add_argument("--lora", action="store_true", help="both sides: adapters of rank 16")
     command.add_argument("--bf16", action="store_true", help="plumbline: bfloat16 autocast; TRL's setting does nothing")
-    command.add_argument("--micro-batch-tokens", type=int, help="plumbline: tokens of a forward pass")
+    command.add_argument("--micro-batch-tokens", type=int, default=4096, help="plumbline: tokens of a forward pass")
     command.add_argument("--reuse-memory", action="store_true", help="plumbline: the allocator as its CLI sets it")
     command.add_argument("--data", default=str(ROOT.parent / "shared/data"), help="folder with the shared data")
     command = commands.add_parser("learn", help="reward against episodes")
     command.set_defaults(run=learn)
     command.add_argument("--seeds", type=int, default=3)
-    command.add_argument("--rollouts", type=int, default=64, help="of 32 episodes")
+    command.add_argument("--rollouts", type=int, default=48, help="of 32 episodes")
     arguments = parser.parse_args()
     arguments.run(arguments)
 
