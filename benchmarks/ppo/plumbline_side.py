@@ -1,0 +1,52 @@
+"""One run of plumbline's PPOTrainer.
+
+python -m benchmarks.ppo.plumbline_side '{"workload": …}' RECORD
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from typing import Any
+
+from benchmarks.ppo.workload import Clock, Record, Task, planted_share
+from plumbline.allocator import reuse_freed_memory
+from rlhf.ppo import PPOConfig, PPOTrainer
+
+
+class PlumblineClock(Clock):
+    """Takes phases, tokens and scores from the trainer's log, which has an entry for each rollout."""
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
+        """A rollout was logged."""
+        assert logs is not None
+        if "generation_runtime" in logs:
+            self.record.generation.append(logs["generation_runtime"])
+            self.record.scoring.append(logs["reward_runtime"] + logs["forward_runtime"])
+            self.record.tokens.append(logs["response/length"] * args.batch_size)
+            self.record.scores.append(logs["objective/scores"])
+            self.record.kl.append(logs["objective/kl"])
+
+
+def main(task: Task, out: str) -> None:
+    """Train, and write the record."""
+    record = Record()
+    if task.reuse_memory:
+        reuse_freed_memory()
+    trainer = PPOTrainer(
+        args=PPOConfig(
+            **task.settings(tempfile.mkdtemp(prefix="ppo_benchmark_")),
+            bf16=task.bf16,
+            micro_batch_tokens=task.micro_batch_tokens,
+            dataloader_pin_memory=False,
+        ),
+        reward_model=planted_share if task.workload == "learn" else task.classifier("reward"),
+        callbacks=[PlumblineClock(record, steps_per_rollout=task.epochs)],
+        **task.arguments(),
+    )
+    record.run(trainer, task, out)
+
+
+if __name__ == "__main__":
+    main(Task(**json.loads(sys.argv[1])), sys.argv[2])
