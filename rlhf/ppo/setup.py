@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from peft import PeftConfig, PeftModel
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from plumbline.errors import UserError
 from plumbline.models import context_window, load_policy
@@ -147,6 +147,7 @@ def make_actor_critic(
     shares_base: bool = False,
 ) -> ActorCritic:
     """Policy and critic, dropout off, with adapters where `peft_config` asks for them."""
+    set_seed(args.seed)  # new adapters begin with random numbers
     if isinstance(policy, PeftModel):
         policy.set_adapter(args.model_adapter_name or policy.active_adapter)
     if shares_base:
