@@ -128,7 +128,9 @@ def last_adapter(folder: Path, policy: Path, start: Path, target: Path) -> Path:
     (target / ADAPTER_LINEAGE).unlink()
     save_file(tensors, target / WEIGHTS, metadata={"format": "pt"})
     # As in `_join`, the scale is folded into the up-projections.
-    _write_json(target / ADAPTER_CONFIG, config | {"r": rank, "lora_alpha": rank, "base_model_name_or_path": str(start)})
+    _write_json(
+        target / ADAPTER_CONFIG, config | {"r": rank, "lora_alpha": rank, "base_model_name_or_path": str(start)}
+    )
     return target
 
 

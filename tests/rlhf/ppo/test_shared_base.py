@@ -74,9 +74,7 @@ def test_four_roles_hold_the_base_once(folder: Path, reward: Path, tmp_path: Pat
     for _ in range(2):  # before and after the training
         assert sum(storages(policy, critic, scorer).values()) == expected
         trainer.train()
-    separate = trainer_for(
-        folder, tmp_path, peft_config=lora(), reward_model=reward, settings={"share_base": False}
-    )
+    separate = trainer_for(folder, tmp_path, peft_config=lora(), reward_model=reward, settings={"share_base": False})
     models = (separate.model, reward_of(separate))
     assert sum(storages(*models).values()) > 2.9 * size(policy_of(folder), "")
 
@@ -157,9 +155,7 @@ def test_losses_and_gradients_are_those_of_separate_models(
 
 
 def test_training_leaves_base_reference_and_reward_as_they_were(folder: Path, reward: Path, tmp_path: Path) -> None:
-    trainer = trainer_for(
-        folder, tmp_path, peft_config=lora(), reward_model=reward, settings={"learning_rate": 1e-2}
-    )
+    trainer = trainer_for(folder, tmp_path, peft_config=lora(), reward_model=reward, settings={"learning_rate": 1e-2})
     conversation = [*user("Where is my order?"), {"role": "assistant", "content": "It is late."}]
     scorer = trainer.reward.rewards[0].scorer
     expected = RewardModel.load(reward).score([conversation])
