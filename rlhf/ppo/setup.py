@@ -201,8 +201,8 @@ def make_critic_on_base(
             return critic_from_adapter(candidate, policy)
     log.info(
         "The critic is a new adapter on the policy's base with a head of zeros, as no reward is an adapter over the "
-        "same weights: a head means nothing without the model below it. share_base=False starts the critic from the whole "
-        "reward model (where there is one over the policy's tokens), in memory of its own."
+        "same weights: a head means nothing without the model below it. share_base=False starts the critic from the "
+        "whole reward model (where there is one over the policy's tokens), in memory of its own."
     )
     return fresh_critic(policy, config)
 
