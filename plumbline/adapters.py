@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from plumbline.errors import UserError
-from plumbline.identity import ADAPTER_LINEAGE, adapter_base, hash_weights
+from plumbline.identity import ADAPTER_LINEAGE, adapter_base, adapter_lineage, hash_weights
 from plumbline.model_files import ADAPTER_CONFIG, hub_name, is_adapter, read_json
 
 WEIGHTS = "adapter_model.safetensors"
@@ -96,6 +97,41 @@ def _join(folder: Path, config: dict[str, Any], parent: Path) -> dict[str, Any]:
     targets = [module.removeprefix(PREFIX) for module in modules]
     # The scales are folded into the up-projections.
     return {**config, "r": rank, "lora_alpha": rank, "use_rslora": False, "target_modules": targets}
+
+
+def last_adapter(folder: Path, policy: Path, start: Path, target: Path) -> Path:
+    """An adapter as it was trained: over the weights that a stage which starts from `policy` trains over, too.
+
+    A joined adapter stands over the base of its parent; this gives back what `_join` put the parent's update to.
+
+    Args:
+        folder: an adapter, or full weights.
+        policy: what the stage starts from.
+        start: the full weights of `policy`, by `plumbline.models.starting_weights`.
+        target: where the adapter goes, with all other files of `folder`.
+
+    Returns:
+        `target`, or `folder` as it is where it was not joined with the very adapter `policy`.
+    """
+    lineage = adapter_lineage(folder)
+    if not is_adapter(policy) or lineage.get("mode") != "joined" or lineage["parent_hash"] != hash_weights(policy):
+        return folder
+    config = read_json(folder / ADAPTER_CONFIG)
+    rank = config["r"] - read_json(policy / ADAPTER_CONFIG)["r"]
+    tensors = load_file(folder / WEIGHTS)
+    for key, tensor in tensors.items():
+        if ".lora_A." in key:
+            tensors[key] = tensor[:rank].contiguous()
+        elif ".lora_B." in key:
+            tensors[key] = tensor[:, :rank].contiguous()
+    shutil.copytree(folder, target, dirs_exist_ok=True)
+    (target / ADAPTER_LINEAGE).unlink()
+    save_file(tensors, target / WEIGHTS, metadata={"format": "pt"})
+    # As in `_join`, the scale is folded into the up-projections.
+    _write_json(
+        target / ADAPTER_CONFIG, config | {"r": rank, "lora_alpha": rank, "base_model_name_or_path": str(start)}
+    )
+    return target
 
 
 def _module(key: str) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PeftModel
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 from trl.trainer.reward_trainer import suppress_seqcls_warning
 
@@ -24,11 +25,11 @@ class RewardModel:
     else is in the batch nor on the padding token.
 
     Args:
-        model: a sequence classifier with one label.
+        model: a sequence classifier with one label, or a PEFT model of one.
         tokenizer: with the chat template that the model was trained with.
     """
 
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(self, model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase) -> None:
         self.model, self.tokenizer = model.eval(), tokenizer
 
     @classmethod
@@ -94,10 +95,11 @@ class RewardModel:
         ids = torch.zeros_like(mask, dtype=torch.long)
         ids[mask] = torch.tensor([token for row in rows for token in row])
         device = self.model.device
-        trunk = getattr(self.model, self.model.base_model_prefix)
+        classifier = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
+        trunk = getattr(classifier, classifier.base_model_prefix)
         hidden = trunk(input_ids=ids.to(device), attention_mask=mask.long().to(device), use_cache=False)
         last = hidden.last_hidden_state[torch.arange(len(rows)), lengths.to(device) - 1]
-        return self.model.score(last).float().squeeze(-1).cpu()
+        return classifier.score(last).float().squeeze(-1).cpu()
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Conversation]) -> list[tuple[int, ...]]:
@@ -132,7 +134,5 @@ def load_classifier(path: Path, **options: Any) -> PreTrainedModel:
     if not hasattr(model, "score"):
         raise UserError(f"{path} ({type(model).__name__}) is no decoder with a score head: train a reward model first.")
     if base != path:
-        from peft import PeftModel
-
         model = PeftModel.from_pretrained(model, path).merge_and_unload()
     return model

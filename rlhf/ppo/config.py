@@ -89,6 +89,9 @@ class PPOConfig(TrainingArguments):
     lam: float = _setting(0.95, "Decay of the trace in generalised advantage estimation.")
     value_warmup_rollouts: int = _setting(0, "Rollouts at the start from which only the critic learns.")
 
+    share_base: bool = _setting(
+        True, "With LoRA, keep policy, reference, critic and, where it fits, reward on one base in memory."
+    )
     model_adapter_name: str | None = _setting(None, "Name of the adapter to train, where the model has several.")
     ref_adapter_name: str | None = _setting(None, "Name of the adapter that is the reference.")
     sft_model_path: str = _setting("EleutherAI/pythia-160m", "For scripts; the trainer does not read it.")

@@ -9,16 +9,18 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
+from peft import PeftModel
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from plumbline.conversations import Conversation
 from plumbline.errors import UserError
-from plumbline.models import context_window
+from plumbline.models import context_window, load_tokenizer
 from rlhf.ppo.aggregation import aggregate, check_weights
 from rlhf.ppo.data import split_rows
 from rlhf.ppo.generation import PADDING
 from rlhf.ppo.models import disable_dropout, freeze, scores_at_tokens
+from rlhf.ppo.shared_base import classifier_adapter_over
 
 RewardFunction = Callable[..., Sequence[float]]
 """As in TRL's GRPOTrainer: called with `prompts`, `completions`, `completion_ids` and the dataset's other columns."""
@@ -85,6 +87,8 @@ class ScorerReward:
     def __init__(self, scorer: Scorer) -> None:
         self.scorer = scorer
         self.tokenizer = getattr(scorer, "tokenizer", None)
+        self.model = getattr(scorer, "model", None)
+        self.is_adapter = isinstance(self.model, PeftModel)
         self.window = context_window(scorer.model) if hasattr(scorer, "model") else None
         self.name = _name_of_model(getattr(scorer, "model", None)) or type(scorer).__name__
 
@@ -217,8 +221,12 @@ class CombinedRewards:
 
     @property
     def modules(self) -> list[nn.Module]:
-        """The sequence classifiers among them, which belong on the trainer's device."""
-        return [reward.model for reward in self.rewards if isinstance(reward, ModelReward)]
+        """The sequence classifiers among them that belong on the trainer's device, as an adapter over its base does."""
+        return [
+            reward.model
+            for reward in self.rewards
+            if isinstance(reward, ModelReward) or (isinstance(reward, ScorerReward) and reward.is_adapter)
+        ]
 
     def __call__(self, episodes: Episodes) -> Tensor:
         """Scores `(episodes,)` in float32.
@@ -245,7 +253,12 @@ def _finite(scores: Tensor, episodes: Episodes, what: str) -> Tensor:
 
 
 def make_reward(
-    source: Any, tokenizer: PreTrainedTokenizerBase | None = None, *, rows: int = 64, argument: str = "reward_model"
+    source: Any,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    *,
+    rows: int = 64,
+    shared_by: PreTrainedModel | PeftModel | None = None,
+    argument: str = "reward_model",
 ) -> Reward:
     """A reward from what the user gave.
 
@@ -254,6 +267,8 @@ def make_reward(
             function.
         tokenizer: of a sequence classifier, where it is not the policy's.
         rows: responses that a sequence classifier scores at once.
+        shared_by: the policy whose base in memory a folder of an adapter over the same weights is put on, too; it then
+            scores in the precision of these weights.
         argument: what a message calls the source.
 
     Raises:
@@ -262,7 +277,9 @@ def make_reward(
     if isinstance(source, str | Path):
         from reward import RewardModel
 
-        return ScorerReward(RewardModel.load(source))
+        model = None if shared_by is None else classifier_adapter_over(shared_by, source)
+        scorer = RewardModel.load(source) if model is None else RewardModel(model, load_tokenizer(source))
+        return ScorerReward(scorer)
     if isinstance(source, nn.Module) and hasattr(source, "base_model_prefix"):
         labels = getattr(source.config, "num_labels", 1)
         if labels != 1:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from peft import PeftConfig, PeftModel
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from plumbline.errors import UserError
 from plumbline.models import context_window, load_policy
@@ -30,6 +30,14 @@ from rlhf.ppo.models import (
     with_adapter,
 )
 from rlhf.ppo.rewards import CombinedRewards, ModelReward, Reward, ScorerReward, make_reward
+from rlhf.ppo.shared_base import (
+    classifier_adapter_over,
+    critic_from_adapter,
+    fresh_critic,
+    move_onto_base,
+    obstacle,
+    stands_on,
+)
 
 log = logging.getLogger(__name__)
 
@@ -105,27 +113,49 @@ def make_sampling(args: PPOConfig, tokenizer: PreTrainedTokenizerBase, policy: P
     return Sampling(args.temperature, args.response_length, frozenset(stop), args.local_rollout_forward_batch_size)
 
 
-def make_actor_critic(
-    args: PPOConfig,
-    model: ModelSource,
-    value_model: ModelSource | None,
-    reward: CombinedRewards,
-    peft_config: PeftConfig | None,
-) -> ActorCritic:
-    """Policy and critic, dropout off, with adapters where `peft_config` asks for them.
+def load_for_training(model: ModelSource, peft_config: PeftConfig | None) -> PreTrainedModel | PeftModel:
+    """The policy, which `peft_config` will put a new adapter on where it is given.
 
     Raises:
-        UserError: the policy is a PEFT model already and `peft_config` is given too.
+        UserError: the policy is a PEFT model already and `peft_config` is given too, or that is none.
     """
     if peft_config is not None and not isinstance(peft_config, PeftConfig):
         raise UserError(f"peft_config is {type(peft_config).__name__}: give a `peft.PeftConfig`, such as LoraConfig.")
     policy = load_policy(model, trainable=True) if isinstance(model, str | Path) else model
-    critic = make_critic(policy, value_model, reward)
+    if isinstance(policy, PeftModel) and peft_config is not None:
+        raise UserError("the policy is a PEFT model already: leave out peft_config, or merge its adapter first.")
+    return policy
+
+
+def shares_base(args: PPOConfig, policy: PreTrainedModel | PeftModel, peft_config: PeftConfig | None) -> bool:
+    """Whether critic and reward are adapters on the policy's own base; the log says why not where they could be."""
+    if not args.share_base or not (peft_config is not None or isinstance(policy, PeftModel)):
+        return False
+    reason = obstacle(policy, peft_config)
+    if reason:
+        log.info("The critic has a base of its own in memory: %s.", reason)
+    return reason is None
+
+
+def make_actor_critic(
+    args: PPOConfig,
+    policy: PreTrainedModel | PeftModel,
+    value_model: ModelSource | None,
+    reward: CombinedRewards,
+    peft_config: PeftConfig | None,
+    *,
+    shares_base: bool = False,
+) -> ActorCritic:
+    """Policy and critic, dropout off, with adapters where `peft_config` asks for them."""
+    set_seed(args.seed)  # new adapters begin with random numbers
     if isinstance(policy, PeftModel):
-        if peft_config is not None:
-            raise UserError("the policy is a PEFT model already: leave out peft_config, or merge its adapter first.")
         policy.set_adapter(args.model_adapter_name or policy.active_adapter)
-    elif peft_config is not None:
+    if shares_base:
+        config = peft_config or policy.peft_config[policy.active_adapter]
+        critic = make_critic_on_base(policy, value_model, reward, config)
+    else:
+        critic = make_critic(policy, value_model, reward)
+    if peft_config is not None:
         policy = with_adapter(policy, peft_config, "CAUSAL_LM")
         critic = critic if isinstance(critic, PeftModel) else with_adapter(critic, peft_config, "SEQ_CLS")
     for part in (policy, critic):
@@ -150,6 +180,33 @@ def make_critic(
     return critic_from_policy(policy)
 
 
+def make_critic_on_base(
+    policy: PreTrainedModel | PeftModel, value_model: ModelSource | None, reward: CombinedRewards, config: PeftConfig
+) -> PreTrainedModel | PeftModel:
+    """The critic as an adapter and a head on the policy's base: from the first reward that is one, else new.
+
+    A `value_model` that was given is the critic; it stands on the policy's base where it is the folder of an adapter
+    over the same weights.
+    """
+    if isinstance(value_model, str | Path):
+        given = classifier_adapter_over(policy, value_model)
+        return make_critic(policy, value_model, reward) if given is None else critic_from_adapter(given, policy)
+    if value_model is not None:
+        return value_model
+    for candidate in map(model_of_reward, reward.rewards):
+        if isinstance(candidate, PeftModel) and stands_on(candidate, policy):
+            log.info(
+                "The critic is an adapter on the policy's base. It starts from the reward model's adapter and head."
+            )
+            return critic_from_adapter(candidate, policy)
+    log.info(
+        "The critic is a new adapter on the policy's base with a head of zeros, as no reward is an adapter over the "
+        "same weights: a head means nothing without the model below it. share_base=False starts the critic from the "
+        "whole reward model (where there is one over the policy's tokens), in memory of its own."
+    )
+    return fresh_critic(policy, config)
+
+
 def model_of_reward(reward: Reward) -> PreTrainedModel | PeftModel | None:
     """The sequence classifier behind a reward that reads the policy's own tokens, or None."""
     if isinstance(reward, ModelReward):
@@ -164,15 +221,19 @@ def _same_vocabulary(policy: PreTrainedModel | PeftModel, classifier: PreTrained
 
 
 def make_rewards(
-    args: PPOConfig, source: Any, tokenizers: PreTrainedTokenizerBase | Sequence[PreTrainedTokenizerBase | None] | None
+    args: PPOConfig,
+    source: Any,
+    tokenizers: PreTrainedTokenizerBase | Sequence[PreTrainedTokenizerBase | None] | None,
+    shared_by: PreTrainedModel | PeftModel | None = None,
 ) -> CombinedRewards:
-    """One reward or a list of them, as the settings combine them.
+    """One reward or a list of them, as the settings combine them; those that are adapters over the weights of
+    `shared_by` on its base.
 
     Raises:
         UserError: a reward is none, or there are not as many tokenizers or weights as rewards.
     """
     return CombinedRewards(
-        list_rewards(args, source, tokenizers, "reward_model", "reward_processing_classes"),
+        list_rewards(args, source, tokenizers, "reward_model", "reward_processing_classes", shared_by),
         args.reward_weights,
         aggregation=args.reward_aggregation,
         std_coef=args.reward_std_coef,
@@ -180,9 +241,16 @@ def make_rewards(
 
 
 def list_rewards(
-    args: PPOConfig, source: Any, tokenizers: Any, argument: str, tokenizers_argument: str
+    args: PPOConfig,
+    source: Any,
+    tokenizers: Any,
+    argument: str,
+    tokenizers_argument: str,
+    shared_by: PreTrainedModel | PeftModel | None = None,
 ) -> list[Reward]:
     """The rewards that an argument of the trainer names: one, or a list of them with a tokenizer each.
+
+    Those that are adapters over the weights of `shared_by` are put on its base in memory.
 
     Raises:
         UserError: a reward is none, or there are not as many tokenizers as rewards.
@@ -195,10 +263,14 @@ def list_rewards(
             f"there are {len(tokenizers)} {tokenizers_argument} for {len(sources)} rewards: give one for each."
         )
     rows = args.local_rollout_forward_batch_size
-    return [
-        make_reward(one, tokenizer, rows=rows, argument=argument)
+    rewards = [
+        make_reward(one, tokenizer, rows=rows, shared_by=shared_by, argument=argument)
         for one, tokenizer in zip(sources, tokenizers, strict=True)
     ]
+    for model in map(model_of_reward, rewards):
+        if shared_by is not None and isinstance(model, PeftModel):
+            move_onto_base(model, shared_by)
+    return rewards
 
 
 def make_reference(

@@ -8,7 +8,7 @@ from typing import Any
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from plumbline.adapters import check_joinable
+from plumbline.adapters import check_joinable, last_adapter
 from plumbline.errors import UserError
 from plumbline.models import context_window, load_policy, load_tokenizer, starting_weights
 from plumbline.recipe import AlignSection
@@ -71,11 +71,9 @@ def train_ppo(
     Raises:
         UserError: models, prompts or settings do not fit; a reward or the loss is no finite number.
     """
-    from reward import RewardModel
-
-    tokenizer, scorer = load_tokenizer(policy), RewardModel.load(reward)
+    tokenizer = load_tokenizer(policy)
     length = section.trainer.get("response_length", DEFAULTS["response_length"])
-    window = min(filter(None, (context_window(policy), context_window(scorer.model))), default=None)
+    window = min(filter(None, (context_window(policy), context_window(reward))), default=None)
     longest = None if window is None else window - length
     fitting = _with_room(prompts, tokenizer, longest, what=f"{section.name}, prompts")
     held_out = _with_room(
@@ -92,12 +90,13 @@ def train_ppo(
     )
     if section.lora:
         check_joinable(policy)
+    start = starting_weights(policy, scratch)
     trainer = PPOTrainer(
         args=config,
         processing_class=tokenizer,
-        model=load_policy(starting_weights(policy, scratch), trainable=True, load_in_4bit=section.load_in_4bit),
+        model=load_policy(start, trainable=True, load_in_4bit=section.load_in_4bit),
         ref_model=None,
-        reward_model=scorer,
+        reward_model=last_adapter(reward, policy, start, scratch / "reward") if section.lora else reward,
         train_dataset=fitting,
         eval_dataset=held_out or None,
         peft_config=section.lora.to_peft("CAUSAL_LM") if section.lora else None,

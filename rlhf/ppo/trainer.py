@@ -50,7 +50,8 @@ class PPOTrainer(Trainer):
             GRPOTrainer, or a list of these (weighted by `args.reward_weights`).
         train_dataset: with `prompt` (text, or a conversation ending with the user) or `input_ids`.
         value_model: a sequence classifier with one label; None starts it from the reward model where that reads the
-            policy's tokens, else from the policy.
+            policy's tokens, else from the policy. With an adapter and `args.share_base`, None makes it an adapter and
+            a head on the policy's base, which start from a reward model that is such an adapter, too.
         data_collator: taken for old scripts; prompts need no collating.
         eval_dataset: held-out prompts, or several by name.
         optimizers, callbacks: as in `transformers.Trainer`.
@@ -84,10 +85,14 @@ class PPOTrainer(Trainer):
     ) -> None:
         args = setup.with_batch_sizes(args)
         self.processing_class = processing_class
-        self.reward = setup.make_rewards(args, reward_model, reward_processing_classes)
-        self.watch = make_watch(args, watch_reward_model, watch_processing_classes, reward_model)
+        policy = setup.load_for_training(model, peft_config)
+        shared_by = policy if setup.shares_base(args, policy, peft_config) else None
+        self.reward = setup.make_rewards(args, reward_model, reward_processing_classes, shared_by)
+        self.watch = make_watch(args, watch_reward_model, watch_processing_classes, reward_model, shared_by)
         rewards = [self.reward] if self.watch is None else [self.reward, self.watch.reward]
-        actor_critic = setup.make_actor_critic(args, model, value_model, self.reward, peft_config)
+        actor_critic = setup.make_actor_critic(
+            args, policy, value_model, self.reward, peft_config, shares_base=shared_by is not None
+        )
         setup.check_vocabulary(actor_critic, [one for reward in rewards for one in reward.rewards])
         self.reference = setup.make_reference(args, actor_critic, ref_model, model, new_adapter=peft_config is not None)
         self.sampling = setup.make_sampling(args, processing_class, base_of(actor_critic.policy.model))

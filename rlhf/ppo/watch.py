@@ -6,8 +6,9 @@ import logging
 from typing import Any
 
 import torch
+from peft import PeftModel
 from torch import Tensor
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import IntervalStrategy
 
 from plumbline.errors import UserError
@@ -90,7 +91,13 @@ class RewardWatch:
         self.stopped = state["stopped"]
 
 
-def make_watch(args: PPOConfig, source: Any, tokenizers: Any, optimised: Any) -> RewardWatch | None:
+def make_watch(
+    args: PPOConfig,
+    source: Any,
+    tokenizers: Any,
+    optimised: Any,
+    shared_by: PreTrainedModel | PeftModel | None = None,
+) -> RewardWatch | None:
     """The watch over a reward, or several by their mean; None without one.
 
     Args:
@@ -98,6 +105,7 @@ def make_watch(args: PPOConfig, source: Any, tokenizers: Any, optimised: Any) ->
         source: anything that the trainer's `reward_model` may be, or None.
         tokenizers: as `reward_processing_classes`.
         optimised: the trainer's `reward_model`.
+        shared_by: the policy on whose base in memory it stands, where it is an adapter over the same weights.
 
     Raises:
         UserError: a reward is none, is optimised too, or the settings want a watch and there is nothing to watch.
@@ -115,7 +123,7 @@ def make_watch(args: PPOConfig, source: Any, tokenizers: Any, optimised: Any) ->
             f"watch_reward_model {both[0]!r} is optimised too, as reward_model: watch a reward that is not, such as a "
             "reward model trained on other preferences."
         )
-    rewards = list_rewards(args, source, tokenizers, "watch_reward_model", "watch_processing_classes")
+    rewards = list_rewards(args, source, tokenizers, "watch_reward_model", "watch_processing_classes", shared_by)
     return RewardWatch(CombinedRewards(rewards, aggregation="mean", what="watched reward"), args)
 
 

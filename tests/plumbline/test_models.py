@@ -14,8 +14,9 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 from trl import chat_template_utils
 
-from plumbline.adapters import check_joinable, finish_adapter
+from plumbline.adapters import check_joinable, finish_adapter, last_adapter
 from plumbline.errors import MismatchError, UserError
+from plumbline.identity import adapter_base
 from plumbline.models import (
     ModelIdentity,
     check_fits,
@@ -195,6 +196,26 @@ def test_joined_adapters_add_up(base: Path, tmp_path: Path, options: dict[str, o
     assert identity.adapter is not None and identity.adapter.mode == "joined"
     assert identity.base_hash == identify(base).weights_hash
     torch.testing.assert_close(logits(load_policy(second)), expected, atol=1e-5, rtol=0)
+
+
+def test_what_was_trained_last_of_a_joined_adapter_stands_over_the_merged_weights(base: Path, tmp_path: Path) -> None:
+    first = new_adapter(base, tmp_path / "first", seed=1)
+    merged = starting_weights(first, tmp_path)
+    second = new_adapter(merged, tmp_path / "second", seed=2, r=3, target_modules=["q_proj", "down_proj"])
+    expected = load_file(second / "adapter_model.safetensors")
+    finish_adapter(second, first)
+    last = last_adapter(second, first, merged, tmp_path / "last")
+    assert last == tmp_path / "last" and adapter_base(last) == (str(merged), merged)
+    found = load_file(last / "adapter_model.safetensors")
+    for key, tensor in found.items():  # the scale, 4 / 3, is folded into the up-projections
+        scale = 4 / 3 if "lora_B" in key else 1.0
+        trained = scale * expected[key] if key in expected else torch.zeros_like(tensor)
+        torch.testing.assert_close(tensor, trained)
+    assert expected.keys() <= found.keys()
+    other = new_adapter(base, tmp_path / "other", seed=3)
+    assert last_adapter(second, other, merged, tmp_path / "no") == second, "it was trained from another policy"
+    assert last_adapter(first, first, merged, tmp_path / "no") == first, "it was not joined"
+    assert last_adapter(base, base, base, tmp_path / "no") == base
 
 
 def test_adapters_that_cannot_be_joined_are_refused_before_training(base: Path, tmp_path: Path) -> None:

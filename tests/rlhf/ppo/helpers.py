@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from datasets import Dataset
+from peft import LoraConfig, get_peft_model
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -45,6 +47,19 @@ def classifier_of(folder: Path) -> PreTrainedModel:
     with_head = model.score.weight.data
     with_head.copy_((with_head * 0).flatten().add(1).cumsum(0).sin().view_as(with_head) * 0.3)
     return model
+
+
+def reward_adapter(base: Path, folder: Path) -> Path:
+    """Write a reward model that is a LoRA adapter, not zero, and a head over the weights in `base`."""
+    config = LoraConfig(r=3, target_modules=["q_proj", "down_proj"], task_type="SEQ_CLS", modules_to_save=["score"])
+    model = get_peft_model(classifier_of(base), config)
+    random = torch.Generator().manual_seed(7)
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.normal_(parameter, std=0.3, generator=random)
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(base).save_pretrained(folder)
+    return folder
 
 
 def settings_for(output: Path, **values: Any) -> PPOConfig:

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from peft import LoraConfig
 
 from rlhf.ppo import PPOTrainer
-from tests.rlhf.ppo.helpers import classifier_of, conversations, entries, trainer_for
+from tests.rlhf.ppo.helpers import classifier_of, conversations, entries, reward_adapter, trainer_for
 from tests.tiny import tiny_model
 
 REPOSITORY = Path(__file__).parents[3]
@@ -35,8 +36,8 @@ import torch
 torch.set_num_threads(1)
 from tests.rlhf.ppo.test_distributed import COMPARED, run
 from tests.rlhf.ppo.helpers import entries
-folder, output = Path(sys.argv[1]), Path(sys.argv[2])
-trainer = run(folder, output, gradient_accumulation_steps=2)
+folder, output, lora = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3] == "lora"
+trainer = run(folder, output, lora, gradient_accumulation_steps=2)
 found = {name: entries(trainer, name) for name in COMPARED} | trainer.evaluate()
 trainer.save_model(str(output / "saved"))
 if trainer.is_world_process_zero():
@@ -45,13 +46,14 @@ torch.distributed.destroy_process_group()
 """
 
 
-def run(folder: Path, output: Path, **settings: Any) -> PPOTrainer:
+def run(folder: Path, output: Path, lora: bool, **settings: Any) -> PPOTrainer:
     """Five rollouts of 8 episodes over all processes, of uneven length, with two mini-batches each."""
     trainer = trainer_for(
         folder,
         output,
         settings={**SETTINGS, **settings},
-        reward_model=classifier_of(folder),
+        reward_model=folder.parent / "reward" if lora else classifier_of(folder),
+        peft_config=LoraConfig(r=4, target_modules="all-linear") if lora else None,
         eval_dataset=conversations(3),
     )
     trainer.train()
@@ -64,9 +66,11 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
-def test_two_processes_give_the_same_curve_as_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("lora", [False, True], ids=["full", "lora on one base"])
+def test_two_processes_give_the_same_curve_as_one(tmp_path: Path, lora: bool) -> None:
     folder, output = tiny_model(tmp_path / "model"), tmp_path / "two"
     output.mkdir()
+    reward_adapter(folder, tmp_path / "reward")
     shared = {
         **os.environ,
         "PYTHONPATH": str(REPOSITORY),
@@ -78,14 +82,14 @@ def test_two_processes_give_the_same_curve_as_one(tmp_path: Path) -> None:
     }
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, str(folder), str(output)],
+            [sys.executable, "-c", PROGRAM, str(folder), str(output), "lora" if lora else "full"],
             env={**shared, "RANK": rank, "LOCAL_RANK": rank},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
         )
         for rank in ("0", "1")
     ]
-    one = run(folder, tmp_path / "one")
+    one = run(folder, tmp_path / "one", lora)
     expected = one.evaluate()
     for process in processes:
         _, errors = process.communicate(timeout=120)
@@ -95,4 +99,4 @@ def test_two_processes_give_the_same_curve_as_one(tmp_path: Path) -> None:
         assert found[name] == pytest.approx(entries(one, name), abs=1e-4, rel=1e-3), name
     for name in expected:
         assert found[name] == pytest.approx(expected[name], abs=1e-4, rel=1e-3), name
-    assert (output / "saved" / "model.safetensors").exists()
+    assert (output / "saved" / f"{'adapter_' * lora}model.safetensors").exists()

@@ -20,7 +20,7 @@ from transformers import TrainerCallback
 from plumbline.checkpoints import CompleteCheckpoints, last_complete_checkpoint
 from plumbline.errors import UserError
 from rlhf.ppo import PPOTrainer
-from tests.rlhf.ppo.helpers import classifier_of, entries, trainer_for
+from tests.rlhf.ppo.helpers import classifier_of, entries, reward_adapter, trainer_for
 from tests.tiny import tiny_model
 
 REPOSITORY = Path(__file__).parents[3]
@@ -55,14 +55,8 @@ SETTINGS: dict[str, Any] = {
 
 
 def run(folder: Path, output: Path, *, stop: int | None = None, resume: Any = None, **arguments: Any) -> PPOTrainer:
-    trainer = trainer_for(
-        folder,
-        output,
-        settings=SETTINGS,
-        reward_model=classifier_of(folder),
-        callbacks=[StopAt(stop)] if stop else None,
-        **arguments,
-    )
+    given = {"reward_model": classifier_of(folder), "callbacks": [StopAt(stop)] if stop else None, **arguments}
+    trainer = trainer_for(folder, output, settings=SETTINGS, **given)
     trainer.train(resume_from_checkpoint=resume)
     return trainer
 
@@ -75,11 +69,15 @@ def same_weights(one: PPOTrainer, other: PPOTrainer) -> bool:
 LOGGED = ("loss", "grad_norm", "objective/scores", "objective/kl", "objective/kl_coef", "learning_rate", "episode")
 
 
-@pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
+@pytest.mark.parametrize("kind", ["full", "lora", "lora with a reward on the same base"])
 def test_resumed_weights_and_log_are_bitwise_those_of_an_uninterrupted_run(
-    folder: Path, tmp_path: Path, lora: bool
+    folder: Path, tmp_path: Path, kind: str
 ) -> None:
-    arguments = {"peft_config": LoraConfig(r=4, target_modules="all-linear")} if lora else {}
+    arguments: dict[str, Any] = {}
+    if kind != "full":
+        arguments["peft_config"] = LoraConfig(r=4, target_modules="all-linear")
+    if kind == "lora with a reward on the same base":
+        arguments["reward_model"] = reward_adapter(folder, tmp_path / "reward")
     whole = run(folder, tmp_path / "whole", **arguments)
     # Step 10 lies inside the third rollout: what was learned since the checkpoint at step 8 is lost, and made again.
     run(folder, tmp_path / "killed", stop=10, **arguments)
