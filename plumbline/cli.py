@@ -20,9 +20,10 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from plumbline.allocator import reuse_freed_memory
 from plumbline.errors import UserError, WaitingForPeople, counted
@@ -47,7 +48,7 @@ app = typer.Typer(
 
 RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe: a YAML file.")]
 Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[SECTION.KEY=VALUE]...", help="Values set over the recipe's own.")
+    list[str] | None, typer.Argument(metavar="SECTION.KEY=VALUE", help="Values set over the recipe's own.")
 ]
 
 
@@ -79,7 +80,7 @@ RUNS = Path("runs")
 
 
 @app.command()
-def init(folder: Annotated[Path, typer.Argument(help="The new domain's folder.")]) -> None:
+def init(folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The new domain's folder.")]) -> None:
     """Make a new domain: a commented recipe, example data, a guideline."""
     from plumbline.new_domain import make_domain
 
@@ -200,7 +201,7 @@ def simulate(
 @app.command("import")
 def import_(
     recipe: RecipeFile,
-    file: Annotated[Path, typer.Argument(help="A file of preferences.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A file of preferences.")],
     overrides: Overrides = None,
     format: Annotated[
         str | None, typer.Option(help=f"Its format: {', '.join(IMPORTED)}. Default: the one that its rows have.")
@@ -228,7 +229,7 @@ def import_(
 @app.command()
 def export(
     recipe: RecipeFile,
-    file: Annotated[Path, typer.Argument(help="Where to write.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to write.")],
     overrides: Overrides = None,
     format: Annotated[str, typer.Option(help=f"The format to write: {', '.join(EXPORTED)}.")] = EXPORTED[0],
     run: RunName = None,
@@ -246,7 +247,7 @@ def export(
 
 @app.command()
 def lineage(
-    path: Annotated[Path, typer.Argument(help="A finished stage folder, such as runs/NAME/dpo.")],
+    path: Annotated[Path, typer.Argument(metavar="FOLDER", help="A finished stage folder, such as runs/NAME/dpo.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print the tree as JSON.")] = False,
 ) -> None:
     """Print what a model was made from, back to the judgements and the data."""
@@ -254,6 +255,18 @@ def lineage(
 
     node = lineage_of(path)
     typer.echo(json.dumps(node.to_json(), indent=2) if as_json else "\n".join(as_lines(node)))
+
+
+class _PlainUsage(TyperCommand):
+    """A command whose usage line has no braces around what must be given."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """The parts of the usage line."""
+        return [piece.strip("{}") for piece in super().collect_usage_pieces(ctx)]
+
+
+for _command in app.registered_commands:
+    _command.cls = _PlainUsage
 
 
 def _tell_simulated(report: SimulationReport) -> None:

@@ -55,16 +55,16 @@ def lineage_of_manifest(manifest: Manifest, run: Run) -> Node:
 def _node(folder: Path, manifest: Manifest) -> Node:
     facts: dict[str, Any] = {"folder": str(folder), "created": manifest.created, "metrics": manifest.metrics}
     if manifest.model:
-        facts["model"] = _with_places_of_now(manifest.model, folder.parent, manifest.run)
+        facts["model"] = _with_places_of_now(manifest.model, folder.parent, manifest.run_folder)
     if "snapshot" in manifest.metrics:
         facts["snapshot"] = str(folder / f"{manifest.metrics['snapshot']}.parquet")
-    children = [_child(folder.parent, reference, manifest.run) for reference in manifest.inputs.values()]
+    children = [_child(folder.parent, reference, manifest.run_folder) for reference in manifest.inputs.values()]
     return Node("stage", manifest.stage, manifest.output_hash, facts, children)
 
 
-def _child(run_folder: Path, reference: InputRef, recorded_run: str) -> Node:
+def _child(run_folder: Path, reference: InputRef, recorded: list[str]) -> Node:
     if reference.kind == "judgements":
-        source = _place_of_now(reference.source, run_folder, recorded_run)
+        source = _place_of_now(reference.source, run_folder, recorded)
         return Node(reference.kind, source, reference.hash, reference.facts)
     if reference.kind != "stage":
         return Node(reference.kind, reference.source, reference.hash, reference.facts)
@@ -80,18 +80,20 @@ def _child(run_folder: Path, reference: InputRef, recorded_run: str) -> Node:
     return node
 
 
-def _with_places_of_now(value: Any, run_folder: Path, recorded_run: str) -> Any:
+def _with_places_of_now(value: Any, run_folder: Path, recorded: list[str]) -> Any:
     """A model's identity with the places in the run folder as they are now."""
     if isinstance(value, dict):
-        return {key: _with_places_of_now(part, run_folder, recorded_run) for key, part in value.items()}
-    return _place_of_now(value, run_folder, recorded_run) if isinstance(value, str) else value
+        return {key: _with_places_of_now(part, run_folder, recorded) for key, part in value.items()}
+    return _place_of_now(value, run_folder, recorded) if isinstance(value, str) else value
 
 
-def _place_of_now(place: str, run_folder: Path, recorded_run: str) -> str:
-    """A place that was in the run folder when it was recorded, in the run folder as it is now called."""
-    *_, folder, name = ("", "", *Path(place).parts)
-    now = run_folder / name
-    return str(now) if folder == recorded_run and now.exists() else place
+def _place_of_now(place: str, run_folder: Path, recorded: list[str]) -> str:
+    """A place that was in the run folder when it was recorded, in the run folder as it is now called.
+
+    `recorded` has the names of that run folder: a place elsewhere whose folder has the same last name is not in it.
+    """
+    now = run_folder / Path(place).name
+    return str(now) if str(Path(place).parent) in recorded and now.exists() else place
 
 
 def as_lines(node: Node, prefix: str = "", tail: str = "", *, places: bool = True) -> list[str]:

@@ -8,6 +8,7 @@ from rich.progress import Progress, TaskID
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from plumbline.console import console, progress_bar, track
+from plumbline.errors import counted
 
 __all__ = ["TrainerProgress", "track"]
 
@@ -66,4 +67,4 @@ class TrainerProgress(TrainerCallback):
         self._bar.stop()
         self._bar = None
         if not console.is_terminal:
-            console.print(f"{self.what}: {state.global_step} steps done")
+            console.print(f"{self.what}: {counted(state.global_step, 'step')} done")

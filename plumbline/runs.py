@@ -52,6 +52,9 @@ class Manifest(BaseModel):
     format: int = FORMAT
     stage: str
     run: str
+    run_folder: list[str] = Field(
+        default_factory=list, description="Where the run folder was: as it was named, and without links."
+    )
     fingerprint: str = Field(
         description="SHA-256 of stage, configuration, seed and input hashes: equal means up to date."
     )
@@ -230,6 +233,7 @@ class Run:
             manifest = Manifest(
                 stage=stage,
                 run=self.name,
+                run_folder=[str(self.root), str(self.root.resolve())],
                 fingerprint=fingerprint,
                 output_hash=hash_folder(context.folder),
                 config=json.loads(json.dumps(config, default=str)),

@@ -52,10 +52,15 @@
     toggle.setAttribute("aria-label", "Guideline");
     const place = "plumbline:guideline-closed";
     const wide = window.matchMedia("(min-width: 64rem)");
-    if (wide.matches && !localStorage.getItem(place)) toggle.click();
+    const isOpen = () => toggle.closest("#pl-sidebar").classList.contains("open");
+    const fit = () => {
+      const open = wide.matches && !localStorage.getItem(place);
+      if (isOpen() !== open) toggle.click();
+    };
+    fit();
+    wide.addEventListener("change", fit);
     toggle.addEventListener("click", () => {
-      const closes = toggle.closest("#pl-sidebar").classList.contains("open");
-      if (wide.matches) localStorage.setItem(place, closes ? "yes" : "");
+      if (wide.matches) localStorage.setItem(place, isOpen() ? "yes" : "");
     });
   }
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Row, Select, and_, exists, func, insert, select, text, update
 
-from plumbline.errors import StoreError
+from plumbline.errors import StoreError, counted
 from plumbline.preferences import records
 from plumbline.preferences.tables import OPEN_TASK, Answer, Lease, Tally, Task
 from plumbline.preferences.turn import Actor, Turn
@@ -181,10 +181,10 @@ def why_nothing(turn: Turn, actor: Actor) -> str:
     if left == 0:
         unjudged = wanted & (Task.judged < Task.wanted) & (Task.flagged > 0) & ~Task.retired
         flagged = connection.execute(select(func.count()).select_from(Task).where(unjudged)).scalar_one()
-        but = f", but for {flagged} flagged {_tasks(flagged)}" if flagged else ""
+        but = f", but for {counted(flagged, 'flagged task')}" if flagged else ""
         return f"All tasks are judged{but}. Thank you!"
     if remaining_for(turn, actor.id) == 0:
-        return f"You have done all of yours. {left} {_tasks(left)} still wait for other annotators."
+        return f"You have done all of yours. {counted(left, 'task')} left for other annotators."
     first = connection.execute(
         select(func.min(Lease.expires_at)).where(Lease.project_id == turn.project_id, Lease.state == OPEN)
     ).scalar_one()
@@ -196,7 +196,3 @@ def _unfinished(turn: Turn) -> ColumnElement[bool]:
     # `wanted > 0` says nothing new, but lets the index leave out all imported tasks.
     unfinished = and_(Task.project_id == turn.project_id, Task.wanted > 0, Task.judged < Task.wanted)
     return and_(unfinished, Task.flagged == 0, ~Task.retired)
-
-
-def _tasks(number: int) -> str:
-    return "task" if number == 1 else "tasks"

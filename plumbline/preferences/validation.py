@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from plumbline.conversations import Conversation, conversation_fault
-from plumbline.errors import StoreError
+from plumbline.errors import StoreError, counted
 from plumbline.preferences.records import MAX_RESPONSES, MIN_RESPONSES, NewTask, Ranking
 
 MAX_NAME = 100
@@ -57,7 +57,7 @@ def task_fault(task: NewTask) -> str | None:
         if fault:
             return f"prompt: the {message['role']}'s content {fault}"
     if not MIN_RESPONSES <= len(task.responses) <= MAX_RESPONSES:
-        return f"{len(task.responses)} responses; a task has {MIN_RESPONSES} to {MAX_RESPONSES}"
+        return f"{counted(len(task.responses), 'response')}; a task has {MIN_RESPONSES} to {MAX_RESPONSES}"
     for number, response in enumerate(task.responses, 1):
         fault = text_fault(response.text)
         if fault:
@@ -85,7 +85,7 @@ def checked_ranks(ranking: Mapping[str, int], response_ids: Sequence[str]) -> tu
     missing = len(response_ids) - len(ranking)
     if missing:
         raise StoreError(
-            f"{missing} of {len(response_ids)} responses have no rank: rank every response (ties are fine)."
+            f"{counted(missing, 'response')} of {len(response_ids)} without a rank: rank every one (ties are fine)."
         )
     wrong = [rank for rank in ranking.values() if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1]
     if wrong:

@@ -212,3 +212,33 @@ def test_a_phone_shows_all_of_it_in_its_width(open_page: OpenPage, service: Pref
     assert all(width >= 44 and height >= 44 and right <= 360 for width, height, right in sizes)
     page.tap("[aria-label='Response A'] .pl-rank >> nth=1")
     assert page.locator(".pl-rank input:checked").count() == 1
+
+
+def test_nine_ranks_stay_in_one_row_for_a_mouse(open_page: OpenPage, service: PreferenceService) -> None:
+    service.add_tasks([new_task("kettle", 9)])
+    page = open_page("Ada", viewport={"width": 1280, "height": 500})
+    in_one_row = """() => getComputedStyle(document.querySelector('.pl-card-head')).position === 'static'
+        && [...document.querySelectorAll('.pl-card')].every(
+            card => new Set([...card.querySelectorAll('.pl-rank')].map(rank => rank.offsetTop)).size === 1)"""
+    for width in (1280, 1100, 380):
+        page.set_viewport_size({"width": width, "height": 500})
+        page.wait_for_function(in_one_row)
+
+
+def test_the_guideline_stands_open_only_where_there_is_room(open_page: OpenPage, service: PreferenceService) -> None:
+    service.add_tasks([new_task("kettle", 2)])
+    page = open_page("Ada")
+    page.wait_for_selector("#pl-sidebar.open")
+    page.set_viewport_size({"width": 380, "height": 800})
+    page.wait_for_selector("#pl-sidebar:not(.open)")
+    page.click("[data-do=guideline]")  # asked for
+    page.wait_for_selector("#pl-sidebar.open")
+    page.click("#pl-sidebar .toggle-button")
+    page.set_viewport_size({"width": 1280, "height": 900})
+    page.wait_for_selector("#pl-sidebar.open")
+    page.click("#pl-sidebar .toggle-button")  # closed where it would stand open: it stays closed
+    page.wait_for_selector("#pl-sidebar:not(.open)")
+    page.set_viewport_size({"width": 380, "height": 800})
+    page.set_viewport_size({"width": 1280, "height": 900})
+    page.wait_for_timeout(300)
+    assert page.locator("#pl-sidebar.open").count() == 0

@@ -34,6 +34,22 @@ def test_help_lists_every_command_without_heavy_imports():
         assert f"  {command} " in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("command", "given"),
+    [
+        ("init", "FOLDER"),
+        ("run", "RECIPE [SECTION.KEY=VALUE]..."),
+        ("sft", "RECIPE [SECTION.KEY=VALUE]..."),
+        ("import", "RECIPE FILE [SECTION.KEY=VALUE]..."),
+        ("export", "RECIPE FILE [SECTION.KEY=VALUE]..."),
+        ("lineage", "FOLDER"),
+    ],
+)
+def test_usage_lines_name_what_to_give(command, given):
+    usage = CliRunner().invoke(plumbline.cli.app, [command, "--help"]).output.split("\n\n")[0]
+    assert " ".join(usage.split()).endswith(f" {command} [OPTIONS] {given}")
+
+
 @pytest.mark.parametrize(("command", "formats"), [("import", IMPORTED), ("export", EXPORTED)])
 def test_help_and_docs_name_the_formats(command, formats):
     page = (Path(__file__).parents[2] / "docs" / "own-domain.md").read_text(encoding="utf-8")

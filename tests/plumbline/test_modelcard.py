@@ -130,3 +130,12 @@ def test_a_run_with_another_name_is_shown_under_that_name_alone(tmp_path: Path, 
     assert tree.facts["model"]["base"] == tree.facts["model"]["adapter"]["parent"] == "runs/second-name/sft"
     assert "first-name" not in Path("runs/second-name/dpo/README.md").read_text()
     assert json.loads(Path("runs/second-name/dpo/manifest.json").read_text())["run"] == "first-name"
+
+
+def test_a_base_elsewhere_whose_folders_are_called_as_those_of_the_run_is_shown_there(tmp_path: Path) -> None:
+    base = tiny_model(tmp_path / "models" / "demo" / "sft")
+    run = Run(tmp_path / "runs" / "demo")
+    sft = make_stage(run, "sft", tiny_model(tmp_path / "made", seed=2), base_input(base, str(base)))
+    dpo = make_stage(run, "dpo", new_adapter(base, tmp_path / "adapter", seed=3), stage_input("sft"), method="dpo")
+    assert sft.exists()
+    assert lineage_of(dpo).facts["model"]["base"] == str(base)

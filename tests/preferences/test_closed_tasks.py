@@ -119,7 +119,9 @@ def test_a_flagged_task_is_neither_handed_out_nor_waited_for(service):
     flag(service, anna, service.lease_next(anna))
     assert counts(service) == (1, 2, 0, 2)
     assert service.annotator_progress(ben) == (0, 1)
-    judge(service, anna), judge(service, ben)
+    judge(service, anna)
+    assert service.lease_next(anna).reason == "You have done all of yours. 1 task left for other annotators."
+    judge(service, ben)
     assert counts(service) == (1, 2, 2, 0)
     assert service.lease_next(ben).reason == "All tasks are judged, but for 1 flagged task. Thank you!"
     service.set_overlap(1)

@@ -263,7 +263,7 @@ def test_files_that_cannot_be_imported_at_all(file_service, tmp_path):
 def test_a_file_of_which_no_row_can_be_used_is_refused(file_service, tmp_path):
     row = {"prompt": "Why?", "completion": "Because.", "label": True}
     path = write_lines(tmp_path / "kto.jsonl", row, row)
-    with pytest.raises(UserError, match="nothing was taken; 2 rows read as trl, all set aside in .*kto.jsonl.rejected"):
+    with pytest.raises(UserError, match=r"nothing was taken; 2 rows read as trl, all set aside in .*kto\.jsonl"):
         import_preferences(path, file_service, format="trl")
     assert len((tmp_path / "kto.jsonl.rejected.jsonl").read_text().splitlines()) == 2
 

@@ -38,7 +38,7 @@ def task_of(prompt_role, *responses, project="support"):
 @pytest.mark.parametrize(
     ("task", "fault"),
     [
-        (task_of("user", "a"), "1 responses; a task has 2 to 9"),
+        (task_of("user", "a"), "1 response; a task has 2 to 9"),
         (task_of("user", *"abcdefghij"), "10 responses"),
         (task_of("user", "a", " a\n"), "identical"),
         (task_of("user", "a", " "), "response 2 is empty"),
@@ -128,7 +128,7 @@ def test_a_judgement_comes_back_as_it_was_given(service, clock):
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
-        (lambda ranking: dict(list(ranking.items())[:1]), "1 of 2 responses have no rank"),
+        (lambda ranking: dict(list(ranking.items())[:1]), "1 response of 2 without a rank"),
         (lambda ranking: ranking | {"elsewhere": 1}, "no response of this task"),
         (lambda ranking: dict.fromkeys(ranking, 0), "whole numbers"),
         (lambda ranking: dict.fromkeys(ranking, True), "whole numbers"),
