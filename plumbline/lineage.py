@@ -124,7 +124,7 @@ def _line(node: Node, places: bool) -> str:
             f"({annotators or 'nobody yet'}){f'  {node.name}' if places else ''}"
         )
     if node.kind == "model":
-        return f"base model {short}: {node.name if places else model_name(node)}"
+        return f"base model {short} (weights {facts['base_hash'][:12]}): {node.name if places else model_name(node)}"
     if node.kind == "file":
         return f"file {short}: {node.name if places else Path(node.name).name}"
     described = f"{node.name} {short}"

@@ -16,6 +16,7 @@ from huggingface_hub import metadata_load
 from jinja2 import Template
 
 from plumbline.lineage import Node, as_lines, lineage_of_manifest, model_name, simulated_share
+from plumbline.measured import in_words
 from plumbline.model_files import hub_name, is_adapter
 from plumbline.runs import Manifest, Run
 
@@ -53,6 +54,8 @@ This is {{ what }}.
 {% endif %}
 ## Identity
 
+Weights, tokenizer and chat template by the SHA-256 of their contents.
+
 | | |
 |---|---|
 {% for name, value in identity.items() -%}
@@ -74,6 +77,9 @@ Nothing was measured at this stage.
 ```
 {{ lineage }}
 ```
+
+Numbers are the first 12 digits of SHA-256 hashes: of a stage's files, of a data file, of the judgements; a base model's
+first one is over weights, tokenizer, chat template and configuration together.
 
 ## How it was made
 
@@ -125,9 +131,7 @@ def write_card(folder: Path, manifest: Manifest, run: Run, domain: str) -> None:
         base=base,
         simulated=simulated_share(node),
         identity=_identity(manifest.model or {}, base),
-        metrics={
-            name: f"{value:.4g}" if isinstance(value, float) else value for name, value in manifest.metrics.items()
-        },
+        metrics=in_words(manifest.metrics),
         lineage="\n".join(as_lines(node, places=False)),
         config=json.dumps(manifest.config, indent=2),
     )
@@ -166,8 +170,13 @@ def _identity(model: dict[str, Any], base: _Base | None) -> dict[str, Any]:
         "base model": base and base.name,
         "base model's commit": base and base.hub and base.hub[1],
         "base model's weights": base and base.weights_hash,
-        **{key: value for key, value in model.items() if key not in ("source", "base", "base_hash", "adapter")},
+        "this model's weights": model.get("weights_hash"),
+        "tokenizer": model.get("tokenizer_hash"),
+        "chat template": model.get("chat_template_hash") or None,
+        "pad token id": model.get("pad_token_id"),
+        "eos token id": model.get("eos_token_id"),
+        "parameters": model.get("parameters"),
         "adapter": adapter and f"{adapter['mode']}, trained from {Path(adapter['parent']).name}",
-        "adapter's base weights": adapter and model["base_hash"],
+        "weights that the adapter loads over": adapter and model["base_hash"],
     }
     return {key: value for key, value in rows.items() if value is not None}

@@ -12,6 +12,7 @@ from huggingface_hub import ModelCard
 
 from plumbline.identity import identify
 from plumbline.lineage import as_lines, describe_model, lineage_of
+from plumbline.measured import in_words
 from plumbline.modelcard import write_card
 from plumbline.runs import InputRef, Run, StageContext
 from tests.plumbline.test_models import new_adapter
@@ -65,6 +66,7 @@ def test_a_card_names_the_hub_model_that_the_recipe_named(tmp_path: Path) -> Non
     assert "from the base model [some-org/some-model](https://huggingface.co/some-org/some-model)." in card.text
     assert f"| base model's weights | `{identify(base).weights_hash}` |" in card.text
     assert "| base model's commit | `0123abc` |" in card.text
+    assert f"base model {'b' * 12} (weights {identify(base).weights_hash[:12]}): some-org/some-model" in card.text
     reward = make_stage(run, "judge", tiny_model(tmp_path / "judge", seed=3), stage_input("sft"))
     data = ModelCard.load(reward / "README.md").data
     assert (data.base_model, data.pipeline_tag) == ("some-org/some-model", "text-classification")
@@ -105,7 +107,19 @@ def test_a_card_is_written_where_the_lineage_was_cut(tmp_path: Path) -> None:
     text = (folder / "README.md").read_text()
     assert ModelCard(text).data.base_model is None
     assert "This is a policy aligned by DPO.\n" in text
+    assert f"| this model's weights | `{identify(folder).weights_hash}` |" in text
     assert "sft cccccccccccc  (no longer there)" in text
+
+
+def test_metrics_are_said_once_and_in_words() -> None:
+    ppo = {"steps": 48, "scores_last": 0.8, "eval_objective/scores": 0.75549, "reward": 0.75549, "kl": 5.2}
+    assert in_words(ppo) == {
+        "training steps": "48",
+        "reward in the last rollout": "0.8",
+        "held-out reward": "0.7555",
+        "`kl`": "5.2",
+    }
+    assert "`kl`" not in in_words(ppo | {"kl_last": 5.2})
 
 
 @pytest.mark.parametrize("change", [shutil.move, shutil.copytree])
