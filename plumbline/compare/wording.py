@@ -73,9 +73,14 @@ def _verdict(results: dict[str, Any], policy: str, baseline: str, judges: list[s
         more.append(doubt)
     controlled = next(row for row in _of(results["length_control"], policy, baseline) if row["judge"] == judges[0])
     words = results["policies"]
+    equal = (
+        "Too few replies are similar in length to say what it would be at equal length"
+        if controlled.get("extrapolated")
+        else f"At equal length it would be {percent(controlled['win_rate'])} ({span(controlled)})"
+    )
     more.append(
-        f"At equal length it would be {percent(controlled['win_rate'])} ({span(controlled)}); its replies have "
-        f"{words[policy]['words_mean']:.0f} words on average, {label(baseline)}’s {words[baseline]['words_mean']:.0f}."
+        f"{equal}; its replies have {words[policy]['words_mean']:.0f} words on average, {label(baseline)}’s "
+        f"{words[baseline]['words_mean']:.0f}."
     )
     return Verdict(kind, head, more)
 

@@ -38,6 +38,13 @@ def test_the_verdict_names_share_prompts_interval_and_judge() -> None:
     ]
 
 
+def test_without_replies_of_similar_length_nothing_is_said_at_equal_length() -> None:
+    found = results(0.71, 0.78, 0.84)
+    found["length_control"][0]["extrapolated"] = True
+    (verdict,) = verdicts(found, ["utility"])
+    assert verdict.more[-1].startswith("Too few replies are similar in length")
+
+
 def test_ties_are_not_called_preferred() -> None:
     (verdict,) = verdicts(results(0.61, 0.67, 0.73, ties=0.26), ["utility"])
     assert verdict.more[0] == "Its reply was better in 54%, equal in 26% (a tie counts half) and worse in 20%."
