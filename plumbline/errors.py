@@ -123,7 +123,10 @@ class WaitingForPeople(Exception):
             f"then go on with\n  plumbline run {arguments}"
         )
         if flagged:
-            message += f"\n{counted(flagged, 'flag')}: what is flagged is neither handed out nor waited for (`plumbline export … --format flags`)"
+            message += (
+                f"\n{counted(flagged, 'flag')}: what is flagged is neither handed out nor waited for "
+                "(`plumbline export … --format flags` lists it)"
+            )
         if skipped:
             enough = max(required - missing, 1)
             message += (
