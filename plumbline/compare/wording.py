@@ -67,10 +67,6 @@ def _verdict(results: dict[str, Any], policy: str, baseline: str, judges: list[s
         more.append(f"That is worse than {label(baseline)}.")
     if kind == "open":
         more.append("The interval holds 50%: the two cannot be told apart on these prompts.")
-    more += [f"It is {percent(rows[judge]['win_rate'])} ({span(rows[judge])}) {JUDGES[judge]}." for judge in judges[1:]]
-    doubt = doubt_of_the_judge(results["meta"])
-    if doubt and "reward" in judges:
-        more.append(doubt)
     controlled = next(row for row in _of(results["length_control"], policy, baseline) if row["judge"] == judges[0])
     words = results["policies"]
     equal = (
@@ -82,6 +78,10 @@ def _verdict(results: dict[str, Any], policy: str, baseline: str, judges: list[s
         f"{equal}; its replies have {words[policy]['words_mean']:.0f} words on average, {label(baseline)}’s "
         f"{words[baseline]['words_mean']:.0f}."
     )
+    more += [f"It is {percent(rows[judge]['win_rate'])} ({span(rows[judge])}) {JUDGES[judge]}." for judge in judges[1:]]
+    doubt = doubt_of_the_judge(results["meta"])
+    if doubt and "reward" in judges:
+        more.append(doubt)
     return Verdict(kind, head, more)
 
 

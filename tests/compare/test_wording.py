@@ -33,8 +33,8 @@ def test_the_verdict_names_share_prompts_interval_and_judge() -> None:
     )
     assert verdict.more == [
         "Its reply was better in 78% and worse in 22%.",
-        "It is 60% (51–69%) by a reward model that no policy was trained against.",
         "At equal length it would be 70% (60–80%); its replies have 32 words on average, SFT’s 20.",
+        "It is 60% (51–69%) by a reward model that no policy was trained against.",
     ]
 
 
@@ -42,7 +42,7 @@ def test_without_replies_of_similar_length_nothing_is_said_at_equal_length() -> 
     found = results(0.71, 0.78, 0.84)
     found["length_control"][0]["extrapolated"] = True
     (verdict,) = verdicts(found, ["utility"])
-    assert verdict.more[-1].startswith("Too few replies are similar in length")
+    assert verdict.more[1].startswith("Too few replies are similar in length")
 
 
 def test_ties_are_not_called_preferred() -> None:
