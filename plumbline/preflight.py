@@ -13,7 +13,7 @@ from plumbline.datafiles import Notices, PromptRow, load_conversations, load_cor
 from plumbline.errors import Faults, UserError, counted
 from plumbline.preferences.formats import IMPORTED, check_format
 from plumbline.preferences.store import check_store
-from plumbline.recipe import Recipe, SimulatedSection
+from plumbline.recipe import AlignSection, Recipe, SimulatedSection
 from plumbline.stages import Domain
 from plumbline.utility import Utility, read_rubric
 
@@ -64,6 +64,8 @@ def _checked(domain: Domain) -> Preflight:
     for file in recipe.data.preferences:
         if file.format:
             faults.attempt(check_format, file.format, IMPORTED)
+    for section in recipe.align:
+        faults.attempt(_refuse_unwatched, section)
     rows: dict[str, dict[str, int]] = {}
     if conversations is not None:
         rows["demonstrations"] = _by_split(conversations, recipe)
@@ -122,6 +124,15 @@ def _base_model(recipe: Recipe) -> _BaseModel:
 def _by_split(conversations: list[Conversation], recipe: Recipe) -> dict[str, int]:
     data = recipe.data
     return dict(Counter(split_of(c, validation=data.validation, test=data.test) for c in conversations))
+
+
+def _refuse_unwatched(section: AlignSection) -> None:
+    action = section.trainer.get("on_overoptimization", "warn")
+    if action != "warn":
+        raise UserError(
+            f"align.{section.name}.on_overoptimization is {action!r}, but the chain watches no second reward: its only "
+            "other one is the judge of the comparison. Leave it out, or use PPOTrainer as a library (docs/ppo.md)."
+        )
 
 
 def _refuse_few_demonstrations(recipe: Recipe, train: int) -> None:

@@ -205,6 +205,11 @@ def test_a_store_that_cannot_be_used_is_told_before_any_work(domain, refused, st
     assert not (domain / "runs" / "small" / "sft").exists()
 
 
+def test_acting_on_a_reward_that_the_chain_does_not_watch_is_told_before_any_work(domain, refused):
+    said = refused("check", "recipe.yaml", "align.ppo.on_overoptimization=stop")
+    assert "align.ppo.on_overoptimization is 'stop', but the chain watches no second reward" in said
+
+
 def test_simulation_without_simulated_annotators_is_told_before_any_work(domain, refused):
     change_recipe(domain, annotate={})
     assert "no `annotate.simulated` section" in refused("run", "recipe.yaml", "--simulate")
