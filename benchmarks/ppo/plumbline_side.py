@@ -8,11 +8,15 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
+from pathlib import Path
 from typing import Any
+
+from transformers import PreTrainedModel
 
 from benchmarks.ppo.workload import Clock, Record, Task, planted_share
 from plumbline.allocator import reuse_freed_memory
 from rlhf.ppo import PPOConfig, PPOTrainer
+from rlhf.ppo.shared_base import classifier_adapter_over
 
 
 class PlumblineClock(Clock):
@@ -34,18 +38,29 @@ def main(task: Task, out: str) -> None:
     record = Record()
     if task.reuse_memory:
         reuse_freed_memory()
+    arguments = task.arguments()
     trainer = PPOTrainer(
         args=PPOConfig(
             **task.settings(tempfile.mkdtemp(prefix="ppo_benchmark_")),
             bf16=task.bf16,
             micro_batch_tokens=task.micro_batch_tokens,
             dataloader_pin_memory=False,
+            **task.ours,
         ),
-        reward_model=planted_share if task.workload == "learn" else task.classifier("reward"),
+        **reward_and_critic(task, arguments["model"]),
         callbacks=[PlumblineClock(record, steps_per_rollout=task.epochs)],
-        **task.arguments(),
+        **arguments,
     )
     record.run(trainer, task, out)
+
+
+def reward_and_critic(task: Task, policy: PreTrainedModel) -> dict[str, Any]:
+    """What scores, and what the critic starts from; with LoRA both are adapters on the policy's own base."""
+    if task.workload == "learn":
+        return {"reward_model": planted_share, "value_model": task.classifier("value")}
+    if task.lora:
+        return {"reward_model": classifier_adapter_over(policy, Path(task.folder) / "reward_adapter")}
+    return {"reward_model": task.classifier("reward"), "value_model": task.classifier("value")}
 
 
 if __name__ == "__main__":

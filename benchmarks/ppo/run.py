@@ -131,6 +131,7 @@ def speed(arguments: argparse.Namespace) -> None:
     task = {name: getattr(arguments, name) for name in names}
     task |= {name: getattr(arguments, name) or value for name, value in WORKLOADS[arguments.workload].items()}
     ours = {name: getattr(arguments, name) for name in ("bf16", "micro_batch_tokens", "reuse_memory")}
+    ours["ours"] = {name: json.loads(value) for name, _, value in (one.partition("=") for one in arguments.set)}
     benchmark = Benchmark(task, ours, arguments.threads)
     pairs = []
     for number in range(arguments.pairs):
@@ -171,6 +172,9 @@ def main() -> None:
     command.add_argument("--bf16", action="store_true", help="plumbline: bfloat16 autocast; TRL's setting does nothing")
     command.add_argument("--micro-batch-tokens", type=int, default=4096, help="plumbline: tokens of a forward pass")
     command.add_argument("--reuse-memory", action="store_true", help="plumbline: the allocator as its CLI sets it")
+    command.add_argument(
+        "--set", action="append", default=[], metavar="NAME=JSON", help="plumbline: a setting of its PPOConfig"
+    )
     command.add_argument("--data", default=str(ROOT.parent / "shared/data"), help="folder with the shared data")
     command = commands.add_parser("learn", help="reward against episodes")
     command.set_defaults(run=learn)

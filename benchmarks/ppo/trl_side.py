@@ -105,6 +105,7 @@ def main(task: Task, out: str) -> None:
             **task.settings(tempfile.mkdtemp(prefix="ppo_benchmark_")), bf16=False, gradient_checkpointing=False
         ),
         reward_model=reward,
+        value_model=task.classifier("value"),
         callbacks=[clock],
         **arguments,
     )

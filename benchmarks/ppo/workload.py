@@ -50,6 +50,12 @@ MEAN_RESPONSE = 48
 FIRST_WORD = 16
 """Token ids below are kept out of the random prompts: the special ones are among them."""
 
+ADAPTER: dict[str, Any] = {
+    "r": 16,
+    "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+}
+"""Settings of the adapters that `--lora` trains."""
+
 PLANTED = range(1024, 2048)
 """The planted quarter of the vocabulary of 4096."""
 
@@ -68,10 +74,11 @@ class Task:
         batch_size, rollouts, epochs: episodes of a rollout, rollouts, optimizer steps on each rollout.
         response_length: longest response, in tokens.
         learning_rate, kl_coef, seed: as in `PPOConfig`.
-        lora: train adapters of rank 16 on all linear layers.
+        lora: train adapters of rank 16 on all linear layers; the reward is such an adapter over the policy, too.
         bf16: bfloat16 autocast on plumbline's side (TRL 1.12's setting of this name has no effect).
         micro_batch_tokens: plumbline's setting.
         reuse_memory: plumbline's setting of the C library's allocator, which its command line makes.
+        ours: further settings of plumbline's `PPOConfig`.
     """
 
     workload: str
@@ -89,6 +96,7 @@ class Task:
     bf16: bool = False
     micro_batch_tokens: int | None = None
     reuse_memory: bool = False
+    ours: dict[str, Any] = field(default_factory=dict)
 
     @property
     def episodes(self) -> int:
@@ -137,20 +145,25 @@ class Task:
             "processing_class": AutoTokenizer.from_pretrained(folder / "policy", padding_side="left"),
             "model": AutoModelForCausalLM.from_pretrained(folder / "policy", dtype="float32"),
             "ref_model": None,
-            "value_model": self.classifier("value"),
             "train_dataset": Dataset.from_list([{"input_ids": ids} for ids in prompts]),
         }
         if self.lora:
             from peft import LoraConfig
 
-            arguments["peft_config"] = LoraConfig(r=16, target_modules="all-linear", task_type="CAUSAL_LM")
+            arguments["peft_config"] = LoraConfig(task_type="CAUSAL_LM", **ADAPTER)
         return arguments
 
     def classifier(self, name: str) -> Any:
-        """The model that `value` and `reward` start from, in float32."""
-        return AutoModelForSequenceClassification.from_pretrained(
-            Path(self.folder) / name, num_labels=1, dtype="float32"
+        """The model that `value` and `reward` start from, in float32; with LoRA both are the merged reward."""
+        source = "policy" if self.lora else name
+        model = AutoModelForSequenceClassification.from_pretrained(
+            Path(self.folder) / source, num_labels=1, dtype="float32"
         )
+        if self.lora:
+            from peft import PeftModel
+
+            model = PeftModel.from_pretrained(model, Path(self.folder) / "reward_adapter").merge_and_unload()
+        return model
 
 
 def planted_share(completion_ids: Sequence[list[int]], **columns: Any) -> list[float]:
@@ -248,7 +261,18 @@ def prepare(task: Task) -> None:
     for name, model in models.items():
         model.save_pretrained(folder / name)
         tokenizer.save_pretrained(folder / name)
+    if task.lora:
+        write_reward_adapter(folder)
     (folder / "prompts.json").write_text(json.dumps(prompts))
+
+
+def write_reward_adapter(folder: Path) -> None:
+    """Write `reward_adapter`: a reward model as an adapter with random weights and a head over the policy's weights."""
+    from peft import LoraConfig, get_peft_model
+
+    base = AutoModelForSequenceClassification.from_pretrained(folder / "policy", num_labels=1, dtype="float32")
+    config = LoraConfig(task_type="SEQ_CLS", init_lora_weights=False, modules_to_save=["score"], **ADAPTER)
+    get_peft_model(base, config).save_pretrained(folder / "reward_adapter")
 
 
 def model_config(size: str, tokenizer: PreTrainedTokenizerBase, window: int, **options: Any) -> LlamaConfig:
