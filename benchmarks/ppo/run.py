@@ -24,7 +24,7 @@ CACHE = Path(__file__).parent / ".cache"
 TRL_PACKAGES = ("torch==2.13.0", "trl==1.12.0", "transformers", "datasets", "accelerate", "peft")
 SIDES = ("trl", "plumbline")
 WORKLOADS = {"fixed": {"response_length": 48, "rollouts": 4}, "real": {"response_length": 128, "rollouts": 2}}
-LEARN = {"size": "1M", "batch_size": 32, "response_length": 16, "learning_rate": 3e-3, "kl_coef": 0.01}
+LEARN = {"size": "1M", "batch_size": 32, "response_length": 16, "learning_rate": 1e-3, "kl_coef": 0.01}
 
 
 def trl_python() -> Path:
@@ -178,8 +178,8 @@ def main() -> None:
     command.add_argument("--data", default=str(ROOT.parent / "shared/data"), help="folder with the shared data")
     command = commands.add_parser("learn", help="reward against episodes")
     command.set_defaults(run=learn)
-    command.add_argument("--seeds", type=int, default=3)
-    command.add_argument("--rollouts", type=int, default=48, help="of 32 episodes")
+    command.add_argument("--seeds", type=int, default=5)
+    command.add_argument("--rollouts", type=int, default=96, help="of 32 episodes")
     arguments = parser.parse_args()
     arguments.run(arguments)
 

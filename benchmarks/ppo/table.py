@@ -80,15 +80,24 @@ def learning_table(runs: Sequence[tuple[RunRecord, RunRecord]], batch_size: int,
     """
     rollouts = len(runs[0][0]["scores"])
     edges = [round(point * rollouts / points) for point in range(points + 1)]
-    rows, at_least = [], 0
+    rows, at_least, below = [], 0, 0
     for start, end in pairwise(edges):
         trl, ours = ([statistics.mean(run[side]["scores"][start:end]) for run in runs] for side in (0, 1))
         gains = [mine - theirs for theirs, mine in zip(trl, ours, strict=True)]
         at_least += statistics.mean(gains) >= 0
+        below += statistics.mean(gains) < -2 * _standard_error(gains)
         columns = (spread(values, statistics.mean) for values in (trl, ours, gains))
         rows.append((f"{start * batch_size + 1:,} to {end * batch_size:,}", *columns))
     table = _table(("episodes", "TRL 1.12.0", "plumbline", "plumbline − TRL"), rows)
-    return f"{table}\n\nplumbline's mean is at least TRL's at {at_least} of {points} points."
+    return (
+        f"{table}\n\nplumbline's mean is at least TRL's at {at_least} of {points} points; at {below} it is below by more "
+        "than two standard errors of the differences."
+    )
+
+
+def _standard_error(values: Sequence[float]) -> float:
+    """Of the mean."""
+    return statistics.stdev(values) / len(values) ** 0.5
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -63,4 +63,10 @@ def test_learning_compares_the_runs_of_a_seed_with_each_other() -> None:
         "-0.188 (-0.500 to 0.125)",
     ]
     assert rows["65 to 128"][2] == "0.188 (0.000 to 0.375)"
-    assert table.endswith("plumbline's mean is at least TRL's at 1 of 2 points.")
+    assert "plumbline's mean is at least TRL's at 1 of 2 points; at 0 it is below" in table
+
+
+def test_a_curve_that_is_lower_for_every_seed_is_counted() -> None:
+    runs = [(record(scores=[0.5, 0.5]), record(scores=[0.5, 0.4 + jitter])) for jitter in (0.0, 0.001, 0.002)]
+    # at the second point the differences are −0.1, −0.099 and −0.098: far below twice their standard error
+    assert "at 1 of 2 points; at 1 it is below" in learning_table(runs, batch_size=32, points=2)
