@@ -90,8 +90,8 @@ def learning_table(runs: Sequence[tuple[RunRecord, RunRecord]], batch_size: int,
         rows.append((f"{start * batch_size + 1:,} to {end * batch_size:,}", *columns))
     table = _table(("episodes", "TRL 1.12.0", "plumbline", "plumbline − TRL"), rows)
     return (
-        f"{table}\n\nplumbline's mean is at least TRL's at {at_least} of {points} points; at {below} it is below by more "
-        "than two standard errors of the differences."
+        f"{table}\n\nplumbline's mean is at least TRL's at {at_least} of {points} points; at {below} it is below by "
+        "more than two standard errors of the differences."
     )
 
 
