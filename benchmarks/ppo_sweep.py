@@ -21,6 +21,7 @@ from datasets import Dataset
 from plumbline.allocator import reuse_freed_memory
 from plumbline.chain import read_recipe
 from plumbline.compare.run import compare
+from plumbline.conversations import Split
 from plumbline.recipe import AlignSection
 from plumbline.runs import Run
 from plumbline.stages import Domain
@@ -49,15 +50,23 @@ def train(domain: Domain, section: AlignSection, folder: Path, seed: int) -> dic
     if not done.exists():
         shutil.rmtree(folder, ignore_errors=True)
         (folder / "scratch").mkdir(parents=True)
-        prompts = [Dataset.from_list([{"prompt": row.prompt} for row in domain.prompts(split)]) for split in SPLITS]
-        policy, reward = domain.model_of("sft"), domain.model_of("reward")
-        metrics = train_ppo(policy, reward, *prompts, section, folder / "policy", folder / "scratch", seed=seed)
+        metrics = train_ppo(
+            domain.model_of("sft"),
+            domain.model_of("reward"),
+            _prompts(domain, "train"),
+            _prompts(domain, "validation"),
+            section,
+            folder / "policy",
+            folder / "scratch",
+            seed=seed,
+        )
         shutil.rmtree(folder / "scratch")
         done.write_text(json.dumps(metrics))
     return json.loads(done.read_text())
 
 
-SPLITS = ("train", "validation")
+def _prompts(domain: Domain, split: Split) -> Dataset:
+    return Dataset.from_list([{"prompt": row.prompt} for row in domain.prompts(split)])
 
 
 def judge(domain: Domain, policies: dict[str, Path], folder: Path, responses: int) -> dict[str, Any]:

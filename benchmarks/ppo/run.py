@@ -17,6 +17,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from benchmarks.ppo.flops import peak_of
 from benchmarks.ppo.table import RunRecord, learning_table, speed_table
 
 ROOT = Path(__file__).parents[2]
@@ -138,8 +139,10 @@ def speed(arguments: argparse.Namespace) -> None:
         pairs.append(benchmark.one_after_the_other(number))
         trl, mine = (sum(record["seconds"]) for record in pairs[-1])
         print(f"pair {number + 1}: TRL {trl:.1f} s, plumbline {mine:.1f} s of training", flush=True)
-    print(f"\n{machine()}, {arguments.threads} threads; {listed(task | ours)}\n")
-    print(speed_table(pairs, arguments.batch_size))
+    device = pairs[0][0]["device"].replace("cpu", f"{machine()}, {arguments.threads} threads")
+    print(f"\n{device}; {listed(task | ours)}\n")
+    peak = arguments.peak_tflops or peak_of(pairs[0][0]["device"])
+    print(speed_table(pairs, arguments.batch_size, peak))
 
 
 def learn(arguments: argparse.Namespace) -> None:
@@ -175,6 +178,7 @@ def main() -> None:
     command.add_argument(
         "--set", action="append", default=[], metavar="NAME=JSON", help="plumbline: a setting of its PPOConfig"
     )
+    command.add_argument("--peak-tflops", type=float, help="of the processor, for its utilisation; known for some GPUs")
     command.add_argument("--data", default=str(ROOT.parent / "shared/data"), help="folder with the shared data")
     command = commands.add_parser("learn", help="reward against episodes")
     command.set_defaults(run=learn)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -45,6 +46,11 @@ MEASURES: dict[str, Callable[[RunRecord, int], float]] = {
 counted once."""
 
 
+def utilisation(record: RunRecord, batch: int, phase: str, peak: float) -> float:
+    """Model FLOP/s utilisation of a phase in percent of the peak, which is in TFLOP/s."""
+    return 100 * record["flops"][phase] * batch / _seconds(record, phase) / (peak * 1e12)
+
+
 def spread(values: Sequence[float], center: Callable[[Sequence[float]], float] = statistics.median) -> str:
     """The centre of some values, and the lowest and highest of them."""
     return f"{_figure(center(values))} ({_figure(min(values))} to {_figure(max(values))})"
@@ -55,15 +61,22 @@ def _figure(value: float) -> str:
     return f"{value:,.{digits}f}"
 
 
-def speed_table(pairs: Sequence[tuple[RunRecord, RunRecord]], batch_size: int) -> str:
+def speed_table(pairs: Sequence[tuple[RunRecord, RunRecord]], batch_size: int, peak_tflops: float | None = None) -> str:
     """Each measure of both sides and their ratio, as median (lowest to highest) over pairs of runs.
 
     Args:
         pairs: records (TRL's, plumbline's) of runs that followed each other; a ratio is one pair's.
         batch_size: episodes of a rollout.
+        peak_tflops: of the processor; None leaves its utilisation out.
     """
     rows = []
-    for name, measure in MEASURES.items():
+    measures = dict(MEASURES)
+    if peak_tflops is not None:
+        measures |= {
+            f"{phase}, % of {peak_tflops:g} TFLOP/s": partial(utilisation, phase=phase, peak=peak_tflops)
+            for phase in ("generation", "scoring", "update")
+        }
+    for name, measure in measures.items():
         trl, ours = ([measure(pair[side], batch_size) for pair in pairs] for side in (0, 1))
         ratios = [mine / theirs for theirs, mine in zip(trl, ours, strict=True)]
         rows.append((name, spread(trl), spread(ours), spread(ratios)))

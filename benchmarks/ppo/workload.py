@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import statistics
 import sys
 import time
 from collections.abc import Sequence
@@ -30,6 +31,8 @@ from transformers import (
     PreTrainedTokenizerBase,
     TrainerCallback,
 )
+
+from benchmarks.ppo.flops import rollout_flops
 
 ROOT = Path(__file__).parents[2]
 DOMAIN = ROOT / "domains/support"
@@ -97,6 +100,17 @@ class Task:
     micro_batch_tokens: int | None = None
     reuse_memory: bool = False
     ours: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def body_parameters(self) -> int:
+        """Weights of the policy's layers: attention and the three matrices of the gated MLP."""
+        hidden, layers, heads, kv_heads, intermediate, _ = SIZES[self.size]
+        return layers * (2 * hidden * hidden + 2 * hidden * hidden * kv_heads // heads + 3 * hidden * intermediate)
+
+    @property
+    def head_parameters(self) -> int:
+        """Weights from the last hidden state to the vocabulary."""
+        return SIZES[self.size][0] * SIZES[self.size][-1]
 
     @property
     def episodes(self) -> int:
@@ -185,11 +199,13 @@ def memory_mib() -> tuple[float, float]:
 
 @dataclass
 class Record:
-    """What a run showed; a rollout is one entry of each list. Seconds; response tokens; MiB."""
+    """What a run showed; a rollout is one entry of each list. Seconds; response tokens; MiB; operations an episode."""
 
     base_memory: float = field(default_factory=lambda: memory_mib()[0])
     peak_memory: float = 0.0
     optimizer_steps: int = 0
+    device: str = ""
+    flops: dict[str, float] = field(default_factory=dict)
     seconds: list[float] = field(default_factory=list)
     generation: list[float] = field(default_factory=list)
     scoring: list[float] = field(default_factory=list)
@@ -207,6 +223,15 @@ class Record:
         trainer.train()
         hook.remove()
         self.peak_memory = memory_mib()[1]
+        self.device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+        self.flops = rollout_flops(
+            body=task.body_parameters,
+            head=task.head_parameters,
+            prompt_tokens=statistics.mean(map(len, json.loads((Path(task.folder) / "prompts.json").read_text()))),
+            response_tokens=statistics.mean(self.tokens) / task.batch_size,
+            epochs=task.epochs,
+            lora=task.lora,
+        )
         done, asked = (len(self.seconds), self.optimizer_steps), (task.rollouts, task.rollouts * task.epochs)
         if done != asked:
             raise RuntimeError(f"rollouts and optimizer steps were {done}, asked for were {asked}")

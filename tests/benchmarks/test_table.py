@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from benchmarks.ppo.flops import peak_of, rollout_flops
 from benchmarks.ppo.table import learning_table, speed_table, spread
 
 
@@ -70,3 +71,19 @@ def test_a_curve_that_is_lower_for_every_seed_is_counted() -> None:
     runs = [(record(scores=[0.5, 0.5]), record(scores=[0.5, 0.4 + jitter])) for jitter in (0.0, 0.001, 0.002)]
     # at the second point the differences are −0.1, −0.099 and −0.098: far below twice their standard error
     assert "at 1 of 2 points; at 1 it is below" in learning_table(runs, batch_size=32, points=2)
+
+
+def test_flops_of_a_rollout_by_hand() -> None:
+    # 10 weights in the layers, 3 in the head, 4 prompt and 2 response tokens: a classifier takes 2·10·6 = 120, the
+    # policy 120 + 2·3·2
+    given = {"body": 10, "head": 3, "prompt_tokens": 4, "response_tokens": 2, "epochs": 2}
+    assert rollout_flops(**given, lora=False) == {"generation": 132, "scoring": 372, "update": 2 * 3 * 252}
+    assert rollout_flops(**given, lora=True)["update"] == 2 * 2 * 252
+    assert (peak_of("NVIDIA H200"), peak_of("cpu")) == (989.0, None)
+
+
+def test_utilisation_is_of_the_stated_peak() -> None:
+    pair = [(record(flops={"generation": 1e12, "scoring": 1e12, "update": 1e12}),) * 2]
+    # generation takes 1 s a rollout: 2 episodes of 1 TFLOP each are 2% of a peak of 100 TFLOP/s
+    assert cells(speed_table(pair, batch_size=2, peak_tflops=100))["generation, % of 100 TFLOP/s"][0].startswith("2.00")
+    assert "TFLOP" not in speed_table(pair, batch_size=2)
