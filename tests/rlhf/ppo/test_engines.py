@@ -80,9 +80,9 @@ def test_first_tokens_are_drawn_from_the_tempered_softmax(model: PreTrainedModel
 def test_an_engine_tells_the_logprobs_that_the_trainer_finds(model: PreTrainedModel, name: str) -> None:
     """Of responses of different lengths, after prompts of different lengths, in batches that hold not all of them."""
     sampling = Sampling(0.7, 8, frozenset(range(60)), batch_rows=6)
-    responses = engine_of(name, model, sampling).generate(PROMPTS * 4, noise(16, 8))
+    responses = engine_of(name, model, sampling).generate(PROMPTS * 10, noise(40, 8))
     assert len({len(response.tokens) for response in responses}) > 2
-    for prompt, response in zip(PROMPTS * 4, responses, strict=True):
+    for prompt, response in zip(PROMPTS * 10, responses, strict=True):
         assert response.logprobs == pytest.approx(trainers_logprobs(model, response, prompt, 0.7), abs=1e-4)
 
 
@@ -126,7 +126,7 @@ def test_settings_of_continuous_batching_reach_it(model: PreTrainedModel, monkey
     engine = ContinuousBatchingEngine(model, Sampling(1.0, 2, frozenset()), {"page_size": 16, "scheduler_type": "fifo"})
     assert len(engine.generate(PROMPTS, noise(4, 2))) == 4
     assert (given[0].page_size, given[0].return_logprobs) == (16, True)
-    with pytest.raises(UserError, match="transformers_continuous_batching_config: .*pages"):
+    with pytest.raises(UserError, match=r"transformers_continuous_batching_config: .*pages"):
         ContinuousBatchingEngine(model, Sampling(1.0, 2, frozenset()), {"pages": 16})
 
 
