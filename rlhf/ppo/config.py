@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import importlib.util
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
@@ -19,6 +20,10 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "kl_estimator": ("k1", "k3"),
     "reward_aggregation": AGGREGATIONS,
     "on_overoptimization": ("warn", "stop", "raise_kl"),
+    "rollout_engine": ("plumbline", "generate", "continuous_batching", "vllm"),
+    "importance_sampling_mode": ("token_truncate", "token_mask", "sequence_truncate", "sequence_mask"),
+    "vllm_mode": ("colocate", "server"),
+    "vllm_model_impl": ("vllm", "transformers"),
 }
 
 
@@ -59,6 +64,32 @@ class PPOConfig(TrainingArguments):
     bootstrap_truncated: bool = _setting(
         False, "Value a response cut at response_length by the critic, as if it went on; default: it is over (0)."
     )
+
+    rollout_engine: str = _setting(
+        "plumbline", "What samples the responses: 'plumbline', 'generate', 'continuous_batching' or 'vllm'."
+    )
+    transformers_continuous_batching_config: dict[str, Any] | None = field(
+        default=None, metadata={"help": "Fields of transformers' ContinuousBatchingConfig."}
+    )
+    importance_sampling_correction: bool | None = _setting(
+        None, "Weigh the policy loss by p_trainer / p_engine; default: with every rollout_engine but plumbline."
+    )
+    importance_sampling_mode: str = _setting(
+        "token_truncate",
+        "Ratio of each 'token' or 'sequence'; above the maximum: '…_truncate' (the maximum) or '…_mask' (0).",
+    )
+    importance_sampling_clip_max: float | None = _setting(3.0, "The maximum of that ratio; None: no maximum.")
+    vllm_mode: str = _setting("colocate", "vLLM in the trainer's own processes ('colocate') or in a 'server'.")
+    vllm_model_impl: str = _setting("vllm", "Colocated: vLLM's implementation of the model, or that of 'transformers'.")
+    vllm_enable_sleep_mode: bool = _setting(False, "Colocated: free vLLM's memory during the update.")
+    vllm_gpu_memory_utilization: float = _setting(0.3, "Colocated: share of the GPU's memory for vLLM.")
+    vllm_max_model_length: int | None = _setting(None, "Colocated: longest sequence; default: the model's window.")
+    vllm_tensor_parallel_size: int = _setting(1, "Colocated: processes that share one copy of the model.")
+    vllm_server_base_url: str | None = _setting(None, "Served: its URL; default: from host and port.")
+    vllm_server_host: str = _setting("0.0.0.0", "Served: its host.")
+    vllm_server_port: int = _setting(8000, "Served: its port.")
+    vllm_server_timeout: float = _setting(240.0, "Served: seconds to wait until it is up.")
+    vllm_group_port: int = _setting(51216, "Served: port over which the weights are sent.")
 
     reward_weights: list[float] | None = field(
         default=None, metadata={"help": "Weight of each reward; default: 1 each."}
@@ -121,6 +152,7 @@ class PPOConfig(TrainingArguments):
             "kl_horizon",
             "overoptimization_window",
             "overoptimization_kl_factor",
+            "vllm_tensor_parallel_size",
         )
         above_zero = (
             "temperature",
@@ -130,8 +162,11 @@ class PPOConfig(TrainingArguments):
             "score_clip",
             "kl_target",
             "overoptimization_z",
+            "importance_sampling_clip_max",
+            "vllm_gpu_memory_utilization",
+            "vllm_max_model_length",
         )
-        fractions = ("gamma", "lam")
+        fractions = ("gamma", "lam", "vllm_gpu_memory_utilization")
         for name in at_least_one:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 1.")
@@ -152,3 +187,25 @@ class PPOConfig(TrainingArguments):
             raise ValueError(f"reward_std_coef is {self.reward_std_coef}: it must not be below 0.")
         if self.on_overoptimization == "raise_kl" and self.kl_target is not None:
             raise ValueError("on_overoptimization is 'raise_kl', which kl_target would undo: leave kl_target out.")
+        self._check_engine()
+
+    def _check_engine(self) -> None:
+        """Refuse settings of an engine that was not chosen: they would have no effect."""
+        owners = {"vllm_": "vllm", "transformers_continuous_batching_": "continuous_batching"}
+        for setting in fields(self):
+            owner = next((owner for prefix, owner in owners.items() if setting.name.startswith(prefix)), None)
+            value = getattr(self, setting.name)
+            if owner not in (None, self.rollout_engine) and value != setting.default:
+                raise ValueError(
+                    f"{setting.name} is {value!r}, but rollout_engine is {self.rollout_engine!r}: set rollout_engine "
+                    f"to {owner!r}, or leave {setting.name} out."
+                )
+        if self.rollout_engine == "vllm" and importlib.util.find_spec("vllm") is None:
+            raise ValueError("rollout_engine is 'vllm', which is not installed: pip install 'plumbline[vllm]'.")
+
+    @property
+    def corrects_sampling(self) -> bool:
+        """Whether the policy loss is weighed by the ratio of the trainer's and the engine's probabilities."""
+        if self.importance_sampling_correction is None:
+            return self.rollout_engine != "plumbline"
+        return self.importance_sampling_correction

@@ -99,12 +99,18 @@ class ClippedLoss(NamedTuple):
     clipped: Tensor
 
 
-def policy_loss(logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, cliprange: float) -> ClippedLoss:
-    """PPO's clipped surrogate objective, as a loss at each token (arXiv:1707.06347, equation 7)."""
+def policy_loss(
+    logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, cliprange: float, weights: Tensor | None = None
+) -> ClippedLoss:
+    """PPO's clipped surrogate objective, as a loss at each token (arXiv:1707.06347, equation 7).
+
+    `weights` correct for tokens that another policy than the old one sampled (`rlhf.ppo.mismatch`).
+    """
     ratio = torch.exp(logprobs - old_logprobs)
     unclipped = -advantages * ratio
     clipped = -advantages * ratio.clamp(1 - cliprange, 1 + cliprange)
-    return ClippedLoss(torch.maximum(unclipped, clipped), (clipped > unclipped).to(logprobs.dtype))
+    loss = torch.maximum(unclipped, clipped)
+    return ClippedLoss(loss if weights is None else weights * loss, (clipped > unclipped).to(logprobs.dtype))
 
 
 def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, cliprange_value: float) -> ClippedLoss:

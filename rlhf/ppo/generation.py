@@ -1,6 +1,6 @@
-"""Sampling responses from the policy that is being trained.
+"""Plumbline's own engine: sampling responses from the policy that is being trained.
 
-The engine does what PPO needs of a sampler and no more: it samples from softmax(logits / temperature) itself, the law
+It does what PPO needs of a sampler and no more: it samples from softmax(logits / temperature) itself, the law
 that the update differentiates (no top-k, no top-p), with random numbers that belong to the episode, so that a response
 does not depend on what else is in the batch, on padding or on the number of processes. Rows that have ended leave the
 batch, and the key-value cache is written in place.
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -28,10 +28,18 @@ WORTH_RELEASING = 0.25
 
 @dataclass(frozen=True)
 class Response:
-    """Sampled token ids, the stop token included, and whether a stop token ended them (else the length limit did)."""
+    """A sampled response.
+
+    Attributes:
+        tokens: their ids, the stop token included.
+        ended: whether a stop token ended them (else the length limit did).
+        logprobs: log-probability with which each token was drawn; None where the engine does not know it. It is no
+            part of what makes two responses equal, as it is rounded differently in other batches.
+    """
 
     tokens: list[int]
     ended: bool
+    logprobs: Sequence[float | None] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True)
@@ -98,6 +106,7 @@ class _Batch:
         self.rows = list(range(len(prompts)))  # which prompt each row of the batch answers
         self.live = torch.ones(len(prompts), dtype=torch.bool, device=device)
         self.tokens: list[list[int]] = [[] for _ in prompts]
+        self.logprobs: list[list[float]] = [[] for _ in prompts]
         self.ended = [False] * len(prompts)
         accepted = inspect.signature(model.forward).parameters
         self.takes_positions = "position_ids" in accepted
@@ -106,15 +115,16 @@ class _Batch:
     def run(self) -> list[Response]:
         """Sample until every row has ended or is as long as it may be."""
         for position in range(self.sampling.max_new_tokens):
-            sampled = sample(self._logits(), self.noise[:, position], self.sampling.temperature)
+            sampled, logprobs = sample(self._logits(), self.noise[:, position], self.sampling.temperature)
             if position == 0:
                 make_room(self.cache, self.sampling.max_new_tokens)
             stopped = torch.isin(sampled, self.stop) & self.live
-            for row, token, live, stop in zip(
-                self.rows, sampled.tolist(), self.live.tolist(), stopped.tolist(), strict=True
+            for row, token, logprob, live, stop in zip(
+                self.rows, sampled.tolist(), logprobs.tolist(), self.live.tolist(), stopped.tolist(), strict=True
             ):
                 if live:
                     self.tokens[row].append(token)
+                    self.logprobs[row].append(logprob)
                     self.ended[row] = stop
             self.ids = sampled.unsqueeze(1)
             self.live &= ~stopped
@@ -123,7 +133,7 @@ class _Batch:
                 break
             if len(self.rows) - live_rows >= WORTH_RELEASING * len(self.rows):
                 self._release_ended()
-        return [Response(tokens, ended) for tokens, ended in zip(self.tokens, self.ended, strict=True)]
+        return [Response(*parts) for parts in zip(self.tokens, self.ended, self.logprobs, strict=True)]
 
     def _logits(self) -> Tensor:
         length = self.cache.get_seq_length() + self.ids.shape[1]
@@ -148,7 +158,7 @@ class _Batch:
         self.cache.batch_select_indices(kept)
 
 
-def sample(logits: Tensor, noise: Tensor, temperature: float) -> Tensor:
+def sample(logits: Tensor, noise: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     """Draw one token of each row from softmax(logits / temperature), by inverting the distribution function.
 
     Args:
@@ -157,10 +167,12 @@ def sample(logits: Tensor, noise: Tensor, temperature: float) -> Tensor:
         temperature: above 0.
 
     Returns:
-        Token ids `(batch,)`; a token of probability 0 is never drawn.
+        Token ids and their log-probabilities, both `(batch,)`; a token of probability 0 is never drawn.
     """
-    distribution = torch.softmax(logits.float() / temperature, dim=-1).double().cumsum(dim=-1)
+    probabilities = torch.softmax(logits.float() / temperature, dim=-1)
+    distribution = probabilities.double().cumsum(dim=-1)
     threshold = noise.to(distribution.dtype).unsqueeze(1) * distribution[:, -1:]
     # The clamp is for a product that rounds up to the whole mass: it then takes the last token that has any.
     last = torch.searchsorted(distribution, distribution[:, -1:].contiguous())
-    return torch.minimum(torch.searchsorted(distribution, threshold, right=True), last).squeeze(1)
+    tokens = torch.minimum(torch.searchsorted(distribution, threshold, right=True), last)
+    return tokens.squeeze(1), probabilities.gather(1, tokens).log().squeeze(1)

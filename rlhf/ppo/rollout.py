@@ -45,6 +45,8 @@ class Rollout:
         ended: `(batch,)`, whether a stop token ended the response.
         mask: `(batch, response)`, which response tokens are real.
         logprobs, ref_logprobs: `(batch, response)`, under the policy of the rollout and under the reference.
+        sampling_logprobs: `(batch, response)`, with which the engine drew each token; NaN where it did not say.
+        importance_weights: `(batch, response)`, of the policy loss of each token; None: 1 each.
         values: `(batch, response)`, the critic's value before each token.
         final_values: `(batch,)`, the critic's value after the last token.
         entropy: `(batch, response)`, of the policy's distribution at each token.
@@ -56,6 +58,8 @@ class Rollout:
     prompt_lengths: Tensor
     response_lengths: Tensor
     ended: Tensor
+    sampling_logprobs: Tensor
+    importance_weights: Tensor | None = field(default=None, init=False)
     mask: Tensor = field(init=False)
     logprobs: Tensor = field(init=False)
     ref_logprobs: Tensor = field(init=False)
@@ -85,6 +89,7 @@ class Rollout:
             prompt_lengths=torch.tensor([len(prompt) for prompt in prompts], device=device),
             response_lengths=torch.tensor([len(response.tokens) for response in responses], device=device),
             ended=torch.tensor([response.ended for response in responses], device=device),
+            sampling_logprobs=torch.tensor(_known_logprobs(responses), device=device),
         )
 
     @property
@@ -144,6 +149,12 @@ class Rollout:
         )
         self.advantages = masked_whiten(advantages, self.mask, reduce=reduce)
         return scores
+
+
+def _known_logprobs(responses: Sequence[Response]) -> list[list[float]]:
+    longest = max(len(response.tokens) for response in responses)
+    rows = [[torch.nan if value is None else value for value in response.logprobs] for response in responses]
+    return [row + [torch.nan] * (longest - len(row)) for row in rows]
 
 
 def state_values(values: Tensor, batch: MicroBatch) -> tuple[Tensor, Tensor]:

@@ -29,8 +29,9 @@ from rlhf.ppo.boundaries import RolloutBoundaries
 from rlhf.ppo.config import PPOConfig
 from rlhf.ppo.core import KLController, RunningMoments, policy_loss, value_loss
 from rlhf.ppo.data import EVALUATION, SAMPLING, PromptSet, sampling_noise, split_into, split_rows
-from rlhf.ppo.generation import generate
+from rlhf.ppo.engines import make_engine
 from rlhf.ppo.metrics import MetricMeans, UpdateSums, evaluation_metrics, rollout_metrics
+from rlhf.ppo.mismatch import measure_and_correct
 from rlhf.ppo.models import base_of
 from rlhf.ppo.rewards import Episodes
 from rlhf.ppo.rollout import MicroBatch, Rollout, state_values
@@ -123,6 +124,7 @@ class PPOTrainer(Trainer):
                 "PPOTrainer runs on one process or under DDP: sampling needs the whole policy on each process, while "
                 "FSDP and DeepSpeed split it. Launch without them; LoRA saves memory too."
             )
+        self.engine = make_engine(args, actor_critic.policy.model, self.sampling, processing_class, self.accelerator)
         self._eval_prompts = {
             name: self._prompt_set(dataset, "eval_dataset") for name, dataset in _by_name(eval_dataset).items()
         }
@@ -190,6 +192,7 @@ class PPOTrainer(Trainer):
         number, epoch, mini_batch = self.schedule.locate(inputs["step"])
         if epoch == mini_batch == 0:
             self._rollout = self._make_rollout(number)
+            self.engine.weights_changed()  # by this step and those that follow it
         rollout = self._rollout
         assert rollout is not None, "the loop began inside a rollout"
         started = time.perf_counter()
@@ -218,7 +221,8 @@ class PPOTrainer(Trainer):
             for tensor in (rollout.logprobs, rollout.values, rollout.advantages, rollout.returns)
         )
         values, _ = state_values(output.values, batch)
-        policy = policy_loss(output.logprobs, old_logprobs, advantages, self.args.cliprange)
+        weights = None if rollout.importance_weights is None else rollout.packed(rollout.importance_weights, batch)
+        policy = policy_loss(output.logprobs, old_logprobs, advantages, self.args.cliprange, weights)
         value = value_loss(values, old_values, returns, self.args.cliprange_value)
         self._updates.add(policy, value, output.logprobs - old_logprobs)
         # During the critic's warm-up the policy keeps a gradient of zero: every process still reduces all parameters.
@@ -262,6 +266,7 @@ class PPOTrainer(Trainer):
             kl_estimator=self.args.kl_estimator,
             reduce=self._sum,
         )
+        metrics |= measure_and_correct(rollout, self.args, self._sum)
         self.kl.update(metrics["objective/kl"], self.schedule.batch_size)
         if self.watch is not None:
             with self._timed("watch_runtime"):
@@ -278,7 +283,7 @@ class PPOTrainer(Trainer):
         prompt_ids = [row["input_ids"] for row in rows]
         self.model.eval()
         with self._timed("generation_runtime"), self.accelerator.autocast():
-            responses = generate(base_of(self.model.policy.model), prompt_ids, noise, self.sampling)
+            responses = self.engine.generate(prompt_ids, noise)
         response_ids = [response.tokens for response in responses]
         episodes = Episodes(
             prompts=[row["prompt"] for row in rows],
@@ -383,6 +388,7 @@ class PPOTrainer(Trainer):
         self, prompts: PromptSet, own: Sequence[int]
     ) -> tuple[Rollout | None, Tensor, Episodes | None]:
         if not own:
+            self.engine.generate([], np.empty((0, 0)))  # some engines gather the prompts of all processes
             return None, torch.zeros(0, device=self.args.device), None
         noise = sampling_noise(self.args.seed, own, self.args.response_length, stream=EVALUATION)
         return self._episodes(-1, [prompts[index] for index in own], noise)
@@ -455,6 +461,7 @@ class PPOTrainer(Trainer):
     def _load_weights(self, folder: Path) -> None:
         checkpoints.load_part(self.model.policy.model, folder)
         checkpoints.load_part(self.model.critic.model, folder / checkpoints.CRITIC)
+        self.engine.weights_changed()
 
 
 def _by_name(dataset: Dataset | dict[str, Dataset] | None) -> dict[str, Dataset]:

@@ -27,27 +27,31 @@ def noise(rows: int, length: int) -> np.ndarray:
 def test_sampling_inverts_the_distribution_function() -> None:
     probabilities = torch.tensor([[0.2, 0.0, 0.5, 0.3]])
     logits = probabilities.log()
-    draws = [int(sample(logits, torch.tensor([u]).double(), 1.0)) for u in (0.0, 0.19, 0.21, 0.69, 0.71, 0.9999999)]
+    draws = [int(sample(logits, torch.tensor([u]).double(), 1.0)[0]) for u in (0.0, 0.19, 0.21, 0.69, 0.71, 0.9999999)]
     assert draws == [0, 0, 2, 2, 3, 3]
 
 
 def test_shares_of_samples_are_the_tempered_probabilities() -> None:
     logits, temperature = torch.tensor([1.0, 0.0, -1.0, 2.0]), 0.5
     uniform = torch.rand(20_000, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    draws = sample(logits.expand(20_000, 4), uniform, temperature)
+    draws, logprobs = sample(logits.expand(20_000, 4), uniform, temperature)
     shares = torch.bincount(draws, minlength=4) / 20_000
     torch.testing.assert_close(shares, torch.softmax(logits / temperature, 0), atol=0.01, rtol=0)
+    torch.testing.assert_close(logprobs, torch.log_softmax(logits / temperature, 0)[draws])
 
 
 def test_cached_generation_is_that_of_whole_forward_passes(model: PreTrainedModel) -> None:
     uniforms = noise(4, 6)
     responses = generate(model, PROMPTS, uniforms, Sampling(1.0, 6, frozenset()))
     for prompt, row, response in zip(PROMPTS, uniforms, responses, strict=True):
-        ids = list(prompt)
+        ids, logprobs = list(prompt), []
         for uniform in row:
             logits = model(torch.tensor([ids])).logits[:, -1]
-            ids.append(int(sample(logits, torch.tensor([uniform]), 1.0)))
+            token, logprob = sample(logits, torch.tensor([uniform]), 1.0)
+            ids.append(int(token))
+            logprobs.append(logprob.item())
         assert response.tokens == ids[len(prompt) :]
+        assert response.logprobs == pytest.approx(logprobs, abs=1e-5)
         assert not response.ended
 
 
