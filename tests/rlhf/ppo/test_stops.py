@@ -78,7 +78,7 @@ def test_a_spent_kl_budget_ends_the_run_with_a_checkpoint_and_an_evaluation(
 def test_a_resumed_run_spends_the_same_budget_and_stays_ended(
     folder: Path, tmp_path: Path, budget: float, stop: int | None
 ) -> None:
-    """Killed after the fourth rollout: the KL of the third and the fourth, which the fifth is averaged with, come back."""
+    """Killed after the fourth rollout: the third and fourth KL, which the fifth is averaged with, come back."""
     settings = {**MOVING, **SAVING, "kl_budget": budget}
     whole = run(folder, tmp_path / "whole", settings=settings)
     run(folder, tmp_path / "killed", settings=settings, callbacks=[StopAt(stop)] if stop else None)
