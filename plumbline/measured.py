@@ -42,6 +42,7 @@ WORDS = {
     "eval_logps/chosen": "held-out log-probability, chosen",
     "eval_logps/rejected": "held-out log-probability, rejected",
     # PPO
+    "stopped": "ended before its last rollout by",
     "eval_objective/scores": "held-out reward",
     "eval_objective/kl": "held-out KL to the SFT model, nats",
     "eval_objective/rlhf_reward": "held-out reward less the KL penalty",

@@ -210,6 +210,20 @@ def test_acting_on_a_reward_that_the_chain_does_not_watch_is_told_before_any_wor
     assert "align.ppo.on_overoptimization is 'stop', but the chain watches no second reward" in said
 
 
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("response_length=0", "response_length is 0: it must be at least 1"),
+        ("kl_budget=0", "kl_budget is 0: it must be above 0"),
+        ("early_stopping_patience=2", "early_stopping_patience is 2, but nothing is evaluated: set eval_strategy"),
+    ],
+)
+def test_settings_of_ppo_that_make_no_sense_are_told_before_any_work(domain, refused, setting, message):
+    for command in ("check", "run"):
+        assert message in refused(command, "recipe.yaml", f"align.ppo.{setting}")
+    assert not (domain / "runs").exists()
+
+
 def test_simulation_without_simulated_annotators_is_told_before_any_work(domain, refused):
     change_recipe(domain, annotate={})
     assert "no `annotate.simulated` section" in refused("run", "recipe.yaml", "--simulate")

@@ -1,7 +1,8 @@
 """What a PPO checkpoint holds besides optimizer, scheduler and random states, which `transformers.Trainer` writes.
 
 The policy lies at the checkpoint's root as `from_pretrained` loads it, the critic below `value_model/`, and the small
-state (KL coefficient, running moments of the scores, what is watched, the run's schedule) in `ppo_state.json`.
+state (KL coefficient, running moments of the scores, what is watched, what ended the run, its schedule) in
+`ppo_state.json`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from transformers import PreTrainedModel
 from plumbline.errors import UserError
 from rlhf.ppo.core import KLController, RunningMoments
 from rlhf.ppo.models import REFERENCE
+from rlhf.ppo.stops import RunStop
 from rlhf.ppo.watch import RewardWatch
 
 CRITIC = "value_model"
@@ -54,18 +56,28 @@ def part_of_state(state_dict: dict[str, Tensor] | None, prefix: str) -> dict[str
 
 
 def write_state(
-    folder: Path, schedule: dict[str, int], kl: KLController, moments: RunningMoments, watch: RewardWatch | None
+    folder: Path,
+    schedule: dict[str, int],
+    kl: KLController,
+    moments: RunningMoments,
+    watch: RewardWatch | None,
+    stop: RunStop,
 ) -> None:
     """Write the small state; floats come back as they were."""
     folder.mkdir(parents=True, exist_ok=True)
-    state = {"schedule": schedule, "kl_coef": kl.coefficient, "score_moments": vars(moments)}
+    state = {"schedule": schedule, "kl_coef": kl.coefficient, "score_moments": vars(moments), "stop": stop.state()}
     if watch is not None:
         state["watch"] = watch.state()
     (folder / STATE_FILE).write_text(json.dumps(state, indent=1), encoding="utf-8")
 
 
 def read_state(
-    folder: Path, schedule: dict[str, int], kl: KLController, moments: RunningMoments, watch: RewardWatch | None
+    folder: Path,
+    schedule: dict[str, int],
+    kl: KLController,
+    moments: RunningMoments,
+    watch: RewardWatch | None,
+    stop: RunStop,
 ) -> None:
     """Restore the small state; a watch that the checkpoint's run did not have begins there.
 
@@ -87,6 +99,8 @@ def read_state(
         )
     kl.coefficient = state["kl_coef"]
     vars(moments).update(state["score_moments"])
+    if "stop" in state:
+        stop.load_state(state["stop"])
     if watch is not None and "watch" in state:
         watch.load_state(state["watch"])
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from transformers import TrainingArguments
+from transformers.trainer_utils import IntervalStrategy
 
 from rlhf.ppo.aggregation import AGGREGATIONS
 
@@ -34,7 +35,8 @@ class PPOConfig(TrainingArguments):
     A *rollout* is `batch_size` episodes (prompt and response) over all processes:
     `per_device_train_batch_size × gradient_accumulation_steps × processes`. Each rollout is learned from in
     `num_ppo_epochs × num_mini_batches` optimizer steps. `max_steps`, `logging_steps`, `save_steps` and `eval_steps`
-    count optimizer steps; what they ask for is done at the end of the rollout it falls in.
+    count optimizer steps; what they ask for is done at the end of the rollout it falls in. An epoch is a pass over the
+    prompts.
 
     Raises:
         ValueError: a setting is out of its range; the message names it.
@@ -44,6 +46,15 @@ class PPOConfig(TrainingArguments):
     value_learning_rate: float | None = _setting(None, "Learning rate of the critic; default: learning_rate.")
     logging_steps: float = _setting(1, "Log every so many optimizer steps, at the end of a rollout.")
     bf16: bool | None = _setting(None, "bfloat16 autocast; default: on a GPU that has it.")
+    reuse_memory: bool = _setting(
+        True, "On a CPU with glibc, let the process keep freed memory for the next tensors: faster, for all it does."
+    )
+    restore_callback_states_from_checkpoint: bool = _setting(
+        True, "A resumed run goes on with its callbacks' states, such as the patience of early stopping."
+    )
+    metric_for_best_model: str | None = _setting(
+        None, "What the best checkpoint and early stopping go by; default: eval_objective/rlhf_reward."
+    )
     dataset_num_proc: int | None = _setting(None, "Processes that tokenise the prompts.")
 
     total_episodes: int | None = _setting(None, "Episodes to train on; default: num_train_epochs × prompts.")
@@ -106,6 +117,13 @@ class PPOConfig(TrainingArguments):
     kl_target: float | None = _setting(None, "Adapt kl_coef so that a response's mean KL is this; default: fixed.")
     kl_horizon: int = _setting(10_000, "Episodes over which kl_coef adapts.")
 
+    kl_budget: float | None = _setting(
+        None, "End the run when the mean KL of a response, in nats, over the last three rollouts is above this."
+    )
+    early_stopping_patience: int | None = _setting(
+        None, "End the run after so many evaluations without a better metric_for_best_model."
+    )
+
     on_overoptimization: str = _setting(
         "warn", "When the reward rises and the watched one falls: 'warn', also 'stop', or also 'raise_kl'."
     )
@@ -114,6 +132,10 @@ class PPOConfig(TrainingArguments):
     overoptimization_kl_factor: float = _setting(2.0, "What 'raise_kl' multiplies kl_coef by, each time.")
 
     cliprange: float = _setting(0.2, "The ratio of new to old probability counts up to 1 ± this.")
+    cliprange_high: float | None = _setting(None, "It counts up to 1 + this instead (clip-higher).")
+    dual_clip: float | None = _setting(
+        None, "Where the advantage is negative, the ratio counts up to this, such as 3 (dual clip)."
+    )
     cliprange_value: float = _setting(0.2, "A new value counts up to the old one ± this.")
     vf_coef: float = _setting(0.1, "Weight of the value loss.")
     gamma: float = _setting(1.0, "Discount.")
@@ -140,6 +162,8 @@ class PPOConfig(TrainingArguments):
     def __post_init__(self) -> None:
         if self.bf16 is None:
             self.bf16 = not self.fp16 and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+        if self.metric_for_best_model is None and (self.load_best_model_at_end or self.early_stopping_patience):
+            self.metric_for_best_model = "eval_objective/rlhf_reward"  # transformers' own default is a loss
         super().__post_init__()
         self._check_ranges()
 
@@ -153,6 +177,7 @@ class PPOConfig(TrainingArguments):
             "overoptimization_window",
             "overoptimization_kl_factor",
             "vllm_tensor_parallel_size",
+            "early_stopping_patience",
         )
         above_zero = (
             "temperature",
@@ -161,6 +186,8 @@ class PPOConfig(TrainingArguments):
             "total_episodes",
             "score_clip",
             "kl_target",
+            "kl_budget",
+            "cliprange_high",
             "overoptimization_z",
             "importance_sampling_clip_max",
             "vllm_gpu_memory_utilization",
@@ -168,8 +195,9 @@ class PPOConfig(TrainingArguments):
         )
         fractions = ("gamma", "lam", "vllm_gpu_memory_utilization")
         for name in at_least_one:
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 1.")
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is {value}: it must be at least 1.")
         for name in above_zero:
             value = getattr(self, name)
             if value is not None and value <= 0:
@@ -187,6 +215,18 @@ class PPOConfig(TrainingArguments):
             raise ValueError(f"reward_std_coef is {self.reward_std_coef}: it must not be below 0.")
         if self.on_overoptimization == "raise_kl" and self.kl_target is not None:
             raise ValueError("on_overoptimization is 'raise_kl', which kl_target would undo: leave kl_target out.")
+        if self.dual_clip is not None and self.dual_clip <= 1:
+            raise ValueError(f"dual_clip is {self.dual_clip}: it must be above 1; 3 is usual.")
+        if self.kl_budget is not None and self.kl_target is not None and self.kl_budget <= self.kl_target:
+            raise ValueError(
+                f"kl_budget is {self.kl_budget}, not above kl_target {self.kl_target}: the run would end before its "
+                "target; raise kl_budget or leave one of them out."
+            )
+        if self.early_stopping_patience is not None and self.eval_strategy == IntervalStrategy.NO:
+            raise ValueError(
+                f"early_stopping_patience is {self.early_stopping_patience}, but nothing is evaluated: set "
+                "eval_strategy, such as to 'steps', and give held-out prompts."
+            )
         self._check_engine()
 
     def _check_engine(self) -> None:

@@ -100,17 +100,35 @@ class ClippedLoss(NamedTuple):
 
 
 def policy_loss(
-    logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, cliprange: float, weights: Tensor | None = None
+    logprobs: Tensor,
+    old_logprobs: Tensor,
+    advantages: Tensor,
+    cliprange: float,
+    cliprange_high: float | None = None,
+    dual_clip: float | None = None,
+    weights: Tensor | None = None,
 ) -> ClippedLoss:
     """PPO's clipped surrogate objective, as a loss at each token (arXiv:1707.06347, equation 7).
 
-    `weights` correct for tokens that another policy than the old one sampled (`rlhf.ppo.mismatch`).
+    Args:
+        logprobs, old_logprobs: of the sampled tokens, under the new policy and under that of the rollout.
+        advantages: of the tokens.
+        cliprange: the ratio counts down to 1 less this, and up to 1 more than this.
+        cliprange_high: up to 1 more than this instead (clip-higher, arXiv:2503.14476, section 3.1).
+        dual_clip: where the advantage is negative, the ratio counts up to this (arXiv:1912.09729, equation 5).
+        weights: of each token's loss, for tokens that another policy than the old one sampled (`rlhf.ppo.mismatch`).
     """
     ratio = torch.exp(logprobs - old_logprobs)
     unclipped = -advantages * ratio
-    clipped = -advantages * ratio.clamp(1 - cliprange, 1 + cliprange)
-    loss = torch.maximum(unclipped, clipped)
-    return ClippedLoss(loss if weights is None else weights * loss, (clipped > unclipped).to(logprobs.dtype))
+    clipped = -advantages * ratio.clamp(1 - cliprange, 1 + (cliprange if cliprange_high is None else cliprange_high))
+    loss, is_clipped = torch.maximum(unclipped, clipped), clipped > unclipped
+    if dual_clip is not None:
+        bound = -advantages * dual_clip
+        beyond = (advantages < 0) & (loss > bound)
+        loss, is_clipped = torch.where(beyond, bound, loss), is_clipped | beyond
+    if weights is not None:
+        loss = weights * loss
+    return ClippedLoss(loss, is_clipped.to(logprobs.dtype))
 
 
 def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, cliprange_value: float) -> ClippedLoss:

@@ -71,10 +71,12 @@ class PromptSet:
         tokenizer: of the policy; its chat template writes conversations.
         window: longest sequence of the policy and the critic, in tokens; None where there is no limit.
         response_length: tokens to keep free for the response.
+        vocabulary: tokens that the policy can read; None where that is not known.
         num_proc: processes that tokenise.
 
     Raises:
-        UserError: no such column, or a prompt that is empty, malformed or too long; the message names its row.
+        UserError: no such column, or a prompt that is empty, malformed, too long or made of other tokens; the message
+            names its row.
     """
 
     def __init__(
@@ -84,12 +86,13 @@ class PromptSet:
         *,
         window: int | None,
         response_length: int,
+        vocabulary: int | None = None,
         num_proc: int | None = None,
         name: str = "train_dataset",
     ) -> None:
         self.name, self.tokenizer = name, tokenizer
         self.dataset = tokenized(dataset, tokenizer, name=name, num_proc=num_proc)
-        self._check_lengths(window, response_length)
+        self._check_rows(window, response_length, vocabulary)
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -101,7 +104,7 @@ class PromptSet:
             row["prompt"] = self.tokenizer.decode(row["input_ids"], skip_special_tokens=True)
         return row
 
-    def _check_lengths(self, window: int | None, response_length: int) -> None:
+    def _check_rows(self, window: int | None, response_length: int, vocabulary: int | None) -> None:
         for number, ids in enumerate(self.dataset["input_ids"], 1):
             if not ids:
                 raise UserError(f"{self.name}, row {number}: the prompt is empty.")
@@ -109,6 +112,11 @@ class PromptSet:
                 raise UserError(
                     f"{self.name}, row {number}: the prompt has {len(ids)} tokens; with response_length "
                     f"{response_length} that is more than the model's window of {window}: shorten one of them."
+                )
+            if vocabulary is not None and not 0 <= min(ids) <= max(ids) < vocabulary:
+                raise UserError(
+                    f"{self.name}, row {number}: the prompt has tokens from {min(ids)} to {max(ids)}, the policy's "
+                    f"vocabulary those from 0 to {vocabulary - 1}: tokenise with the policy's tokenizer."
                 )
 
 

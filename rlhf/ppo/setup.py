@@ -96,11 +96,16 @@ def make_sampling(args: PPOConfig, tokenizer: PreTrainedTokenizerBase, policy: P
     """How the policy is sampled.
 
     Raises:
-        UserError: responses are to end at an eos token and there is none.
+        UserError: responses are to end at an eos token and there is none, or at a token that is none.
     """
     stop: set[int] = set()
     if args.stop_token_id is not None:
         stop = {args.stop_token_id}
+        if not 0 <= args.stop_token_id < vocabulary_of(policy):
+            raise UserError(
+                f"stop_token_id is {args.stop_token_id}, which is not in the policy's vocabulary of "
+                f"{vocabulary_of(policy)}: no response could end."
+            )
     elif args.stop_token == "eos":
         named = getattr(policy.generation_config, "eos_token_id", None)
         known = named if isinstance(named, list) else [named]
@@ -215,9 +220,13 @@ def model_of_reward(reward: Reward) -> PreTrainedModel | PeftModel | None:
     return model if isinstance(model, PreTrainedModel | PeftModel) and hasattr(base_of(model), "score") else None
 
 
+def vocabulary_of(model: PreTrainedModel | PeftModel) -> int:
+    """Tokens that a model can read."""
+    return int(base_of(model).get_input_embeddings().weight.shape[0])
+
+
 def _same_vocabulary(policy: PreTrainedModel | PeftModel, classifier: PreTrainedModel | PeftModel) -> bool:
-    sizes = [base_of(model).get_input_embeddings().weight.shape[0] for model in (policy, classifier)]
-    return sizes[0] == sizes[1]
+    return vocabulary_of(policy) == vocabulary_of(classifier)
 
 
 def make_rewards(
@@ -297,24 +306,38 @@ def make_reference(
 
 
 def check_vocabulary(actor_critic: ActorCritic, rewards: Sequence[Reward]) -> None:
-    """Refuse a critic or a reward model that cannot read the policy's tokens.
+    """Refuse a critic or a reward model that cannot read the policy's tokens, or those of its own tokenizer.
 
     Raises:
         UserError: says which sizes differ and what to do.
     """
     policy = actor_critic.policy.model
+    own = vocabulary_of(policy)
     readers = [("value model", actor_critic.critic.model)]
     readers += [
         ("reward model", one.model) for one in rewards if isinstance(one, ModelReward) and one.tokenizer is None
     ]
+    for reward in rewards:
+        _check_reward_tokenizer(reward)
     for name, reader in readers:
         if not _same_vocabulary(policy, reader):
-            sizes = [base_of(one).get_input_embeddings().weight.shape[0] for one in (policy, reader)]
             raise UserError(
-                f"the policy has a vocabulary of {sizes[0]} and the {name} one of {sizes[1]}: give a {name} over the "
-                "same tokenizer"
+                f"the policy has a vocabulary of {own} and the {name} one of {vocabulary_of(reader)}: give a {name} "
+                "over the same tokenizer"
                 + ("." if name == "value model" else ", or the reward's own tokenizer as reward_processing_classes.")
             )
+
+
+def _check_reward_tokenizer(reward: Reward) -> None:
+    model, tokenizer = getattr(reward, "model", None), getattr(reward, "tokenizer", None)
+    if not isinstance(model, PreTrainedModel | PeftModel) or not isinstance(tokenizer, PreTrainedTokenizerBase):
+        return
+    # Added tokens (a pad token that no text has) may lie beyond the table; the tokenizer's own may not.
+    if tokenizer.vocab_size > vocabulary_of(model):
+        raise UserError(
+            f"the reward model {reward.name} has a vocabulary of {vocabulary_of(model)} and its tokenizer one of "
+            f"{tokenizer.vocab_size}: give the tokenizer that it was trained with."
+        )
 
 
 def window_of(actor_critic: ActorCritic) -> int | None:

@@ -66,7 +66,8 @@ def train_ppo(
     Returns:
         Metrics: `reward` and `kl` (in nats) of the final policy on the held-out prompts, without them those of the last
         rollout; `scores_first`, `scores_last` and the like of the first and the last rollout; `eval_…` of the final
-        policy; `dropped_prompts` and `dropped_eval_prompts`, which leave no room for a response in the window.
+        policy; `stopped`, why the run ended before its last rollout, where it did; `dropped_prompts` and
+        `dropped_eval_prompts`, which leave no room for a response in the window.
 
     Raises:
         UserError: models, prompts or settings do not fit; a reward or the loss is no finite number.
@@ -104,12 +105,13 @@ def train_ppo(
     metrics = train_and_save(
         trainer, stage=section.name, what="Aligning by PPO", policy=policy, folder=folder, scratch=scratch
     )
+    stopped = trainer.stop.reason if trainer.state.global_step < trainer.schedule.steps else None
     dropped = {
         "dropped_prompts": len(prompts) - len(fitting),
         "dropped_eval_prompts": len(evaluation or ()) - len(held_out),
     }
     shown = _first_and_last(trainer.state.log_history) | (trainer.evaluate() if held_out else {})
-    return metrics | dropped | shown | _short(shown)
+    return metrics | ({"stopped": stopped} if stopped else {}) | dropped | shown | _short(shown)
 
 
 def _with_room(prompts: Dataset, tokenizer: PreTrainedTokenizerBase, longest: int | None, *, what: str) -> Dataset:

@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainerControl
 from transformers.trainer_utils import get_last_checkpoint
 
+from plumbline.allocator import reuse_freed_memory
 from plumbline.errors import UserError
 from rlhf.ppo import checkpoints, setup
 from rlhf.ppo.boundaries import RolloutBoundaries
@@ -35,7 +36,8 @@ from rlhf.ppo.mismatch import measure_and_correct
 from rlhf.ppo.models import base_of
 from rlhf.ppo.rewards import Episodes
 from rlhf.ppo.rollout import MicroBatch, Rollout, state_values
-from rlhf.ppo.watch import WatchStops, make_watch, sums_of
+from rlhf.ppo.stops import RunStop, early_stopping
+from rlhf.ppo.watch import make_watch, sums_of
 
 
 class PPOTrainer(Trainer):
@@ -99,12 +101,14 @@ class PPOTrainer(Trainer):
         self.sampling = setup.make_sampling(args, processing_class, base_of(actor_critic.policy.model))
         self._prompt_options: dict[str, Any] = {
             "window": setup.window_of(actor_critic),
+            "vocabulary": setup.vocabulary_of(actor_critic.policy.model),
             "response_length": args.response_length,
             "num_proc": args.dataset_num_proc,
         }
         self.prompts = self._prompt_set(train_dataset, "train_dataset")
         self.schedule = setup.make_schedule(args, len(self.prompts))
         self.kl = KLController(args.kl_coef, args.kl_target, args.kl_horizon)
+        self.stop = RunStop(args)
         self.score_moments = RunningMoments()
         self._means, self._updates = MetricMeans(), UpdateSums(args.device)
         self._rollout: Rollout | None = None
@@ -128,9 +132,8 @@ class PPOTrainer(Trainer):
         self._eval_prompts = {
             name: self._prompt_set(dataset, "eval_dataset") for name, dataset in _by_name(eval_dataset).items()
         }
-        self.add_callback(RolloutBoundaries(self.schedule))
-        if self.watch is not None:
-            self.add_callback(WatchStops(self.watch, self.schedule))
+        for callback in (RolloutBoundaries(self.schedule), self.stop, *early_stopping(args)):
+            self.add_callback(callback)
         for part in (self.reference.separate, *(module for reward in rewards for module in reward.modules)):
             if part is not None:
                 part.to(args.device)
@@ -151,6 +154,8 @@ class PPOTrainer(Trainer):
             checkpoint = get_last_checkpoint(self.args.output_dir)
             if checkpoint is None:
                 raise UserError(f"{self.args.output_dir} holds no checkpoint to resume from.")
+        if self.args.reuse_memory and self.args.device.type == "cpu":
+            reuse_freed_memory()
         self.args.max_steps = self.schedule.steps
         self._train_started, self._episodes_made = time.perf_counter(), 0
         return super().train(resume_from_checkpoint=checkpoint, **kwargs)
@@ -221,8 +226,9 @@ class PPOTrainer(Trainer):
             for tensor in (rollout.logprobs, rollout.values, rollout.advantages, rollout.returns)
         )
         values, _ = state_values(output.values, batch)
+        clipping = (self.args.cliprange, self.args.cliprange_high, self.args.dual_clip)
         weights = None if rollout.importance_weights is None else rollout.packed(rollout.importance_weights, batch)
-        policy = policy_loss(output.logprobs, old_logprobs, advantages, self.args.cliprange, weights)
+        policy = policy_loss(output.logprobs, old_logprobs, advantages, *clipping, weights)
         value = value_loss(values, old_values, returns, self.args.cliprange_value)
         self._updates.add(policy, value, output.logprobs - old_logprobs)
         # During the critic's warm-up the policy keeps a gradient of zero: every process still reduces all parameters.
@@ -268,10 +274,11 @@ class PPOTrainer(Trainer):
         )
         metrics |= measure_and_correct(rollout, self.args, self._sum)
         self.kl.update(metrics["objective/kl"], self.schedule.batch_size)
+        self.stop.take_kl(metrics["objective/kl"])
         if self.watch is not None:
             with self._timed("watch_runtime"):
                 watched = self.watch.score(episodes, self.args.device)
-            metrics |= self.watch.take(raw_scores, watched, self.kl, self._sum)
+            metrics |= self.watch.take(raw_scores, watched, self.kl, self.stop, self._sum)
         self._means.add(metrics | self._runtimes)
         self._episodes_made += self.schedule.batch_size
         return rollout
@@ -370,6 +377,7 @@ class PPOTrainer(Trainer):
             metrics |= {f"{prefix}_{key}": value for key, value in found.items()}
         self.log(metrics)
         self.control: TrainerControl = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        self.stop.after_evaluation(self.callback_handler.callbacks, self.control)
         return metrics
 
     def _evaluate_on(self, prompts: PromptSet) -> dict[str, float]:
@@ -428,7 +436,7 @@ class PPOTrainer(Trainer):
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
         if self.args.should_save:
-            checkpoints.write_state(folder, self._identity(), self.kl, self.score_moments, self.watch)
+            checkpoints.write_state(folder, self._identity(), self.kl, self.score_moments, self.watch, self.stop)
         self._writes_checkpoint = True
         try:
             super()._save_checkpoint(model, trial)
@@ -449,9 +457,9 @@ class PPOTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         folder = Path(resume_from_checkpoint)
-        checkpoints.read_state(folder, self._identity(), self.kl, self.score_moments, self.watch)
+        checkpoints.read_state(folder, self._identity(), self.kl, self.score_moments, self.watch, self.stop)
         step = checkpoints.step_at_boundary(folder, self.schedule.steps_per_rollout)
-        if self.watch is not None and self.watch.stopped:
+        if self.stop.reason:
             self.args.max_steps = step  # the run ended there: nothing is left to do
         self._load_weights(folder)
 

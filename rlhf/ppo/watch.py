@@ -8,16 +8,15 @@ from typing import Any
 import torch
 from peft import PeftModel
 from torch import Tensor
-from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_utils import IntervalStrategy
+from transformers import PreTrainedModel
 
 from plumbline.errors import UserError
 from rlhf.ppo.config import PPOConfig
 from rlhf.ppo.core import KLController, Reduce
-from rlhf.ppo.data import Schedule
 from rlhf.ppo.overoptimization import Comparison, OveroptimizationDetector, ScoreSums
 from rlhf.ppo.rewards import CombinedRewards, Episodes
 from rlhf.ppo.setup import list_rewards
+from rlhf.ppo.stops import RunStop
 
 log = logging.getLogger(__name__)
 
@@ -28,27 +27,26 @@ class RewardWatch:
     Args:
         reward: what is watched.
         args: `on_overoptimization` and its companions.
-
-    Attributes:
-        stopped: whether the run is to end, or ended, at the end of a rollout.
     """
 
     def __init__(self, reward: CombinedRewards, args: PPOConfig) -> None:
         self.reward, self.args = reward, args
         self.detector = OveroptimizationDetector(args.overoptimization_window, args.overoptimization_z)
-        self.stopped = False
 
     def score(self, episodes: Episodes | None, device: torch.device) -> Tensor:
         """Watched scores `(episodes,)`; none for a process without episodes."""
         return torch.zeros(0, device=device) if episodes is None else self.reward(episodes).to(device)
 
-    def take(self, scores: Tensor, watched: Tensor, kl: KLController, reduce: Reduce) -> dict[str, float]:
+    def take(
+        self, scores: Tensor, watched: Tensor, kl: KLController, stop: RunStop, reduce: Reduce
+    ) -> dict[str, float]:
         """Take in a rollout's scores `(batch,)`, as the rewards gave them, and act on what they show.
 
         Args:
             scores: of the optimised reward.
             watched: of the watched reward, for the same responses.
             kl: its coefficient is raised where the settings say so.
+            stop: is asked to end the run where they say that.
             reduce: sums over all processes, so that all of them act alike.
 
         Returns:
@@ -60,7 +58,7 @@ class RewardWatch:
         if comparison is not None:
             seen = self.detector.seen(comparison)
             if seen:
-                self._act(comparison, kl)
+                self._act(comparison, kl, stop)
             metrics |= {
                 "watch/proxy_z": comparison.proxy_z,
                 "watch/watched_z": comparison.watched_z,
@@ -68,10 +66,10 @@ class RewardWatch:
             }
         return metrics
 
-    def _act(self, comparison: Comparison, kl: KLController) -> None:
+    def _act(self, comparison: Comparison, kl: KLController, stop: RunStop) -> None:
         action = self.args.on_overoptimization
         if action == "stop":
-            self.stopped = True
+            stop.ask("over-optimisation")
             consequence = "The run stops at the end of this rollout."
         elif action == "raise_kl":
             kl.coefficient *= self.args.overoptimization_kl_factor
@@ -83,12 +81,11 @@ class RewardWatch:
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint holds of it, as JSON."""
-        return {"detector": self.detector.state(), "stopped": self.stopped}
+        return {"detector": self.detector.state()}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Go on from what `state` gave."""
         self.detector.load_state(state["detector"])
-        self.stopped = state["stopped"]
 
 
 def make_watch(
@@ -136,20 +133,3 @@ def sums_of(scores: Tensor, reduce: Reduce) -> ScoreSums:
     scores = scores.double()
     parts = torch.stack([scores.new_tensor(len(scores)), scores.sum(), scores.square().sum()])
     return ScoreSums(*reduce(parts).tolist())
-
-
-class WatchStops(TrainerCallback):
-    """Ends the run at the end of the rollout in which a watch asked for it, with a log entry, evaluation, checkpoint.
-
-    Must be registered behind `RolloutBoundaries`.
-    """
-
-    def __init__(self, watch: RewardWatch, schedule: Schedule) -> None:
-        self.watch, self.schedule = watch, schedule
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Stop where a rollout ends."""
-        if self.watch.stopped and state.global_step % self.schedule.steps_per_rollout == 0:
-            control.should_training_stop = control.should_log = True
-            control.should_evaluate = control.should_evaluate or args.eval_strategy == IntervalStrategy.STEPS
-            control.should_save = control.should_save or args.save_strategy == IntervalStrategy.STEPS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from transformers import (
 )
 
 from rlhf.ppo import PPOConfig, PPOTrainer
-from tests.tiny import user
+from tests.tiny import tiny_model, user
 
 GOOD = range(3, 103)
 """A planted quarter of the vocabulary of 400."""
@@ -39,6 +40,18 @@ def conversations(count: int = 5) -> Dataset:
 def policy_of(folder: Path) -> PreTrainedModel:
     """The policy in float32."""
     return AutoModelForCausalLM.from_pretrained(folder, dtype="float32")
+
+
+def leaning_model(folder: Path, token: int, probability: float) -> Path:
+    """Write a tiny model that says a token with about this probability wherever it is, and the others alike."""
+    model = policy_of(tiny_model(folder, tie_word_embeddings=False))
+    model.model.embed_tokens.weight.data[:, 0] = 10.0  # far larger than the rest, so it survives each layer's norm
+    state = model.config.hidden_size**0.5  # and is this at the head
+    model.lm_head.weight.data[:, 0] = 0.0
+    odds = probability / (1 - probability) * (model.config.vocab_size - 1)
+    model.lm_head.weight.data[token, 0] = math.log(odds) / state
+    model.save_pretrained(folder)
+    return folder
 
 
 def classifier_of(folder: Path) -> PreTrainedModel:

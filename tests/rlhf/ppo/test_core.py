@@ -81,6 +81,27 @@ def test_policy_loss_has_no_gradient_where_it_is_clipped() -> None:
     torch.testing.assert_close(logprobs.grad, torch.tensor([0.0, -1.1]))
 
 
+def test_clip_higher_lets_good_tokens_gain_more() -> None:
+    old, ratio = torch.zeros(4), torch.tensor([1.25, 1.5, 0.7, 1.5])
+    advantages = torch.tensor([1.0, 1.0, -1.0, -1.0])
+    found = policy_loss(ratio.log(), old, advantages, cliprange=0.2, cliprange_high=0.28)
+    # Up to 1.28 for A>0; the lower bound stays at 0.8; A<0 is still punished for the whole ratio above it.
+    torch.testing.assert_close(found.loss, torch.tensor([-1.25, -1.28, 0.8, 1.5]))
+    assert found.clipped.tolist() == [0.0, 1.0, 1.0, 0.0]
+
+
+def test_dual_clip_bounds_the_punishment_of_bad_tokens() -> None:
+    logprobs = torch.tensor([5.0, 5.0, 2.9, 0.5]).log().requires_grad_()
+    advantages = torch.tensor([-2.0, 2.0, -2.0, -2.0])
+    found = policy_loss(logprobs, torch.zeros(4), advantages, cliprange=0.2, dual_clip=3.0)
+    # A<0 is punished for a ratio of 3 at most; A>0 is clipped at 1.2 as ever, and A<0 at 0.8 from below.
+    torch.testing.assert_close(found.loss.detach(), torch.tensor([6.0, -2.4, 5.8, 1.6]))
+    assert found.clipped.tolist() == [1.0, 1.0, 0.0, 1.0]
+    found.loss.sum().backward()
+    assert logprobs.grad is not None
+    torch.testing.assert_close(logprobs.grad, torch.tensor([0.0, 0.0, 5.8, 0.0]))
+
+
 def test_value_loss_by_hand() -> None:
     values, old, returns = torch.tensor([1.0, 0.3, 2.0]), torch.tensor([0.0, 0.2, 2.1]), torch.tensor([2.0, 0.0, 3.0])
     found = value_loss(values, old, returns, cliprange_value=0.2)

@@ -62,7 +62,7 @@ def test_the_weight_multiplies_a_tokens_clipped_loss() -> None:
     """Ratios 1.5 (clipped to 1.2), 0.5 and 1 with advantages 2, 2 and −1: losses −2.4, −1 and 1 before the weights."""
     new = torch.tensor([1.5, 0.5, 1.0]).log()
     advantages, weights = torch.tensor([2.0, 2.0, -1.0]), torch.tensor([0.5, 3.0, 0.0])
-    weighed = policy_loss(new, torch.zeros(3), advantages, 0.2, weights)
+    weighed = policy_loss(new, torch.zeros(3), advantages, 0.2, weights=weights)
     torch.testing.assert_close(weighed.loss, torch.tensor([-1.2, -3.0, 0.0]))
     assert weighed.clipped.tolist() == [1, 0, 0]
 
