@@ -97,7 +97,7 @@ class PPOConfig(TrainingArguments):
     sft_model_path: str = _setting("EleutherAI/pythia-160m", "For scripts; the trainer does not read it.")
     reward_model_path: str = _setting("EleutherAI/pythia-160m", "For scripts; the trainer does not read it.")
     num_sample_generations: int = _setting(0, "Accepted for old scripts, no effect: use eval_strategy.")
-    ds3_gather_for_generation: bool = _setting(True, "Accepted for old scripts, no effect.")
+    ds3_gather_for_generation: bool = _setting(True, "With ZeRO-3: gather the policy once a rollout; it must be True.")
 
     micro_batch_size: int | None = _setting(None, "Set by the trainer: rows of one forward, over all processes.")
     local_batch_size: int | None = _setting(None, "Set by the trainer: episodes of a rollout on one process.")
