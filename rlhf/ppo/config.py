@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from transformers import TrainingArguments
+from transformers.integrations import unset_hf_deepspeed_config
 
 from rlhf.ppo.aggregation import AGGREGATIONS
 
@@ -110,6 +111,9 @@ class PPOConfig(TrainingArguments):
         if self.bf16 is None:
             self.bf16 = not self.fp16 and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
         super().__post_init__()
+        if self.deepspeed_plugin is not None:
+            # Reference, critic and reward are made from whole weights: ZeRO-3 must not split models as they are loaded.
+            unset_hf_deepspeed_config()
         self._check_ranges()
 
     def _check_ranges(self) -> None:

@@ -42,27 +42,17 @@ def check_sharding(args: PPOConfig) -> None:
     if _wants_fsdp(args):
         version = (args.fsdp_plugin_args or {}).get("fsdp_version", os.environ.get("FSDP_VERSION", "1"))
         if int(version) != 2:
-            raise UserError(
-                "PPOTrainer runs on FSDP2, not on FSDP1: set fsdp_version: 2 in accelerate's configuration."
-            )
+            raise UserError("PPOTrainer runs on FSDP2, not FSDP1: set fsdp_version: 2 in accelerate's configuration.")
         if os.environ.get("FSDP_CPU_RAM_EFFICIENT_LOADING", "false").lower() in ("true", "1"):
             raise UserError(
                 "with fsdp_cpu_ram_efficient_loading only the first process has the weights, from which reference, "
                 "critic and reward are made: set it to false in accelerate's configuration."
             )
-    if _zero_stage(args) == 3:
-        from transformers.integrations import is_deepspeed_zero3_enabled
-
-        if is_deepspeed_zero3_enabled():
-            raise UserError(
-                "ZeRO-3 is about to split models while they are loaded, but reference, critic and reward are made from "
-                "whole weights: configure it by accelerate launch, with zero3_init_flag: false."
-            )
-        if not args.ds3_gather_for_generation:
-            raise UserError(
-                "ds3_gather_for_generation is False: ZeRO-3 would gather each layer for each token, for which all "
-                "processes must sample equally long: leave it at True."
-            )
+    if _zero_stage(args) == 3 and not args.ds3_gather_for_generation:
+        raise UserError(
+            "ds3_gather_for_generation is False: ZeRO-3 would gather each layer for each token, for which all "
+            "processes must sample equally long: leave it at True."
+        )
 
 
 def _wants_fsdp(args: PPOConfig) -> bool:
