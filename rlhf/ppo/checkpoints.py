@@ -11,7 +11,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
 from peft import PeftModel, set_peft_model_state_dict
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -19,6 +18,7 @@ from transformers import PreTrainedModel
 from plumbline.errors import UserError
 from rlhf.ppo.core import KLController, RunningMoments
 from rlhf.ppo.models import REFERENCE
+from rlhf.ppo.sharded import split_like
 from rlhf.ppo.stops import RunStop
 from rlhf.ppo.watch import RewardWatch
 
@@ -42,10 +42,10 @@ def load_part(model: PreTrainedModel | PeftModel, folder: Path) -> None:
         for name in model.peft_config:
             if name != REFERENCE:
                 weights = load_peft_weights(str(folder if name == "default" else folder / name), device="cpu")
-                set_peft_model_state_dict(model, weights, adapter_name=name)
+                set_peft_model_state_dict(model, split_like(model, weights), adapter_name=name)
         return
     saved = type(model).from_pretrained(folder, dtype=model.dtype)
-    model.load_state_dict(saved.state_dict())
+    model.load_state_dict(split_like(model, saved.state_dict()))
 
 
 def part_of_state(state_dict: dict[str, Tensor] | None, prefix: str) -> dict[str, Tensor] | None:
@@ -118,10 +118,3 @@ def step_at_boundary(folder: Path, steps_per_rollout: int) -> int:
             "the end of a rollout."
         )
     return step
-
-
-def max_over_processes(number: int, device: torch.device) -> int:
-    """The largest of the processes' numbers."""
-    tensor = torch.tensor(number, device=device)
-    torch.distributed.all_reduce(tensor, torch.distributed.ReduceOp.MAX)
-    return int(tensor)

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from transformers import TrainingArguments
+from transformers.integrations import unset_hf_deepspeed_config
 from transformers.trainer_utils import IntervalStrategy
 
 from rlhf.ppo.aggregation import AGGREGATIONS
@@ -150,7 +151,7 @@ class PPOConfig(TrainingArguments):
     sft_model_path: str = _setting("EleutherAI/pythia-160m", "For scripts; the trainer does not read it.")
     reward_model_path: str = _setting("EleutherAI/pythia-160m", "For scripts; the trainer does not read it.")
     num_sample_generations: int = _setting(0, "Accepted for old scripts, no effect: use eval_strategy.")
-    ds3_gather_for_generation: bool = _setting(True, "Accepted for old scripts, no effect.")
+    ds3_gather_for_generation: bool = _setting(True, "With ZeRO-3: gather the policy once a rollout; it must be True.")
 
     micro_batch_size: int | None = _setting(None, "Set by the trainer: rows of one forward, over all processes.")
     local_batch_size: int | None = _setting(None, "Set by the trainer: episodes of a rollout on one process.")
@@ -165,6 +166,9 @@ class PPOConfig(TrainingArguments):
         if self.metric_for_best_model is None and (self.load_best_model_at_end or self.early_stopping_patience):
             self.metric_for_best_model = "eval_objective/rlhf_reward"  # transformers' own default is a loss
         super().__post_init__()
+        if self.deepspeed_plugin is not None:
+            # Reference, critic and reward are made from whole weights: ZeRO-3 must not split models as they are loaded.
+            unset_hf_deepspeed_config()
         self._check_ranges()
 
     def _check_ranges(self) -> None:

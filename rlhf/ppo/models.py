@@ -40,6 +40,7 @@ class TokenLogprobs(nn.Module):
     def __init__(self, model: PreTrainedModel | PeftModel, temperature: float) -> None:
         super().__init__()
         self.model, self.temperature = model, temperature
+        self._no_split_modules = blocks_of(model)
         self._check_logits()
 
     @property
@@ -123,6 +124,7 @@ class ActorCritic(nn.Module):
     def __init__(self, policy: TokenLogprobs, critic: TokenValues) -> None:
         super().__init__()
         self.policy, self.critic = policy, critic
+        self._no_split_modules = sorted({*blocks_of(policy.model), *blocks_of(critic.model)})  # for accelerate
 
     class Output(NamedTuple):
         """Of the response tokens `(tokens,)`: log-probability, entropy; and the value `(batch, seq)` of each state."""
@@ -131,10 +133,13 @@ class ActorCritic(nn.Module):
         entropy: Tensor
         values: Tensor
 
-    def forward(self, input_ids: Tensor, response_mask: Tensor, with_entropy: bool = False) -> Output:
-        """Ask policy and critic about a batch of sequences."""
+    def forward(
+        self, input_ids: Tensor, response_mask: Tensor, with_entropy: bool = False, with_values: bool = True
+    ) -> Output:
+        """Ask policy and critic (or the policy alone) about a batch of sequences."""
         logprobs, entropy = self.policy(input_ids, response_mask, with_entropy)
-        return self.Output(logprobs, entropy, self.critic(input_ids))
+        values = self.critic(input_ids).clone() if with_values else logprobs.new_empty(0)  # FSDP2 wants no view
+        return self.Output(logprobs, entropy, values)
 
     def activation_checkpointing_enable(self, **options: Any) -> None:
         """Recompute activations in the backward pass, in both models (`TrainingArguments.gradient_checkpointing`)."""
@@ -146,6 +151,11 @@ class ActorCritic(nn.Module):
 def base_of(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
     """The transformers model inside a PEFT model, or the model itself."""
     return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
+def blocks_of(model: PreTrainedModel | PeftModel) -> list[str]:
+    """Names of the classes of a model's transformer blocks, which are each split over processes as a whole."""
+    return sorted(base_of(model)._no_split_modules or ())
 
 
 def scores_at_tokens(classifier: nn.Module, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
@@ -238,7 +248,7 @@ class Reference:
         if self.separate is not None:
             return self.separate(input_ids, response_mask)[0]
         with self._adapters_of_reference(actor_critic.policy.model):
-            return actor_critic.policy(input_ids, response_mask)[0]
+            return actor_critic(input_ids, response_mask, with_values=False).logprobs
 
     @contextmanager
     def _adapters_of_reference(self, model: PeftModel) -> Iterator[None]:

@@ -30,6 +30,7 @@ from rlhf.ppo.models import (
     with_adapter,
 )
 from rlhf.ppo.rewards import CombinedRewards, ModelReward, Reward, ScorerReward, make_reward
+from rlhf.ppo.sharded import splits_weights
 from rlhf.ppo.shared_base import (
     classifier_adapter_over,
     critic_from_adapter,
@@ -136,7 +137,8 @@ def shares_base(args: PPOConfig, policy: PreTrainedModel | PeftModel, peft_confi
     """Whether critic and reward are adapters on the policy's own base; the log says why not where they could be."""
     if not args.share_base or not (peft_config is not None or isinstance(policy, PeftModel)):
         return False
-    reason = obstacle(policy, peft_config)
+    split_by = splits_weights(args)
+    reason = f"{split_by} splits the weights of each model by itself" if split_by else obstacle(policy, peft_config)
     if reason:
         log.info("The critic has a base of its own in memory: %s.", reason)
     return reason is None

@@ -25,7 +25,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from plumbline.allocator import reuse_freed_memory
 from plumbline.errors import UserError
-from rlhf.ppo import checkpoints, setup
+from rlhf.ppo import checkpoints, setup, sharded
 from rlhf.ppo.boundaries import RolloutBoundaries
 from rlhf.ppo.config import PPOConfig
 from rlhf.ppo.core import KLController, RunningMoments, policy_loss, value_loss
@@ -86,6 +86,7 @@ class PPOTrainer(Trainer):
         watch_reward_model: Any = None,
         watch_processing_classes: Any = None,
     ) -> None:
+        sharded.check_sharding(args)
         args = setup.with_batch_sizes(args)
         self.processing_class = processing_class
         policy = setup.load_for_training(model, peft_config)
@@ -123,11 +124,7 @@ class PPOTrainer(Trainer):
             optimizers=optimizers,
             callbacks=callbacks,
         )
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-            raise UserError(
-                "PPOTrainer runs on one process or under DDP: sampling needs the whole policy on each process, while "
-                "FSDP and DeepSpeed split it. Launch without them; LoRA saves memory too."
-            )
+        self.is_fsdp_enabled = sharded.prepare_fsdp(self.accelerator, args)
         self.engine = make_engine(args, actor_critic.policy.model, self.sampling, processing_class, self.accelerator)
         self._eval_prompts = {
             name: self._prompt_set(dataset, "eval_dataset") for name, dataset in _by_name(eval_dataset).items()
@@ -137,6 +134,7 @@ class PPOTrainer(Trainer):
         for part in (self.reference.separate, *(module for reward in rewards for module in reward.modules)):
             if part is not None:
                 part.to(args.device)
+        sharded.shard_frozen(self.accelerator, self.reference.separate)
 
     def _prompt_set(self, dataset: Dataset, name: str) -> PromptSet:
         return PromptSet(dataset, self.processing_class, name=name, **self._prompt_options)
@@ -157,6 +155,8 @@ class PPOTrainer(Trainer):
         if self.args.reuse_memory and self.args.device.type == "cpu":
             reuse_freed_memory()
         self.args.max_steps = self.schedule.steps
+        if checkpoint is not None:
+            self._load_state(Path(checkpoint))
         self._train_started, self._episodes_made = time.perf_counter(), 0
         return super().train(resume_from_checkpoint=checkpoint, **kwargs)
 
@@ -209,7 +209,8 @@ class PPOTrainer(Trainer):
             last = position == len(batches)
             self.accelerator.gradient_state._set_sync_gradients(last)
             with contextlib.nullcontext() if last else self.accelerator.no_sync(model):
-                loss = self._loss(model, rollout, batch) * self.args.world_size / tokens
+                with self.accelerator.autocast():
+                    loss = self._loss(model, rollout, batch) * self.args.world_size / tokens
                 self.accelerator.backward(loss)
             total += loss.detach()
         self._means.add({"step_runtime": time.perf_counter() - started})
@@ -289,7 +290,7 @@ class PPOTrainer(Trainer):
         """Responses to some prompts, laid out; their raw scores `(batch,)`; and both as text."""
         prompt_ids = [row["input_ids"] for row in rows]
         self.model.eval()
-        with self._timed("generation_runtime"), self.accelerator.autocast():
+        with self._timed("generation_runtime"), self._whole_policy(), self.accelerator.autocast():
             responses = self.engine.generate(prompt_ids, noise)
         response_ids = [response.tokens for response in responses]
         episodes = Episodes(
@@ -304,8 +305,8 @@ class PPOTrainer(Trainer):
         return Rollout.of_responses(number, prompt_ids, responses, self.args.device), scores, episodes
 
     @torch.no_grad()
-    def _ask_models(self, rollout: Rollout, batches: Sequence[MicroBatch]) -> None:
-        """Fill in log-probabilities, entropies and values.
+    def _ask_models(self, rollout: Rollout | None, batches: Sequence[MicroBatch]) -> None:
+        """Fill in log-probabilities, entropies and values; nothing of a batch without rows.
 
         The batches of a rollout are those of its first PPO epoch, so that the first step's ratios are exactly 1.
         """
@@ -314,6 +315,8 @@ class PPOTrainer(Trainer):
             with self.accelerator.autocast():
                 output = self.model_wrapped(batch.input_ids, batch.response_mask, with_entropy=True)
                 reference = self.reference.logprobs(self.model, batch.input_ids, batch.response_mask)
+            if rollout is None or not len(batch.rows):
+                continue
             values, final_values = state_values(output.values, batch)
             rollout.store(rollout.logprobs, batch, output.logprobs)
             rollout.store(rollout.entropy, batch, output.entropy)
@@ -332,7 +335,7 @@ class PPOTrainer(Trainer):
                 tokens=self.args.micro_batch_tokens,
             )
             if self.args.world_size > 1:
-                groups = split_into(groups, int(checkpoints.max_over_processes(len(groups), self.args.device)))
+                groups = split_into(groups, sharded.max_over_processes(len(groups), self.args.device))
             parts.append([rollout.micro_batch([rows[index] for index in group]) for group in groups])
         return parts
 
@@ -341,6 +344,9 @@ class PPOTrainer(Trainer):
             self.score_moments.update(scores, self._sum)
             scores = self.score_moments.normalise(scores)
         return scores if self.args.score_clip is None else scores.clamp(-self.args.score_clip, self.args.score_clip)
+
+    def _whole_policy(self) -> contextlib.AbstractContextManager[None]:
+        return sharded.whole_policy(self.accelerator, self.model_wrapped, self.model.policy)
 
     def _sum(self, tensor: Tensor) -> Tensor:
         return self.accelerator.reduce(tensor, "sum") if self.args.world_size > 1 else tensor
@@ -383,9 +389,7 @@ class PPOTrainer(Trainer):
     def _evaluate_on(self, prompts: PromptSet) -> dict[str, float]:
         own = range(self.args.process_index, len(prompts), self.args.world_size)
         rollout, scores, episodes = self._evaluation_episodes(prompts, own)
-        if rollout is not None:
-            groups = split_rows(rollout.lengths, rows=self.args.per_device_eval_batch_size)
-            self._ask_models(rollout, [rollout.micro_batch(group) for group in groups])
+        self._ask_models(rollout, sharded.evaluation_batches(rollout, self.args))
         metrics = evaluation_metrics(rollout, scores, kl_coef=self.kl.coefficient, reduce=self._sum)
         if self.watch is not None:
             watched = self.watch.score(episodes, self.args.device)
@@ -396,7 +400,8 @@ class PPOTrainer(Trainer):
         self, prompts: PromptSet, own: Sequence[int]
     ) -> tuple[Rollout | None, Tensor, Episodes | None]:
         if not own:
-            self.engine.generate([], np.empty((0, 0)))  # some engines gather the prompts of all processes
+            with self._whole_policy():  # with the other processes
+                self.engine.generate([], np.empty((0, 0)))  # some engines gather the prompts of all processes
             return None, torch.zeros(0, device=self.args.device), None
         noise = sampling_noise(self.args.seed, own, self.args.response_length, stream=EVALUATION)
         return self._episodes(-1, [prompts[index] for index in own], noise)
@@ -455,21 +460,31 @@ class PPOTrainer(Trainer):
             checkpoints.save_part(part, place, checkpoints.part_of_state(state_dict, prefix))
         self.processing_class.save_pretrained(folder)
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        folder = Path(resume_from_checkpoint)
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write the policy as `from_pretrained` loads it; where processes share the work, all of them must call it."""
+        if not self.is_fsdp_enabled:
+            return super().save_model(output_dir, _internal_call)
+        with sharded.whole_on_cpu(self.model, needed=self.args.should_save):
+            self._save(output_dir)
+        if self.args.push_to_hub and not _internal_call:
+            self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
+
+    def _load_state(self, folder: Path) -> None:
         checkpoints.read_state(folder, self._identity(), self.kl, self.score_moments, self.watch, self.stop)
         step = checkpoints.step_at_boundary(folder, self.schedule.steps_per_rollout)
         if self.stop.reason:
             self.args.max_steps = step  # the run ended there: nothing is left to do
-        self._load_weights(folder)
 
-    def _load_best_model(self) -> None:
-        self._load_weights(Path(self.state.best_model_checkpoint))
-
-    def _load_weights(self, folder: Path) -> None:
+    def _load_from_checkpoint(self, resume_from_checkpoint: str | Path, model: nn.Module | None = None) -> None:
+        folder = Path(resume_from_checkpoint)
         checkpoints.load_part(self.model.policy.model, folder)
         checkpoints.load_part(self.model.critic.model, folder / checkpoints.CRITIC)
         self.engine.weights_changed()
+
+    def _load_best_model(self) -> None:
+        if self.is_deepspeed_enabled:  # its optimizer holds the weights, too
+            return super()._load_best_model()
+        self._load_from_checkpoint(self.state.best_model_checkpoint)
 
 
 def _by_name(dataset: Dataset | dict[str, Dataset] | None) -> dict[str, Dataset]:

@@ -1,4 +1,4 @@
-"""Two processes give the losses of one."""
+"""Two processes, by DDP and by FSDP2 on the CPU, give what one gives."""
 
 from __future__ import annotations
 
@@ -11,53 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from peft import LoraConfig
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from rlhf.ppo import PPOTrainer
-from tests.rlhf.ppo.helpers import classifier_of, conversations, entries, reward_adapter, trainer_for
+from tests.rlhf.ppo import test_watch as watching
+from tests.rlhf.ppo import two_processes as two
+from tests.rlhf.ppo.helpers import entries, policy_of, reward_adapter, trainer_for
 from tests.tiny import tiny_model
 
 REPOSITORY = Path(__file__).parents[3]
-COMPARED = ("loss", "grad_norm", "objective/scores", "objective/kl", "loss/policy_avg", "loss/value_avg", "val/ratio")
-SETTINGS: dict[str, Any] = {
-    "total_episodes": 40,
-    "normalize_scores": True,
-    "whiten_rewards": True,
-    "missing_eos_penalty": 0.3,
-    "stop_token_id": 20,
-    "response_length": 12,
-    "micro_batch_tokens": 100,
-}
-
-PROGRAM = """
-import json, sys
-from pathlib import Path
-import torch
-torch.set_num_threads(1)
-from tests.rlhf.ppo.test_distributed import COMPARED, run
-from tests.rlhf.ppo.helpers import entries
-folder, output, lora = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3] == "lora"
-trainer = run(folder, output, lora, gradient_accumulation_steps=2)
-found = {name: entries(trainer, name) for name in COMPARED} | trainer.evaluate()
-trainer.save_model(str(output / "saved"))
-if trainer.is_world_process_zero():
-    (output / "found.json").write_text(json.dumps(found))
-torch.distributed.destroy_process_group()
-"""
-
-
-def run(folder: Path, output: Path, lora: bool, **settings: Any) -> PPOTrainer:
-    """Five rollouts of 8 episodes over all processes, of uneven length, with two mini-batches each."""
-    trainer = trainer_for(
-        folder,
-        output,
-        settings={**SETTINGS, **settings},
-        reward_model=folder.parent / "reward" if lora else classifier_of(folder),
-        peft_config=LoraConfig(r=4, target_modules="all-linear") if lora else None,
-        eval_dataset=conversations(3),
-    )
-    trainer.train()
-    return trainer
+CONFIGURATIONS = REPOSITORY / "examples" / "accelerate"
 
 
 def free_port() -> int:
@@ -66,37 +30,89 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
-@pytest.mark.parametrize("lora", [False, True], ids=["full", "lora on one base"])
-def test_two_processes_give_the_same_curve_as_one(tmp_path: Path, lora: bool) -> None:
-    folder, output = tiny_model(tmp_path / "model"), tmp_path / "two"
+def launch(configuration: str, folder: Path, output: Path) -> subprocess.Popen[bytes]:
     output.mkdir()
-    reward_adapter(folder, tmp_path / "reward")
-    shared = {
-        **os.environ,
-        "PYTHONPATH": str(REPOSITORY),
-        "OMP_NUM_THREADS": "1",
-        "WORLD_SIZE": "2",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(free_port()),
-        "ACCELERATE_USE_CPU": "true",
-    }
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, str(folder), str(output), "lora" if lora else "full"],
-            env={**shared, "RANK": rank, "LOCAL_RANK": rank},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file"]
+    command += [str(CONFIGURATIONS / configuration), "--main_process_port", str(free_port())]
+    command += ["-m", "tests.rlhf.ppo.two_processes", str(folder), str(output)]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, env=environment, cwd=output, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+class Runs:
+    """What two processes found, where they wrote it, and the runs of one process."""
+
+    def __init__(self, mode: str, base: Path) -> None:
+        self.folder, self.output, self.alone = tiny_model(base / "model"), base / "two", base / "one"
+        reward_adapter(self.folder, base / "reward")
+        process = launch(f"{mode}.yaml", self.folder, self.output)
+        share = {"share_base": mode == "ddp"}  # FSDP2 cannot
+        self.one = {kind: two.run(kind, self.folder, self.alone / kind, **share) for kind in two.KINDS}
+        self.watch = watching.run(self.folder, self.alone / "watch", **two.WATCHED_SETTINGS)
+        _, errors = process.communicate(timeout=240)
+        assert process.returncode == 0, errors.decode()[-5000:]
+        self.found: dict[str, Any] = json.loads((self.output / "found.json").read_text())
+
+
+@pytest.fixture(scope="module", params=["ddp", "fsdp2"])
+def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    return Runs(request.param, tmp_path_factory.mktemp(request.param))
+
+
+def test_the_curve_is_that_of_one_process(runs: Runs, request: pytest.FixtureRequest) -> None:
+    for kind in two.KINDS:
+        found, one = runs.found[kind], runs.one[kind]
+        for name in two.COMPARED:
+            assert found[name] == pytest.approx(entries(one, name), abs=1e-4, rel=1e-4), (kind, name)
+        for name, value in two.evaluated(one).items():
+            assert found[name] == pytest.approx(value, abs=1e-4, rel=1e-4), (kind, name)
+    wrapper = {"ddp": "DistributedDataParallel", "fsdp2": "FSDPActorCritic"}[request.node.callspec.params["runs"]]
+    assert runs.found["full"]["wrapper"] == wrapper
+
+
+def test_the_policy_is_gathered_once_a_rollout(runs: Runs, request: pytest.FixtureRequest) -> None:
+    # Under FSDP2: the root, with the embeddings, and two blocks. Nothing is gathered while responses are sampled.
+    gathers = 3 if request.node.callspec.params["runs"] == "fsdp2" else 0
+    for kind in two.KINDS:
+        assert runs.found[kind]["gathers"] == [[gathers, 0]] * 5
+
+
+def test_a_resumed_run_is_the_same_bit_by_bit(runs: Runs) -> None:
+    for kind in two.KINDS:
+        assert runs.found[kind]["same_weights"], kind
+        assert runs.found[kind]["same_log"] == dict.fromkeys(two.LOGGED, True), kind
+
+
+def loaded(kind: str, runs: Runs, folder: Path) -> PPOTrainer:
+    """A trainer on one process whose policy is what two processes saved."""
+    policy = PeftModel.from_pretrained(policy_of(runs.folder), folder) if kind == "lora" else policy_of(folder)
+    arguments = {**two.arguments_of(kind, runs.folder), "peft_config": None}
+    return trainer_for(
+        runs.folder, runs.alone / "loaded", settings=two.SETTINGS, model=policy, ref_model=runs.folder, **arguments
+    )
+
+
+def test_what_was_saved_loads_on_one_process(runs: Runs) -> None:
+    for kind in two.KINDS:
+        found = runs.found[kind]
+        metrics = loaded(kind, runs, runs.output / kind / "saved").evaluate()
+        assert {name: found[name] for name in two.EVALUATED} == pytest.approx(
+            {name: metrics[name] for name in two.EVALUATED}, abs=1e-4
         )
-        for rank in ("0", "1")
-    ]
-    one = run(folder, tmp_path / "one", lora)
-    expected = one.evaluate()
-    for process in processes:
-        _, errors = process.communicate(timeout=120)
-        assert process.returncode == 0, errors.decode()[-3000:]
-    found = json.loads((output / "found.json").read_text())
-    for name in COMPARED:
-        assert found[name] == pytest.approx(entries(one, name), abs=1e-4, rel=1e-3), name
-    for name in expected:
-        assert found[name] == pytest.approx(expected[name], abs=1e-4, rel=1e-3), name
-    assert (output / "saved" / f"{'adapter_' * lora}model.safetensors").exists()
+        # The best checkpoint's policy, which load_best_model_at_end put back, and the critic beside it.
+        scores = loaded(kind, runs, Path(found["best"])).evaluate()
+        critic = Path(found["best"]) / "value_model"
+        if kind == "lora":
+            assert (critic / "adapter_model.safetensors").exists()
+            continue
+        _, report = AutoModelForSequenceClassification.from_pretrained(critic, output_loading_info=True)
+        assert not report["missing_keys"] and not report["unexpected_keys"]
+        assert AutoModelForCausalLM.from_pretrained(found["best"]).config.num_hidden_layers == 2
+        assert scores["eval_response/length"] > 0
+
+
+def test_a_watched_reward_stops_the_run_at_the_same_rollout(runs: Runs) -> None:
+    found, one = runs.found["watch"], runs.watch
+    assert found["step"] == one.state.global_step < 2 * watching.ROLLOUTS
+    for name in two.WATCHED:
+        assert found[name] == pytest.approx(entries(one, name), abs=1e-3, rel=1e-3), name
