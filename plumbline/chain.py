@@ -254,6 +254,7 @@ SHOWN_METRICS = {
     "eval_rewards/accuracies": "held-out accuracy",
     "reward": "held-out reward",
     "kl": "KL to the SFT model",
+    "overoptimization_seen": "over-optimisations seen",
     "prompts": "prompts",
 }
 """Metrics that are said when a stage is done, in these words."""
