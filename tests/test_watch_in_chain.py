@@ -13,6 +13,7 @@ import pytest
 
 from plumbline.annotation import simulate_annotators
 from plumbline.chain import Chain, read_recipe
+from plumbline.compare.wording import percent
 from plumbline.errors import WaitingForPeople
 from plumbline.lineage import as_lines, lineage_of
 from plumbline.preferences.pairs import load_pairs
@@ -47,6 +48,12 @@ def finished(recipe: Path) -> Path:
     return chain.run.root
 
 
+def read(folder: Path) -> Manifest:
+    made = Manifest.read(folder)
+    assert made is not None
+    return made
+
+
 def states(chain: Chain) -> dict[str, str]:
     return {planned.stage.name: planned.state for planned in chain.plan()}
 
@@ -60,8 +67,8 @@ def test_the_watched_model_learned_from_preferences_of_its_own(finished: Path) -
     assert all(prompts.values())
     assert len(set.union(*prompts.values())) == sum(map(len, prompts.values()))
     for stage, part in (("reward", "policy"), ("judge", "judge"), ("watch", "watch")):
-        made = Manifest.read(finished / stage)
-        assert made is not None and made.config["half"] == part
+        made = read(finished / stage)
+        assert made.config["half"] == part
         pairs = load_pairs(finished / "preferences", part=part, split="train", validation=0.2, test=0.2, **shares)
         assert made.metrics["train_pairs"] == len(pairs)
     assert len({hash_folder(finished / stage) for stage in ("reward", "judge", "watch")}) == 3
@@ -71,8 +78,7 @@ def test_ppo_watches_it_and_says_so(finished: Path) -> None:
     log = [json.loads(line) for line in (finished / "ppo" / "training_log.jsonl").read_text().splitlines()]
     watched = [entry["objective/watched_scores"] for entry in log if "objective/watched_scores" in entry]
     assert len(watched) == ROLLOUTS
-    made = Manifest.read(finished / "ppo")
-    assert made is not None
+    made = read(finished / "ppo")
     assert (made.metrics["watched_scores_first"], made.metrics["watched_scores_last"]) == (watched[0], watched[-1])
     assert made.metrics["overoptimization_tests"] == ROLLOUTS - 1
     assert made.metrics["overoptimization_seen"] == 0
@@ -81,6 +87,8 @@ def test_ppo_watches_it_and_says_so(finished: Path) -> None:
     assert (finished / "ppo" / "overoptimization.svg").read_text().startswith("<?xml")
     report = (finished / "compare" / "report.html").read_text()
     assert "PPO: over-optimisation was not seen in 3 tested rollouts." in report
+    said = report[report.index("Watched reward") :].split("</li>")[0]
+    assert f"It agrees with {percent(read(finished / 'watch').metrics['accuracy'])} of its held-out" in said
 
 
 def test_cards_and_lineage_name_it(finished: Path) -> None:

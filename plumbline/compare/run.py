@@ -49,8 +49,8 @@ def compare(
         scratch: where finished batches of the sampling are kept.
         seed: of everything random.
         facts: what the report says about the run: `run`, `domain`, `base_model`, `simulated_share`, `judge_hash`,
-            `reward_hash`, `judge_metrics`, `lineage` (lines), `methods`, `watched` (a sentence by policy); each may be
-            missing.
+            `reward_hash`, `judge_metrics`, `lineage` (lines), `methods`, `watch_metrics`, `watched` (a sentence by
+            policy); each may be missing.
 
     Returns:
         The win rates and their intervals as a flat dictionary, and the number of prompts.
