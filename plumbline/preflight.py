@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from math import comb
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from plumbline.conversations import Conversation, Part, Split, split_of
 from plumbline.datafiles import Notices, PromptRow, load_conversations, load_corpus, load_prompts
@@ -76,7 +76,8 @@ def _checked(domain: Domain) -> Preflight:
         rows["prompts"] = _by_split([row.prompt for row in prompts], recipe)
         faults.attempt(_refuse_no_prompts, rows["prompts"])
         to_rank = prompts_to_sample([row for row in prompts if _split(row.prompt, recipe) != "test"], recipe)
-        rows["prompts to rank"] = dict(Counter(domain.part_of(row.prompt) for row in to_rank))
+        parts = Counter(domain.part_of(row.prompt) for row in to_rank)
+        rows["prompts to rank"] = {part: parts[part] for part in get_args(Part) if parts[part]}
         if benchmark == []:
             faults.attempt(_refuse_no_comparison, rows["prompts"])
     if benchmark:

@@ -284,7 +284,7 @@ def _align_faults(source: Source) -> list[str]:
         if name in STAGE_FOLDERS:
             faults.append(f"{place}: {name!r} is the folder of another stage; give this policy another `name:`")
         seen.add(name)
-        action = entry.get("on_overoptimization")
+        action = entry.get("on_overoptimization") if entry.get("method") == "ppo" else None
         if action in ("stop", "raise_kl") and not source.value(("reward", "watch_share")):
             place = source.place(("align", index, "on_overoptimization"))
             faults.append(

@@ -136,10 +136,10 @@ def _with_room(prompts: Dataset, tokenizer: PreTrainedTokenizerBase, longest: in
 
 def _watched(trainer: PPOTrainer, name: str, folder: Path) -> dict[str, Any]:
     """What was seen of over-optimisation; draws both scores into the stage's folder."""
-    from rlhf.ppo.watch_report import draw_scores, watch_metrics, watched_entries
+    from rlhf.ppo.watch_report import draw_scores, watch_metrics, watched_entries  # matplotlib takes a second
 
     entries = watched_entries(trainer.state.log_history)
-    if trainer.is_world_process_zero():
+    if entries and trainer.is_world_process_zero():
         draw_scores({name: entries}, folder / PICTURE)
     return watch_metrics(entries, trainer.args.on_overoptimization)
 

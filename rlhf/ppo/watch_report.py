@@ -35,8 +35,10 @@ def watch_metrics(entries: Sequence[Entry], action: str) -> dict[str, Any]:
     Returns:
         `overoptimization_tests` (windows compared) and `overoptimization_seen` (how often); where it was seen
         `overoptimization_episode` (the first time, in episodes), `overoptimization_action`, and after `raise_kl`
-        `kl_coef_last` (of the last rollout).
+        `kl_coef_last` (of the last rollout). Nothing where nothing was logged.
     """
+    if not entries:
+        return {}
     seen = seen_in(entries)
     metrics: dict[str, Any] = {
         "overoptimization_tests": sum("watch/watched_z" in entry for entry in entries),
