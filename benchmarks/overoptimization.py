@@ -17,20 +17,17 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-import matplotlib
 import torch
-from matplotlib.figure import Figure
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, PrinterCallback
 
 from rlhf.ppo import PPOConfig, PPOTrainer
+from rlhf.ppo.watch_report import draw_scores, seen_in
 
 KIND = ["sorry", "thanks", "please", "happy", "glad", "help", "welcome", "kind", "dear", "gladly", "apologise", "enjoy"]
 OTHER = [f"word{number}" for number in range(200)]
-ACTIONS = {"warn": "-", "raise_kl": "--"}
-"""What is run, and the line that it is drawn with."""
-
-SCORES = {"objective/scores": ("optimised", "#c2410c"), "objective/watched_scores": ("watched", "#1d4ed8")}
+ACTIONS = ("warn", "raise_kl")
+"""What is run."""
 
 
 def proxy(completions: list[str], **columns: Any) -> list[float]:
@@ -96,37 +93,6 @@ def train(episodes: int, seed: int, action: str) -> list[dict[str, float]]:
     return [entry for entry in trainer.state.log_history if "objective/kl" in entry]
 
 
-def seen_at(entries: list[dict[str, float]]) -> list[dict[str, float]]:
-    """The entries of the rollouts in which over-optimisation was seen."""
-    return [entry for entry in entries if entry.get("watch/overoptimization")]
-
-
-def root_kl(entry: dict[str, float]) -> float:
-    """The square root of the KL; its estimate may be a little below 0 at the start."""
-    return max(0.0, entry["objective/kl"]) ** 0.5
-
-
-def draw(runs: dict[str, list[dict[str, float]]], output: Path) -> None:
-    """Write the figure, the same bytes for the same numbers."""
-    style = {"svg.fonttype": "none", "svg.hashsalt": output.stem, "axes.spines.top": False, "axes.spines.right": False}
-    with matplotlib.rc_context(style):
-        figure = Figure(figsize=(7.6, 4.2), layout="constrained")
-        axes = figure.add_subplot()
-        for action, entries in runs.items():
-            for name, (label, colour) in SCORES.items():
-                points = [(root_kl(entry), entry[name]) for entry in entries]
-                axes.plot(*zip(*points, strict=True), ACTIONS[action], color=colour, label=f"{label}, {action}")
-        for entry in seen_at(runs["warn"])[:1]:
-            axes.axvline(root_kl(entry), color="#6b7280", linewidth=1)
-            axes.annotate(
-                "seen", (root_kl(entry), axes.get_ylim()[1]), (-4, -4), textcoords="offset points", ha="right", va="top"
-            )
-        axes.set_xlabel("√KL to the start, √nats per response")
-        axes.set_ylabel("mean score of a rollout")
-        axes.legend(frameon=False, loc="upper left")
-        figure.savefig(output, metadata={"Date": None, "Creator": None} if output.suffix == ".svg" else None)
-
-
 def main() -> None:
     """Run, print where it was seen, draw."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -139,12 +105,12 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|")
     for action, entries in runs.items():
         scores = [entry["objective/watched_scores"] for entry in entries]
-        first = next(iter(seen_at(entries)), None)
+        first = next(iter(seen_in(entries)), None)
         when = "never | –" if first is None else f"{first['episode']:.0f} | {first['objective/scores']:.1f}"
         then = "–" if first is None else f"{first['objective/watched_scores']:.1f}"
         last = f"{scores[-1]:.1f} | {entries[-1]['objective/kl']:.0f}"
         print(f"| `{action}` | {when} | {max(scores):.1f} | {then} | {last} |")
-    draw(runs, arguments.output)
+    draw_scores(runs, arguments.output)
 
 
 if __name__ == "__main__":

@@ -95,8 +95,8 @@ def snapshot(service: PreferenceService, folder: Path, judgements: int) -> str:
 
 
 def pairs(service: PreferenceService, folder: Path, judgements: int) -> str:
-    """Load the snapshot's training pairs of one half."""
-    return f"{len(load_pairs(folder / 'snapshot', half='policy', split='train'))} pairs"
+    """Load the snapshot's training pairs of one part."""
+    return f"{len(load_pairs(folder / 'snapshot', part='policy', split='train'))} pairs"
 
 
 def export(service: PreferenceService, folder: Path, judgements: int) -> str:

@@ -255,6 +255,7 @@ SHOWN_METRICS = {
     "reward": "held-out reward",
     "kl": "KL to the SFT model",
     "stopped": "stopped by",
+    "overoptimization_seen": "over-optimisations seen",
     "prompts": "prompts",
 }
 """Metrics that are said when a stage is done, in these words."""

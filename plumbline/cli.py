@@ -149,7 +149,11 @@ def _stage_command(name: str, stages: tuple[str, ...], what: str) -> None:
 
 _stage_command("sft", ("base", "adapt", "sft"), "Fine-tune the base model on the demonstrations.")
 _stage_command("sample", ("sample",), "Sample the responses that annotators will rank.")
-_stage_command("reward", ("preferences", "reward", "judge"), "Train the reward model, and the judge of the comparison.")
+_stage_command(
+    "reward",
+    ("preferences", "reward", "judge", "watch"),
+    "Train the reward model, the judge of the comparison, and the watched reward model where the recipe has one.",
+)
 _stage_command("align", ("align",), "Align the model by every method that the recipe lists.")
 _stage_command("compare", ("compare",), "Compare the aligned models with their baselines; write the report.")
 

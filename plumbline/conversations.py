@@ -25,7 +25,7 @@ class Message(TypedDict):
 
 Conversation = list[Message]
 Split = Literal["train", "validation", "test"]
-Half = Literal["policy", "judge"]
+Part = Literal["policy", "judge", "watch"]
 
 ROLES = ("system", "user", "assistant")
 
@@ -109,11 +109,19 @@ def split_of(messages: Sequence[Message], *, validation: float = 0.1, test: floa
     return "validation" if fraction < test + validation else "train"
 
 
-def half_of(messages: Sequence[Message], *, judge: float = 0.5) -> Half:
-    """Which half of the preferences a prompt belongs to.
+def part_of(messages: Sequence[Message], *, judge: float = 0.5, watch: float = 0.0) -> Part:
+    """Which part of the preferences a prompt belongs to.
 
-    Reward model, DPO and PPO learn from the `policy` half; the reward model that judges the comparison learns from the
-    `judge` half, so that no policy was optimised against its judge.
+    Reward model, DPO and PPO learn from the `policy` part; the reward model that judges the comparison learns from the
+    `judge` part, so that no policy was optimised against its judge; the one that PPO watches from the `watch` part.
+
+    Judge and watch lie at the two ends of the hash: changing the share of one moves no prompt into or out of the other.
+
+    Args:
+        messages: a prompt or a conversation; its first user's message decides.
+        judge, watch: shares of prompts; their sum is below 1.
     """
     fraction = _fraction(question_key(messages), "half")
-    return "judge" if fraction < judge else "policy"
+    if fraction < judge:
+        return "judge"
+    return "watch" if 1 - fraction < watch else "policy"

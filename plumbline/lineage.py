@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from plumbline.errors import UserError
+from plumbline.measured import watch_note
 from plumbline.model_files import hub_name
 from plumbline.recipe import Recipe
 from plumbline.runs import InputRef, Manifest, Run
@@ -156,7 +157,8 @@ def describe_model(folder: Path, place: Path) -> dict[str, Any]:
 def facts_for_report(run: Run, recipe: Recipe) -> dict[str, Any]:
     """What a comparison's report says about the run: its name, where its judgements are from, its lineage."""
     trees = [lineage_of(run.folder(name)) for name in (*recipe.align_names, "preferences") if run.manifest(name)]
-    judge, reward = run.manifest("judge"), run.manifest("reward")
+    judge, reward, watch = (run.manifest(name) for name in ("judge", "reward", "watch"))
+    watched = {name: watch_note(made.metrics) for name in recipe.align_names if (made := run.manifest(name))}
     shares = [share for tree in trees if (share := simulated_share(tree)) is not None]
     return {
         "run": run.name,
@@ -167,5 +169,7 @@ def facts_for_report(run: Run, recipe: Recipe) -> dict[str, Any]:
         "reward_hash": reward.output_hash if reward else None,
         "judge_metrics": judge.metrics if judge else {},
         "lineage": [line for tree in trees[: len(recipe.align_names)] for line in as_lines(tree, places=False)],
+        "watch_metrics": watch.metrics if watch else {},
+        "watched": {name: note for name, note in watched.items() if note},
         "methods": {section.name: section.method for section in recipe.align},
     }

@@ -48,6 +48,14 @@ WORDS = {
     "eval_objective/rlhf_reward": "held-out reward less the KL penalty",
     "eval_response/length": "held-out response length, tokens",
     "eval_response/ended": "held-out share of responses that ended by themselves",
+    "eval_objective/watched_scores": "held-out watched reward",
+    "watched_scores_first": "watched reward in the first rollout",
+    "watched_scores_last": "watched reward in the last rollout",
+    "overoptimization_tests": "rollouts tested for over-optimisation",
+    "overoptimization_seen": "rollouts in which over-optimisation was seen",
+    "overoptimization_episode": "episodes after which it was first seen",
+    "overoptimization_action": "what was done about it",
+    "kl_coef_last": "KL coefficient in the last rollout",
     "scores_first": "reward in the first rollout",
     "scores_last": "reward in the last rollout",
     "kl_first": "KL to the SFT model in the first rollout, nats",
@@ -64,6 +72,23 @@ REPEATED = {
     "eval_accuracy": ("accuracy",),
 }
 """Metrics that say again what one of the others says, where that one is there."""
+
+
+DONE = {"warn": "the run only warned", "stop": "the run ended there", "raise_kl": "the KL coefficient was raised"}
+"""What a PPO stage did about over-optimisation, by its `on_overoptimization`."""
+
+
+def watch_note(metrics: dict[str, Any]) -> str | None:
+    """A sentence on what a PPO stage's watched reward showed; None where nothing was watched."""
+    tests = metrics.get("overoptimization_tests")
+    if tests is None:
+        return None
+    if not tests:
+        return "the run was too short for the watched reward to be tested."
+    if not metrics["overoptimization_seen"]:
+        return f"over-optimisation was not seen in {tests} tested rollouts."
+    done = DONE[metrics["overoptimization_action"]]
+    return f"over-optimisation was seen after {metrics['overoptimization_episode']:,} episodes; {done}."
 
 
 def in_words(metrics: dict[str, Any]) -> dict[str, str]:

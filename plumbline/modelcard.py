@@ -26,8 +26,9 @@ WHAT = {
     "sft": "a language model, fine-tuned on the domain's demonstrations",
     "reward": "a reward model: one number for a conversation that ends with a response, higher is better",
     "judge": "a reward model that only judges comparisons; no policy was optimised against it",
+    "watch": "a reward model that PPO watches beside the one that it optimises, to see over-optimisation",
 }
-REWARD_MODELS = ("reward", "judge")
+REWARD_MODELS = ("reward", "judge", "watch")
 TAGS: dict[str, list[str]] = {
     "base": [],
     "adapt": ["trl", "sft"],

@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from plumbline.chain import Chain
+from plumbline.modelcard import REWARD_MODELS
 from plumbline.preflight import GIB, Preflight
 
 
@@ -33,7 +34,7 @@ def _table(chain: Chain, found: Preflight) -> Table:
         table.add_column(heading, no_wrap=heading in ("stage", "state", "memory"))
     for planned in chain.plan():
         name = planned.stage.name
-        memory = found.memory.get("reward" if name == "judge" else name)
+        memory = found.memory.get("reward" if name in REWARD_MODELS else name)
         table.add_row(
             name,
             planned.stage.what,

@@ -5,16 +5,17 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from dataclasses import dataclass, field
+from math import comb
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
-from plumbline.conversations import Conversation, split_of
+from plumbline.conversations import Conversation, Part, Split, split_of
 from plumbline.datafiles import Notices, PromptRow, load_conversations, load_corpus, load_prompts
 from plumbline.errors import Faults, UserError, counted
 from plumbline.preferences.formats import IMPORTED, check_format
 from plumbline.preferences.store import check_store
-from plumbline.recipe import AlignSection, Recipe, SimulatedSection
-from plumbline.stages import Domain
+from plumbline.recipe import Recipe, SimulatedSection
+from plumbline.stages import Domain, prompts_to_sample
 from plumbline.utility import Utility, read_rubric
 
 GIB = 2**30
@@ -64,9 +65,8 @@ def _checked(domain: Domain) -> Preflight:
     for file in recipe.data.preferences:
         if file.format:
             faults.attempt(check_format, file.format, IMPORTED)
-    for section in recipe.align:
-        faults.attempt(_refuse_unwatched, section)
     rows: dict[str, dict[str, int]] = {}
+    to_rank: list[PromptRow] = []
     if conversations is not None:
         rows["demonstrations"] = _by_split(conversations, recipe)
         faults.attempt(_refuse_few_demonstrations, recipe, rows["demonstrations"].get("train", 0))
@@ -75,6 +75,9 @@ def _checked(domain: Domain) -> Preflight:
     if recipe.data.prompts and prompts is not None:
         rows["prompts"] = _by_split([row.prompt for row in prompts], recipe)
         faults.attempt(_refuse_no_prompts, rows["prompts"])
+        to_rank = prompts_to_sample([row for row in prompts if _split(row.prompt, recipe) != "test"], recipe)
+        parts = Counter(domain.part_of(row.prompt) for row in to_rank)
+        rows["prompts to rank"] = {part: parts[part] for part in get_args(Part) if parts[part]}
         if benchmark == []:
             faults.attempt(_refuse_no_comparison, rows["prompts"])
     if benchmark:
@@ -82,8 +85,15 @@ def _checked(domain: Domain) -> Preflight:
     if model is not None:
         faults.attempt(_refuse_long_prompts, recipe, model, [*(prompts or []), *(benchmark or [])])
         memory = estimated_memory(recipe, model.parameters)
-        faults.attempt(_refuse_full_disk, domain.run.root, model.parameters, len(memory))
+        faults.attempt(_refuse_full_disk, domain.run.root, model.parameters, len(memory) + recipe.watches)
     store_exists = faults.attempt(check_store, domain.store)
+    if to_rank and store_exists is False and not recipe.data.preferences:  # nobody else's preferences can be in it
+        faults.attempt(_refuse_few_pairs, domain, to_rank)
+    if recipe.reward.watch_share > 0 and not recipe.watches:
+        notices.add(
+            "reward.watch_share keeps preferences for a reward model that PPO watches, but no align entry is ppo: "
+            "nothing learns from them."
+        )
     simulated = recipe.annotate.simulated
     if simulated and faults.attempt(read_rubric, simulated.utility) and prompts is not None and benchmark is not None:
         faults.attempt(Utility.load, simulated.utility)
@@ -121,18 +131,12 @@ def _base_model(recipe: Recipe) -> _BaseModel:
     return _BaseModel(tokenizer, context_window(source), identify(source).parameters)
 
 
+def _split(conversation: Conversation, recipe: Recipe) -> Split:
+    return split_of(conversation, validation=recipe.data.validation, test=recipe.data.test)
+
+
 def _by_split(conversations: list[Conversation], recipe: Recipe) -> dict[str, int]:
-    data = recipe.data
-    return dict(Counter(split_of(c, validation=data.validation, test=data.test) for c in conversations))
-
-
-def _refuse_unwatched(section: AlignSection) -> None:
-    action = section.trainer.get("on_overoptimization", "warn")
-    if action != "warn":
-        raise UserError(
-            f"align.{section.name}.on_overoptimization is {action!r}, but the chain watches no second reward: its only "
-            "other one is the judge of the comparison. Leave it out, or use PPOTrainer as a library (docs/ppo.md)."
-        )
+    return dict(Counter(_split(conversation, recipe) for conversation in conversations))
 
 
 def _refuse_few_demonstrations(recipe: Recipe, train: int) -> None:
@@ -147,6 +151,34 @@ def _refuse_few_demonstrations(recipe: Recipe, train: int) -> None:
 def _refuse_no_prompts(splits: dict[str, int]) -> None:
     if not splits.get("train"):
         raise UserError("no prompt is left to sample from: add prompts, or lower data.validation and data.test.")
+
+
+def _refuse_few_pairs(domain: Domain, to_rank: list[PromptRow]) -> None:
+    """Refuse parts of the preferences from which no batch of pairs could come, however all their prompts are ranked."""
+    from reward.training import REWARD_DEFAULTS
+
+    recipe = domain.recipe
+    settings = REWARD_DEFAULTS | recipe.reward.trainer
+    batch = int(settings["per_device_train_batch_size"]) * int(settings.get("gradient_accumulation_steps", 1))
+    responses = recipe.sample.responses_per_prompt * len(recipe.sample.policies)
+    pairs = recipe.annotate.judgements_per_prompt * comb(responses, 2)
+    shares: dict[Part, str] = {"policy": "what reward.judge_share and reward.watch_share leave"}
+    if recipe.reward.judge_share > 0:
+        shares["judge"] = f"reward.judge_share {recipe.reward.judge_share:g}"
+    if recipe.watches:
+        shares["watch"] = f"reward.watch_share {recipe.reward.watch_share:g}"
+    prompts = Counter(domain.part_of(row.prompt) for row in to_rank if _split(row.prompt, recipe) == "train")
+    few = [
+        f"the {part} part has {counted(prompts[part], 'training prompt')} ({share}), which give at most "
+        f"{counted(prompts[part] * pairs, 'pair')}"
+        for part, share in shares.items()
+        if prompts[part] * pairs < batch
+    ]
+    if few:
+        raise UserError(
+            f"too few preferences can be ranked for one batch of {batch} pairs: {'; '.join(few)}. Add prompts, change "
+            "the shares, or lower reward.per_device_train_batch_size."
+        )
 
 
 def _refuse_no_comparison(splits: dict[str, int]) -> None:
@@ -206,6 +238,6 @@ def estimated_memory(recipe: Recipe, parameters: int) -> dict[str, int]:
     memory = {name: trained(section) for name, section in sections.items()}
     for section in recipe.align:
         memory[section.name] = trained(section)
-        if section.method == "ppo":  # the critic is trained too; reference and reward are frozen
-            memory[section.name] += parameters * (BYTES_FULL + 2 * BYTES_FROZEN)
+        if section.method == "ppo":  # the critic is trained too; reference, reward and watched reward are frozen
+            memory[section.name] += parameters * (BYTES_FULL + (2 + recipe.watches) * BYTES_FROZEN)
     return memory

@@ -200,7 +200,7 @@ class AnnotateSection(Section):
 
 
 class RewardSection(TrainerSection):
-    """The reward model (fields of `trl.RewardConfig`); the judge of the comparison is trained by the same section."""
+    """The reward model (fields of `trl.RewardConfig`); also trains the judge and a watched reward model."""
 
     lora: LoRA | None = Field(None, description="Train a LoRA adapter (its head is saved with it).")
     load_in_4bit: bool = Field(False, description="QLoRA: load the base in 4 bits (needs bitsandbytes and a GPU).")
@@ -208,6 +208,20 @@ class RewardSection(TrainerSection):
     judge_share: Fraction = Field(
         0.5, description="Share of prompts whose preferences train only the judge; the rest train reward and policies."
     )
+    watch_share: Fraction = Field(
+        0.0,
+        description="Share of prompts whose preferences train only a reward model that PPO watches and never optimises "
+        "(`on_overoptimization` acts on it); 0: nothing is watched.",
+    )
+
+    @model_validator(mode="after")
+    def _some_for_the_policies(self) -> RewardSection:
+        if self.judge_share + self.watch_share >= 1:
+            raise ValueError(
+                f"judge_share {self.judge_share} + watch_share {self.watch_share} leave no preferences for the reward "
+                "model and the policies; lower one"
+            )
+        return self
 
 
 class AlignSection(TrainerSection):
@@ -262,3 +276,8 @@ class Recipe(Section):
     def align_names(self) -> list[str]:
         """The folder names of the aligned policies, in order."""
         return [section.name for section in self.align]
+
+    @property
+    def watches(self) -> bool:
+        """Whether PPO watches a second reward model, which a stage of its own then trains."""
+        return self.reward.watch_share > 0 and any(section.method == "ppo" for section in self.align)

@@ -29,7 +29,7 @@ from plumbline.recipe import (
 )
 from plumbline.recipe_yaml import KeyPath, Source, nearest
 
-STAGE_FOLDERS = ("base", "adapt", "sft", "sample", "preferences", "reward", "judge", "compare", "logs")
+STAGE_FOLDERS = ("base", "adapt", "sft", "sample", "preferences", "reward", "judge", "watch", "compare", "logs")
 """Names in a run folder that no aligned policy may take."""
 
 
@@ -271,7 +271,7 @@ def _steps_fault(name: str, value: Any) -> str | None:
 
 
 def _align_faults(source: Source) -> list[str]:
-    """Names of aligned policies that are taken."""
+    """Names of aligned policies that are taken, and actions on a watched reward where none is watched."""
     faults: list[str] = []
     seen: set[str] = set()
     for index, entry in _aligned(source):
@@ -284,6 +284,13 @@ def _align_faults(source: Source) -> list[str]:
         if name in STAGE_FOLDERS:
             faults.append(f"{place}: {name!r} is the folder of another stage; give this policy another `name:`")
         seen.add(name)
+        action = entry.get("on_overoptimization") if entry.get("method") == "ppo" else None
+        if action in ("stop", "raise_kl") and not source.value(("reward", "watch_share")):
+            place = source.place(("align", index, "on_overoptimization"))
+            faults.append(
+                f"{place}: align.{index}.on_overoptimization is {action!r}, but the chain watches no second reward: "
+                "set `reward.watch_share`, such as 0.2 (the comparison's judge may select no policy), or leave it out"
+            )
     return faults
 
 

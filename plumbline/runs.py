@@ -31,7 +31,7 @@ MANIFEST = "manifest.json"
 REDO = ".redo.json"
 FORMAT = 1
 FREE_AT_LEAST = 1 << 20  # bytes; an error with less than this free is a full disk
-NOT_HASHED = {MANIFEST, "README.md", "training_log.jsonl", "report.html"}
+NOT_HASHED = {MANIFEST, "README.md", "training_log.jsonl", "report.html", "overoptimization.svg"}
 LIBRARIES = ("plumbline", "torch", "transformers", "trl", "peft", "datasets", "accelerate", "tokenizers")
 
 
@@ -121,7 +121,7 @@ def hash_file(path: Path) -> str:
 
 
 def hash_folder(folder: Path) -> str:
-    """SHA-256 over a stage folder's files by name and content; manifest, cards, logs and reports do not count."""
+    """SHA-256 over a stage folder's files by name and content; manifest, cards, logs and reports of it do not count."""
     digest = hashlib.sha256()
     for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in NOT_HASHED):
         digest.update(f"{path.relative_to(folder).as_posix()}\0{hash_file(path)}\n".encode())

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from plumbline.conversations import Half, Split, half_of, prompt_key, question_key, split_of
+from plumbline.conversations import Conversation, Part, Split, part_of, prompt_key, question_key, split_of
 from plumbline.datafiles import CorpusText, Notices, PromptRow, load_conversations, load_corpus, load_prompts
 from plumbline.errors import UserError
 from plumbline.models import ModelIdentity, check_fits, identify, resolve_model
@@ -177,25 +177,31 @@ class Domain:
         finally:
             store.close()
 
-    def held_out_pairs(self, half: Half) -> Dataset | None:
-        """The validation pairs of one half; None where there are none."""
-        data, judge_share = self.recipe.data, self.recipe.reward.judge_share
-        prompts = [row.prompt for row in self._prompts_of_snapshot() if half_of(row.prompt, judge=judge_share) == half]
-        if all(split_of(prompt, validation=data.validation, test=data.test) != "validation" for prompt in prompts):
-            self.notify(f"no preferences of the {half} half are held out, so accuracy is not measured.")
-            return None
-        return self.pairs(half, "validation")
+    def part_of(self, prompt: Conversation) -> Part:
+        """Which part of the preferences a prompt belongs to, by the recipe's shares."""
+        reward = self.recipe.reward
+        return part_of(prompt, judge=reward.judge_share, watch=reward.watch_share)
 
-    def pairs(self, half: Half, split: Split) -> Dataset:
-        """Chosen and rejected responses of one half and split of the snapshot."""
+    def held_out_pairs(self, part: Part) -> Dataset | None:
+        """The validation pairs of one part; None where there are none."""
+        data = self.recipe.data
+        prompts = [row.prompt for row in self._prompts_of_snapshot() if self.part_of(row.prompt) == part]
+        if all(split_of(prompt, validation=data.validation, test=data.test) != "validation" for prompt in prompts):
+            self.notify(f"no preferences of the {part} part are held out, so accuracy is not measured.")
+            return None
+        return self.pairs(part, "validation")
+
+    def pairs(self, part: Part, split: Split) -> Dataset:
+        """Chosen and rejected responses of one part and split of the snapshot."""
         from plumbline.preferences.pairs import load_pairs
 
         data, reward = self.recipe.data, self.recipe.reward
         return load_pairs(
             self.run.folder("preferences"),
-            half=half,
+            part=part,
             split=split,
             judge_share=reward.judge_share,
+            watch_share=reward.watch_share,
             validation=data.validation,
             test=data.test,
         )
@@ -213,6 +219,8 @@ def stages_of(domain: Domain) -> list[Stage]:
     stages += [_preferences(domain), _reward(domain)]
     if recipe.reward.judge_share > 0:
         stages.append(_judge(domain))
+    if recipe.watches:
+        stages.append(_watch(domain))
     stages += [_align(domain, section) for section in recipe.align]
     stages.append(_compare(domain))
     return stages
@@ -307,11 +315,9 @@ def _sample(domain: Domain) -> Stage:
     def body(context: StageContext) -> Metrics:
         from plumbline.sampling import sample_to_folder
 
-        rows = sorted(domain.prompts("train", "validation"), key=lambda row: prompt_key(row.prompt))
+        rows = prompts_to_sample(domain.prompts("train", "validation"), recipe)
         policies = {name: _sampled_policy(domain, name) for name in recipe.sample.policies}
-        return sample_to_folder(
-            policies, rows[: recipe.sample.prompts], recipe.sample, context.folder, context.scratch, seed=recipe.seed
-        )
+        return sample_to_folder(policies, rows, recipe.sample, context.folder, context.scratch, seed=recipe.seed)
 
     config = {**recipe.sample.model_dump(mode="json"), **_splits(recipe)}
     files = {"prompts": _files(recipe.data.prompts)}
@@ -319,6 +325,11 @@ def _sample(domain: Domain) -> Stage:
         if name not in ("sft", "base"):
             files[name] = sorted(path for path in Path(name).iterdir() if path.suffix in (".safetensors", ".json"))
     return Stage("sample", "Sampling responses", "responses", config, files, ("sft",), body, recipe.seed)
+
+
+def prompts_to_sample(rows: list[PromptRow], recipe: Recipe) -> list[PromptRow]:
+    """Those of the training and validation prompts that are sampled: in the order of their keys, up to the limit."""
+    return sorted(rows, key=lambda row: prompt_key(row.prompt))[: recipe.sample.prompts]
 
 
 def _sampled_policy(domain: Domain, name: str) -> Path:
@@ -356,25 +367,42 @@ def _preferences(domain: Domain) -> Stage:
 
 
 def _reward(domain: Domain) -> Stage:
-    return _reward_model(domain, "reward", "Training the reward model", half="policy", seed=domain.recipe.seed)
+    return _reward_model(domain, "reward", "Training the reward model", part="policy", seed=domain.recipe.seed)
 
 
 def _judge(domain: Domain) -> Stage:
-    return _reward_model(domain, "judge", "Training the judge", half="judge", seed=domain.recipe.seed + 1)
+    return _reward_model(domain, "judge", "Training the judge", part="judge", seed=domain.recipe.seed + 1)
 
 
-def _reward_model(domain: Domain, name: str, what: str, *, half: Half, seed: int) -> Stage:
+def _watch(domain: Domain) -> Stage:
+    return _reward_model(
+        domain, "watch", "Training the watched reward model", part="watch", seed=domain.recipe.seed + 2
+    )
+
+
+def _reward_model(domain: Domain, name: str, what: str, *, part: Part, seed: int) -> Stage:
     recipe = domain.recipe
 
     def body(context: StageContext) -> Metrics:
         from reward import train_reward
 
-        train, evaluation = domain.pairs(half, "train"), domain.held_out_pairs(half)
+        train, evaluation = domain.pairs(part, "train"), domain.held_out_pairs(part)
         sft = domain.model_of("sft")
         return train_reward(sft, train, evaluation, recipe.reward, context.folder, context.scratch, seed=seed)
 
-    config = {**recipe.reward.model_dump(mode="json"), **_splits(recipe), "half": half}
+    settings = recipe.reward.model_dump(mode="json", exclude={"judge_share", "watch_share"})
+    # The name of the last key is that of the first manifests, with which finished stages must stay up to date.
+    config = {**settings, **_shares(recipe, part), **_splits(recipe), "half": part}
     return Stage(name, what, "model", config, {}, ("sft", "preferences"), body, seed)
+
+
+def _shares(recipe: Recipe, part: Part) -> dict[str, Any]:
+    """The shares that decide which preferences are in a part; without watching, what older manifests have."""
+    reward = recipe.reward
+    shares = {} if part == "watch" else {"judge_share": reward.judge_share}
+    if part != "judge" and reward.watch_share > 0:
+        shares["watch_share"] = reward.watch_share
+    return shares
 
 
 def _align(domain: Domain, section: AlignSection) -> Stage:
@@ -397,14 +425,26 @@ def _align(domain: Domain, section: AlignSection) -> Stage:
         train = Dataset.from_list([{"prompt": row.prompt} for row in domain.prompts("train")])
         held_out = domain.prompts("validation")
         evaluation = Dataset.from_list([{"prompt": row.prompt} for row in held_out]) if held_out else None
-        return train_ppo(sft, reward, train, evaluation, section, context.folder, context.scratch, seed=recipe.seed)
+        return train_ppo(
+            sft,
+            reward,
+            train,
+            evaluation,
+            section,
+            context.folder,
+            context.scratch,
+            seed=recipe.seed,
+            watch=domain.model_of("watch") if recipe.watches else None,
+        )
 
     config = {**section.model_dump(mode="json"), **_splits(recipe)}
     if section.method == "dpo":
-        config["judge_share"] = recipe.reward.judge_share
+        config |= _shares(recipe, "policy")
         return Stage(section.name, "Aligning by DPO", "model", config, {}, ("sft", "preferences"), dpo, recipe.seed)
     files = {"prompts": _files(recipe.data.prompts)}
-    after = ("sft", "reward") if recipe.data.prompts else ("sft", "reward", "preferences")
+    watch = ("watch",) if recipe.watches else ()
+    preferences = () if recipe.data.prompts else ("preferences",)
+    after = ("sft", "reward", *watch, *preferences)
     return Stage(section.name, "Aligning by PPO", "model", config, files, after, ppo, recipe.seed)
 
 

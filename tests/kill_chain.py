@@ -1,10 +1,10 @@
 """Kills the chain with SIGKILL at random moments of every stage, runs it again each time, and prints what came of it.
 
-    python -m tests.kill_chain RECIPE RUN_FOLDER SEED
+    python -m tests.kill_chain RECIPE RUN_FOLDER SEED [STAGE ...]
 
-Everything is imported once; each attempt is a forked child, so that an attempt costs no start. The last line printed is
-a JSON object: the stages' output hashes, how many attempts were killed inside each stage, and what was found half
-written (which must be nothing).
+With stages, only inside these. Everything is imported once; each attempt is a forked child, so that an attempt costs no
+start. The last line printed is a JSON object: the stages' output hashes, how many attempts were killed inside each
+stage, and what was found half written (which must be nothing).
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def main() -> None:
     for module in USED_BY_STAGES:
         importlib.import_module(module)
     recipe = read_recipe(recipe_path)
-    stages = Chain(recipe, recipe_path, Run(root), lambda line: None).names()
+    stages = sys.argv[4:] or Chain(recipe, recipe_path, Run(root), lambda line: None).names()
     killed = dict.fromkeys(stages, 0)
     broken: list[str] = []
     for stage in stages:

@@ -206,8 +206,40 @@ def test_a_store_that_cannot_be_used_is_told_before_any_work(domain, refused, st
 
 
 def test_acting_on_a_reward_that_the_chain_does_not_watch_is_told_before_any_work(domain, refused):
-    said = refused("check", "recipe.yaml", "align.ppo.on_overoptimization=stop")
-    assert "align.ppo.on_overoptimization is 'stop', but the chain watches no second reward" in said
+    changed = small_recipe()["align"]
+    changed[1]["on_overoptimization"] = "stop"
+    change_recipe(domain, align=changed)
+    line = (domain / "recipe.yaml").read_text().splitlines().index("  on_overoptimization: stop") + 1
+    said = refused("check", "recipe.yaml")
+    assert f"recipe.yaml:{line}: align.1.on_overoptimization is 'stop', but the chain watches no second reward" in said
+    assert "set `reward.watch_share`" in said
+    run_well("check", "recipe.yaml", "reward.watch_share=0.2")
+
+
+def test_shares_of_the_preferences_that_leave_none_for_the_policies(domain, refused):
+    change_recipe(domain, reward={**small_recipe()["reward"], "judge_share": 0.5, "watch_share": 0.5})
+    line = (domain / "recipe.yaml").read_text().splitlines().index("reward:") + 1
+    said = refused("check", "recipe.yaml")
+    assert f"recipe.yaml:{line}: reward: judge_share 0.5 + watch_share 0.5 leave no preferences" in said
+
+
+def test_parts_of_the_preferences_that_are_smaller_than_a_batch_are_told_before_any_work(domain, refused):
+    said = refused("run", "recipe.yaml", "reward.watch_share=0.01")
+    assert "too few preferences can be ranked for one batch of 4 pairs: the watch part has 0 training prompts" in said
+    assert "(reward.watch_share 0.01), which give at most 0 pairs" in said
+    assert not (domain / "runs" / "small" / "sft").exists()
+    # What is in the store, or imported, may have other prompts.
+    write_lines(domain / "pairs.jsonl", [{"prompt": "Hi", "chosen": "Hello", "rejected": "No"}])
+    run_well("import", "recipe.yaml", "pairs.jsonl")
+    run_well("check", "recipe.yaml", "reward.watch_share=0.01")
+
+
+def test_a_watched_reward_that_no_policy_uses_is_told(domain, capsys):
+    change_recipe(domain, align=small_recipe(align=("dpo",))["align"])
+    run_well("check", "recipe.yaml", "reward.watch_share=0.3")
+    said = " ".join(capsys.readouterr().out.split())
+    assert "no align entry is ppo: nothing learns from them" in said
+    assert "Training the watched reward model" not in said
 
 
 @pytest.mark.parametrize(

@@ -95,7 +95,7 @@ def test_the_judge_and_the_policies_learned_from_different_prompts(finished):
 
     folder, _ = finished
     snapshot = folder / "runs" / "small" / "preferences"
-    keys = {half: set(load_pairs(snapshot, half=half, split=None)["prompt_key"]) for half in ("policy", "judge")}
+    keys = {part: set(load_pairs(snapshot, part=part, split=None)["prompt_key"]) for part in ("policy", "judge")}
     assert keys["policy"]
     assert keys["judge"]
     assert not keys["policy"] & keys["judge"]

@@ -95,8 +95,8 @@ def test_human_preferences_from_the_import_to_the_report(run, shared, tmp_path):
     assert made["dpo"]["steps"] == 2
     assert made["ppo"]["steps"] == 2
     keys = {
-        half: set(load_pairs(folder / "preferences", half=half, split=None)["prompt_key"])
-        for half in ("policy", "judge")
+        part: set(load_pairs(folder / "preferences", part=part, split=None)["prompt_key"])
+        for part in ("policy", "judge")
     }
     assert not keys["policy"] & keys["judge"]
     results = json.loads((folder / "compare" / "results.json").read_text())

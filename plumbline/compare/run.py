@@ -49,7 +49,8 @@ def compare(
         scratch: where finished batches of the sampling are kept.
         seed: of everything random.
         facts: what the report says about the run: `run`, `domain`, `base_model`, `simulated_share`, `judge_hash`,
-            `reward_hash`, `judge_metrics`, `lineage` (lines), `methods`; each may be missing.
+            `reward_hash`, `judge_metrics`, `lineage` (lines), `methods`, `watch_metrics`, `watched` (a sentence by
+            policy); each may be missing.
 
     Returns:
         The win rates and their intervals as a flat dictionary, and the number of prompts.
@@ -99,7 +100,7 @@ def _check(
             raise MismatchError(
                 f"the judge {judge} and the reward model that PPO optimised are the same model "
                 f"({facts['reward_hash'][:12]}): a policy is not judged by what it was trained to please. Train a "
-                "judge on the other half of the preferences (reward.judge_share above 0)."
+                "judge on another part of the preferences (reward.judge_share above 0)."
             )
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow
 
-from plumbline.conversations import Conversation, Half, Split, half_of, prompt_key, split_of
+from plumbline.conversations import Conversation, Part, Split, part_of, prompt_key, split_of
 from plumbline.errors import UserError
 from plumbline.preferences.snapshot import read_snapshot, snapshot_rows
 
@@ -46,9 +46,10 @@ def pairs_of(ranks: Sequence[int], strength: float | None = None) -> Iterator[Pa
 def load_pairs(
     folder: Path,
     *,
-    half: Half | None = None,
+    part: Part | None = None,
     split: Split | None = None,
     judge_share: float = 0.5,
+    watch_share: float = 0.0,
     validation: float = 0.1,
     test: float = 0.1,
 ) -> Dataset:
@@ -56,9 +57,9 @@ def load_pairs(
 
     Args:
         folder: where `write_snapshot` wrote.
-        half: the `policy` or the `judge` half of the prompts; None for both.
+        part: the `policy`, the `judge` or the `watch` part of the prompts; None for all.
         split: `train`, `validation` or `test`, decided by the prompt's hash; None for all.
-        judge_share: share of prompts in the judge's half.
+        judge_share, watch_share: shares of prompts in these parts.
         validation, test: shares of these splits.
 
     Returns:
@@ -66,7 +67,7 @@ def load_pairs(
         `prompt_key`; all pairs of one judgement follow each other.
 
     Raises:
-        UserError: there is no pair: no judgement in this half and split, or only ties.
+        UserError: there is no pair: no judgement in this part and split, or only ties.
     """
     import datasets
 
@@ -83,7 +84,7 @@ def load_pairs(
     file = Path(tempfile.mkdtemp(dir=_session_folder())) / "pairs.arrow"
     with pyarrow.OSFile(str(file), "wb") as sink, pyarrow.ipc.new_stream(sink, schema) as writer:
         for row in snapshot_rows(snapshot):
-            if half is not None and half_of(row["prompt"], judge=judge_share) != half:
+            if part is not None and part_of(row["prompt"], judge=judge_share, watch=watch_share) != part:
                 continue
             if split is not None and split_of(row["prompt"], validation=validation, test=test) != split:
                 continue
@@ -97,7 +98,7 @@ def load_pairs(
         if batch:
             writer.write_batch(pyarrow.RecordBatch.from_pylist(batch, schema=schema))
     if not taken:
-        raise UserError(_why_none(snapshot.file, seen, half, split))
+        raise UserError(_why_none(snapshot.file, seen, part, split))
     return datasets.Dataset.from_file(str(file))
 
 
@@ -122,11 +123,11 @@ def _pair_rows(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield pair | about
 
 
-def _why_none(file: Path, seen: int, half: str | None, split: str | None) -> str:
-    part = " ".join(word for word in (split, f"of the {half} half" if half else None) if word) or "all"
+def _why_none(file: Path, seen: int, part: str | None, split: str | None) -> str:
+    what = " ".join(word for word in (split, f"of the {part} part" if part else None) if word) or "all"
     if seen:
-        return f"{file}: all {seen} judgements ({part}) are ties, so nothing is preferred to anything: collect more."
-    return f"{file}: no judgement belongs to this part of the data ({part}): collect or import more preferences."
+        return f"{file}: all {seen} judgements ({what}) are ties, so nothing is preferred to anything: collect more."
+    return f"{file}: no judgement belongs to this part of the data ({what}): collect or import more preferences."
 
 
 @lru_cache(maxsize=1)

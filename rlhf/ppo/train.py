@@ -37,7 +37,8 @@ DEFAULTS: dict[str, Any] = {
 
 LORA_LEARNING_RATE = 3e-5
 
-FIRST_AND_LAST = ("objective/scores", "objective/kl", "response/length", "response/ended")
+FIRST_AND_LAST = ("objective/scores", "objective/watched_scores", "objective/kl", "response/length", "response/ended")
+PICTURE = "overoptimization.svg"
 
 
 def train_ppo(
@@ -50,6 +51,7 @@ def train_ppo(
     scratch: Path,
     *,
     seed: int,
+    watch: Path | None = None,
 ) -> dict[str, Any]:
     """Align a policy with a reward model by PPO, or go on from the last complete checkpoint.
 
@@ -62,19 +64,23 @@ def train_ppo(
         folder: where the aligned policy goes, with its tokenizer.
         scratch: where checkpoints go.
         seed: of everything random.
+        watch: folder of a reward model that is watched and not optimised; the picture of both scores goes beside the
+            policy, as `overoptimization.svg`.
 
     Returns:
         Metrics: `reward` and `kl` (in nats) of the final policy on the held-out prompts, without them those of the last
         rollout; `scores_first`, `scores_last` and the like of the first and the last rollout; `eval_…` of the final
         policy; `stopped`, why the run ended before its last rollout, where it did; `dropped_prompts` and
-        `dropped_eval_prompts`, which leave no room for a response in the window.
+        `dropped_eval_prompts`, which leave no room for a response in the window; with `watch`, also what
+        `watch_metrics` gives.
 
     Raises:
         UserError: models, prompts or settings do not fit; a reward or the loss is no finite number.
     """
     tokenizer = load_tokenizer(policy)
     length = section.trainer.get("response_length", DEFAULTS["response_length"])
-    window = min(filter(None, (context_window(policy), context_window(reward))), default=None)
+    readers = (policy, reward) if watch is None else (policy, reward, watch)
+    window = min(filter(None, map(context_window, readers)), default=None)
     longest = None if window is None else window - length
     fitting = _with_room(prompts, tokenizer, longest, what=f"{section.name}, prompts")
     held_out = _with_room(
@@ -92,12 +98,18 @@ def train_ppo(
     if section.lora:
         check_joinable(policy)
     start = starting_weights(policy, scratch)
+
+    def as_trained(model: Path, name: str) -> Path:
+        """A reward model's folder; with LoRA, as an adapter over the weights that PPO trains over."""
+        return last_adapter(model, policy, start, scratch / name) if section.lora else model
+
     trainer = PPOTrainer(
         args=config,
         processing_class=tokenizer,
         model=load_policy(start, trainable=True, load_in_4bit=section.load_in_4bit),
         ref_model=None,
-        reward_model=last_adapter(reward, policy, start, scratch / "reward") if section.lora else reward,
+        reward_model=as_trained(reward, "reward"),
+        watch_reward_model=None if watch is None else as_trained(watch, "watch"),
         train_dataset=fitting,
         eval_dataset=held_out or None,
         peft_config=section.lora.to_peft("CAUSAL_LM") if section.lora else None,
@@ -111,7 +123,8 @@ def train_ppo(
         "dropped_eval_prompts": len(evaluation or ()) - len(held_out),
     }
     shown = _first_and_last(trainer.state.log_history) | (trainer.evaluate() if held_out else {})
-    return metrics | ({"stopped": stopped} if stopped else {}) | dropped | shown | _short(shown)
+    watched = {} if watch is None else _watched(trainer, section.name, folder)
+    return metrics | ({"stopped": stopped} if stopped else {}) | dropped | shown | _short(shown) | watched
 
 
 def _with_room(prompts: Dataset, tokenizer: PreTrainedTokenizerBase, longest: int | None, *, what: str) -> Dataset:
@@ -123,6 +136,16 @@ def _with_room(prompts: Dataset, tokenizer: PreTrainedTokenizerBase, longest: in
     return keep_short(prompts, lengths, longest, what=what, why=f"{longest} tokens, which leave room for a response")
 
 
+def _watched(trainer: PPOTrainer, name: str, folder: Path) -> dict[str, Any]:
+    """What was seen of over-optimisation; draws both scores into the stage's folder."""
+    from rlhf.ppo.watch_report import draw_scores, watch_metrics, watched_entries  # matplotlib takes a second
+
+    entries = watched_entries(trainer.state.log_history)
+    if entries and trainer.is_world_process_zero():
+        draw_scores({name: entries}, folder / PICTURE)
+    return watch_metrics(entries, trainer.args.on_overoptimization)
+
+
 def _first_and_last(history: list[dict[str, Any]]) -> dict[str, float]:
     rollouts = [entry for entry in history if FIRST_AND_LAST[0] in entry]
     if not rollouts:
@@ -131,6 +154,7 @@ def _first_and_last(history: list[dict[str, Any]]) -> dict[str, float]:
         f"{name.split('/')[1]}_{when}": entry[name]
         for when, entry in (("first", rollouts[0]), ("last", rollouts[-1]))
         for name in FIRST_AND_LAST
+        if name in entry
     }
 
 

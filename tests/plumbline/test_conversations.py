@@ -3,7 +3,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plumbline.conversations import conversation_fault, half_of, normalise, prompt_key, split_of
+from plumbline.conversations import conversation_fault, normalise, part_of, prompt_key, split_of
 
 
 def user(text):
@@ -43,7 +43,7 @@ def test_the_turns_of_one_dialogue_share_a_split():
     later = [*first, assistant("Which one?"), user("The red one")]
     with_system = [{"role": "system", "content": "Be kind."}, *first]
     assert split_of(first) == split_of(later) == split_of(with_system)
-    assert half_of(first) == half_of(later)
+    assert part_of(first) == part_of(later)
 
 
 def test_split_shares_are_what_was_asked_for():
@@ -52,10 +52,31 @@ def test_split_shares_are_what_was_asked_for():
     assert abs(counts["validation"] / 20_000 - 0.1) < 0.01
 
 
-def test_halves_do_not_follow_splits():
+def test_parts_do_not_follow_splits():
     train = [n for n in range(20_000) if split_of([user(f"prompt {n}")]) == "train"]
-    judge = sum(half_of([user(f"prompt {n}")], judge=0.5) == "judge" for n in train)
+    judge = sum(part_of([user(f"prompt {n}")], judge=0.5) == "judge" for n in train)
     assert abs(judge / len(train) - 0.5) < 0.015
+
+
+def test_part_shares_are_what_was_asked_for():
+    counts = Counter(part_of([user(f"prompt {n}")], judge=0.3, watch=0.2) for n in range(20_000))
+    assert abs(counts["judge"] / 20_000 - 0.3) < 0.01
+    assert abs(counts["watch"] / 20_000 - 0.2) < 0.01
+
+
+SHARES = st.floats(0, 0.45)
+
+
+@given(st.text(min_size=1), SHARES, SHARES, SHARES)
+def test_watching_takes_prompts_from_the_policies_alone(text, judge, watch, other):
+    """The judge keeps its part whatever is watched, and the watched reward its own whatever the judge has."""
+    prompt = [user(text)]
+    part, without = part_of(prompt, judge=judge, watch=watch), part_of(prompt, judge=judge)
+    assert without != "watch"
+    assert (part == "judge") == (without == "judge")
+    assert (part == "watch") == (part_of(prompt, judge=other, watch=watch) == "watch")
+    if part == "watch":
+        assert part_of(prompt, judge=judge, watch=max(watch, other)) == "watch", "a larger share keeps what it had"
 
 
 @given(st.text(min_size=1), st.floats(0, 0.4), st.floats(0, 0.4))

@@ -4,13 +4,14 @@ import json
 import math
 import random
 from itertools import combinations
+from typing import get_args
 
 import pyarrow.parquet
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plumbline.conversations import half_of, split_of
+from plumbline.conversations import Part, part_of, split_of
 from plumbline.errors import UserError
 from plumbline.preferences.pairs import load_pairs, pairs_of
 from plumbline.preferences.records import NewJudgement
@@ -94,16 +95,29 @@ def test_a_stated_strength_is_the_margin_of_two_responses(tmp_path):
     assert load_pairs(tmp_path / "s")["margin"] == [3.0]
 
 
-def test_halves_and_splits_divide_the_pairs_by_prompt(tmp_path):
+def test_parts_and_splits_divide_the_pairs_by_prompt(tmp_path):
     snapshot_of(tmp_path / "x.db", tmp_path / "s", [judgement(n) for n in range(200)])
     seen = {}
-    for half in ("policy", "judge"):
+    for part in ("policy", "judge"):
         for split in ("train", "validation", "test"):
-            for row in load_pairs(tmp_path / "s", half=half, split=split, judge_share=0.3, validation=0.2):
-                seen[row["prompt"][0]["content"]] = (half, split)
-                assert half_of(row["prompt"], judge=0.3) == half
+            for row in load_pairs(tmp_path / "s", part=part, split=split, judge_share=0.3, validation=0.2):
+                seen[row["prompt"][0]["content"]] = (part, split)
+                assert part_of(row["prompt"], judge=0.3) == part
                 assert split_of(row["prompt"], validation=0.2) == split
     assert len(seen) == 200
+
+
+def test_three_parts_are_disjoint_and_stay_when_preferences_are_added(tmp_path):
+    def parts(number):
+        folder = tmp_path / str(number)
+        snapshot_of(tmp_path / f"{number}.db", folder, [judgement(n) for n in range(number)])
+        shares = {"judge_share": 0.3, "watch_share": 0.25}
+        return {part: set(load_pairs(folder, part=part, **shares)["prompt_key"]) for part in get_args(Part)}
+
+    few, many = parts(60), parts(200)
+    assert sum(map(len, many.values())) == 200 == len(set.union(*many.values()))
+    assert few["watch"]
+    assert all(few[part] <= many[part] for part in few)
 
 
 def test_no_pairs_is_told_with_the_reason(tmp_path):
@@ -111,7 +125,7 @@ def test_no_pairs_is_told_with_the_reason(tmp_path):
     with pytest.raises(UserError, match=r"all 3 judgements .* are ties"):
         load_pairs(tmp_path / "s")
     with pytest.raises(UserError, match="no judgement belongs to this part of the data"):
-        load_pairs(tmp_path / "s", half="judge", judge_share=0.0)
+        load_pairs(tmp_path / "s", part="judge", judge_share=0.0)
 
 
 @given(st.lists(st.integers(1, 5), min_size=2, max_size=9))

@@ -11,8 +11,10 @@ import torch
 from datasets import Dataset
 
 from plumbline.errors import UserError
+from plumbline.measured import watch_note
 from plumbline.models import load_policy, load_tokenizer
 from plumbline.recipe import AlignSection
+from plumbline.runs import hash_folder
 from rlhf.ppo import train_ppo
 from tests.rlhf.ppo.helpers import classifier_of, conversations
 from tests.tiny import tiny_model, tiny_tokenizer, user
@@ -39,10 +41,10 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return policy, reward
 
 
-def train(models: tuple[Path, Path], root: Path, **settings: Any) -> dict[str, Any]:
+def train(models: tuple[Path, Path], root: Path, *, watch: Path | None = None, **settings: Any) -> dict[str, Any]:
     folder, scratch = folders(root)
     section = AlignSection(**{**SETTINGS, **settings})
-    return train_ppo(*models, conversations(), conversations(3), section, folder, scratch, seed=3)
+    return train_ppo(*models, conversations(), conversations(3), section, folder, scratch, seed=3, watch=watch)
 
 
 def test_the_stage_writes_a_policy_and_its_metrics(models: tuple[Path, Path], tmp_path: Path) -> None:
@@ -57,6 +59,71 @@ def test_the_stage_writes_a_policy_and_its_metrics(models: tuple[Path, Path], tm
     assert 0 <= metrics["eval_response/ended"] <= 1
     assert (metrics["reward"], metrics["kl"]) == (metrics["eval_objective/scores"], metrics["eval_objective/kl"])
     assert not list(folder.glob("*.bin")) and not (folder / "value_model").exists()
+
+
+@pytest.fixture(scope="module")
+def opposite(models: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A reward model that takes away what the optimised one gives, so that every rise is over-optimisation."""
+    folder = tmp_path_factory.mktemp("opposite")
+    classifier = classifier_of(models[0])
+    classifier.score.weight.data.neg_()
+    classifier.save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return folder
+
+
+SEEN_AT_ONCE: dict[str, Any] = {"total_episodes": 48, "overoptimization_window": 1, "overoptimization_z": 1e-9}
+
+
+def log_of(root: Path) -> list[dict[str, Any]]:
+    lines = (root / "output" / "training_log.jsonl").read_text().splitlines()
+    return [entry for line in lines if "objective/scores" in (entry := json.loads(line))]
+
+
+@pytest.mark.parametrize("action", ["warn", "stop", "raise_kl"])
+def test_what_was_watched_and_done_is_among_the_metrics(
+    models: tuple[Path, Path], opposite: Path, tmp_path: Path, action: str
+) -> None:
+    metrics = train(models, tmp_path, watch=opposite, on_overoptimization=action, **SEEN_AT_ONCE)
+    log = log_of(tmp_path)
+    seen = [entry["episode"] for entry in log if entry.get("watch/overoptimization")]
+    assert seen, "a rise of the one is a fall of the other"
+    assert metrics["watched_scores_last"] == pytest.approx(-metrics["scores_last"], abs=1e-6)
+    assert metrics["eval_objective/watched_scores"] == pytest.approx(-metrics["eval_objective/scores"], abs=1e-6)
+    assert (metrics["overoptimization_seen"], metrics["overoptimization_episode"]) == (len(seen), seen[0])
+    assert metrics["overoptimization_action"] == action
+    assert metrics["overoptimization_tests"] == sum("watch/watched_z" in entry for entry in log)
+    if action == "stop":
+        assert metrics["steps"] * 2 == seen[0] < 48, "4 steps in a rollout of 8 episodes"
+    assert metrics.get("kl_coef_last") == (log[-1]["objective/kl_coef"] if action == "raise_kl" else None)
+    done = {"warn": "the run only warned", "stop": "the run ended there", "raise_kl": "the KL coefficient was raised"}
+    assert watch_note(metrics) == f"over-optimisation was seen after {seen[0]} episodes; {done[action]}."
+    picture = (tmp_path / "output" / "overoptimization.svg").read_text()
+    assert "seen" in picture and "watched, ppo" in picture
+
+
+def test_a_stopped_stage_that_was_killed_ends_with_the_same_files(
+    models: tuple[Path, Path], opposite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopping = {"watch": opposite, "on_overoptimization": "stop", **SEEN_AT_ONCE}
+    expected = train(models, tmp_path / "whole", **stopping)
+    with monkeypatch.context() as patch:
+        kill_at(patch, expected["steps"], marked=True)
+        with pytest.raises(Killed):
+            train(models, tmp_path / "killed", **stopping)
+    assert train(models, tmp_path / "killed", **stopping) == expected
+    assert same_files(tmp_path / "whole" / "output", tmp_path / "killed" / "output")
+
+
+def test_watching_changes_no_file_of_the_policy(models: tuple[Path, Path], opposite: Path, tmp_path: Path) -> None:
+    metrics = train(models, tmp_path / "alone")
+    assert not any("watch" in name or "overoptimization" in name for name in metrics)
+    watched = train(models, tmp_path / "watched", watch=opposite)
+    assert {name: watched[name] for name in metrics} == metrics
+    assert hash_folder(tmp_path / "alone" / "output") == hash_folder(tmp_path / "watched" / "output")
+    assert watched["overoptimization_tests"] == 0, "fewer rollouts than two windows"
+    assert watch_note(watched) == "the run was too short for the watched reward to be tested."
+    assert watch_note(metrics) is None
 
 
 def test_lora_writes_an_adapter(models: tuple[Path, Path], tmp_path: Path) -> None:
