@@ -15,6 +15,7 @@ from plumbline.recipe import AlignSection
 from plumbline.training import keep_short, train_and_save, trainer_config
 from rlhf.ppo.config import PPOConfig
 from rlhf.ppo.data import tokenized
+from rlhf.ppo.rewards import no_reward
 from rlhf.ppo.trainer import PPOTrainer
 
 DEFAULTS: dict[str, Any] = {
@@ -71,9 +72,35 @@ def train_ppo(
     Raises:
         UserError: models, prompts or settings do not fit; a reward or the loss is no finite number.
     """
+    trainer, dropped = make_trainer(policy, reward, prompts, evaluation, section, scratch, seed=seed)
+    metrics = train_and_save(
+        trainer, stage=section.name, what="Aligning by PPO", policy=policy, folder=folder, scratch=scratch
+    )
+    shown = _first_and_last(trainer.state.log_history) | (trainer.evaluate() if trainer.eval_dataset else {})
+    return metrics | dropped | shown | _short(shown)
+
+
+def make_trainer(
+    policy: Path,
+    reward: Path | None,
+    prompts: Dataset,
+    evaluation: Dataset | None,
+    section: AlignSection,
+    scratch: Path,
+    *,
+    seed: int,
+) -> tuple[PPOTrainer, dict[str, int]]:
+    """The trainer of `train_ppo` before it trains, and how many prompts it left out, as among the metrics.
+
+    The arguments are those of `train_ppo`; without a reward model (None) every response scores 0.
+
+    Raises:
+        UserError: models, prompts or settings do not fit.
+    """
     tokenizer = load_tokenizer(policy)
     length = section.trainer.get("response_length", DEFAULTS["response_length"])
-    window = min(filter(None, (context_window(policy), context_window(reward))), default=None)
+    readers = (policy,) if reward is None else (policy, reward)
+    window = min(filter(None, map(context_window, readers)), default=None)
     longest = None if window is None else window - length
     fitting = _with_room(prompts, tokenizer, longest, what=f"{section.name}, prompts")
     held_out = _with_room(
@@ -91,25 +118,24 @@ def train_ppo(
     if section.lora:
         check_joinable(policy)
     start = starting_weights(policy, scratch)
+    scorer: Any = reward or no_reward
+    if reward and section.lora:
+        scorer = last_adapter(reward, policy, start, scratch / "reward")
     trainer = PPOTrainer(
         args=config,
         processing_class=tokenizer,
         model=load_policy(start, trainable=True, load_in_4bit=section.load_in_4bit),
         ref_model=None,
-        reward_model=last_adapter(reward, policy, start, scratch / "reward") if section.lora else reward,
+        reward_model=scorer,
         train_dataset=fitting,
         eval_dataset=held_out or None,
         peft_config=section.lora.to_peft("CAUSAL_LM") if section.lora else None,
-    )
-    metrics = train_and_save(
-        trainer, stage=section.name, what="Aligning by PPO", policy=policy, folder=folder, scratch=scratch
     )
     dropped = {
         "dropped_prompts": len(prompts) - len(fitting),
         "dropped_eval_prompts": len(evaluation or ()) - len(held_out),
     }
-    shown = _first_and_last(trainer.state.log_history) | (trainer.evaluate() if held_out else {})
-    return metrics | dropped | shown | _short(shown)
+    return trainer, dropped
 
 
 def _with_room(prompts: Dataset, tokenizer: PreTrainedTokenizerBase, longest: int | None, *, what: str) -> Dataset:
