@@ -4,7 +4,8 @@
 
 A random model trains one rollout against a reward model that is a LoRA adapter over the same weights, in a fresh
 process for each way. Printed are the peaks of the processes' resident memory and their ratio; with it, the same less
-what a process holds that has only imported the libraries. Linux counts memory in KiB, as assumed here.
+what a process holds that has only imported the libraries, and what `plumbline check --deep` plans for each. Linux
+counts memory in KiB, as assumed here.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from transformers import (
 )
 
 from rlhf.ppo import PPOConfig, PPOTrainer
+from rlhf.ppo.footprint import footprint_of
+from rlhf.ppo.memory import plan_memory
 
 WORDS = 8000
 TEMPLATE = "{% for message in messages %}{{ message['content'] + ' ' }}{% endfor %}"
@@ -70,7 +73,7 @@ def write_models(folder: Path, hidden: int, layers: int) -> int:
     return sum(tensor.numel() for tensor in policy.parameters())
 
 
-def train(folder: Path, share_base: bool) -> None:
+def train(folder: Path, share_base: bool) -> PPOTrainer:
     """One rollout of 16 episodes and its updates."""
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder / "policy")
     prompts = [" ".join(f"w{3 + (7 * row + word) % 900}" for word in range(16)) for row in range(16)]
@@ -98,13 +101,21 @@ def train(folder: Path, share_base: bool) -> None:
         peft_config=LoraConfig(**LORA),
     )
     trainer.train()
+    return trainer
 
 
-def measure(folder: Path, way: str) -> float:
-    """Peak in MiB of a fresh process that trains one way."""
+def planned(trainer: PPOTrainer) -> float:
+    """What `plumbline check --deep` plans for such a run, in MiB."""
+    longest = max(map(len, trainer.prompts.dataset["input_ids"]))
+    return plan_memory(footprint_of(trainer), trainer.args, longest).total / 2**20
+
+
+def measure(folder: Path, way: str) -> tuple[float, float]:
+    """Peak in MiB of a fresh process that trains one way, and what was to be expected."""
     command = [sys.executable, __file__, "--folder", str(folder), "--way", way]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    return float(json.loads(said.splitlines()[-1]))
+    measured, expected = json.loads(said.splitlines()[-1])
+    return measured, expected
 
 
 def main() -> None:
@@ -117,18 +128,20 @@ def main() -> None:
     parser.add_argument("--way", choices=("imports", "shared", "separate"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.way:
-        if options.way != "imports":
-            train(options.folder, options.way == "shared")
-        print(json.dumps(peak()))
+        trainer = None if options.way == "imports" else train(options.folder, options.way == "shared")
+        measured = peak()  # before the plan, which tries the models
+        print(json.dumps([measured, planned(trainer) if trainer else 0.0]))
         return
     with tempfile.TemporaryDirectory() as place:
         parameters = write_models(Path(place), options.hidden, options.layers)
         print(f"{parameters / 1e6:.0f} M parameters, {parameters * 4 / 2**20:.0f} MiB in float32")
         for _ in range(options.repeats):
-            imports, shared, separate = (measure(Path(place), way) for way in ("imports", "shared", "separate"))
+            ways = [measure(Path(place), way) for way in ("imports", "shared", "separate")]
+            imports, shared, separate = (peak for peak, _ in ways)
             print(
                 f"shared base {shared:.0f} MiB, separate models {separate:.0f} MiB: {shared / separate:.2f}; "
-                f"without the {imports:.0f} MiB of imports {(shared - imports) / (separate - imports):.2f}"
+                f"without the {imports:.0f} MiB of imports {(shared - imports) / (separate - imports):.2f}; "
+                f"planned {ways[1][1]:.0f} and {ways[2][1]:.0f} MiB"
             )
 
 

@@ -139,7 +139,7 @@ class Chain:
         manifests: list[Manifest] = []
         with self.run.lock(), trust_remote_code(self.recipe.trust_remote_code):
             if only is not None:
-                self._tell_stale_inputs(selected)
+                self.tell_stale_inputs(selected)
             left = self._begin_redo(to_redo)
             for stage in self.stages:
                 if stage.name in selected:
@@ -173,7 +173,7 @@ class Chain:
         last = max(self.names().index(name) for name in self.select(until))
         return set(self.names()[: last + 1])
 
-    def _tell_stale_inputs(self, selected: Collection[str]) -> None:
+    def tell_stale_inputs(self, selected: Collection[str]) -> None:
         """Say which finished stages, not selected here, would change if they were run: their old output is used."""
         needed = {name for stage in self.stages if stage.name in selected for name in stage.after}
         for planned in self.plan():

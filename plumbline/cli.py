@@ -1,7 +1,7 @@
 """The command line.
 
     plumbline init my-domain            a new domain with a commented recipe
-    plumbline check recipe.yaml         validate it and print the plan
+    plumbline check recipe.yaml         validate it and print the plan; with --deep, measure what makes PPO fail
     plumbline run recipe.yaml           run the chain; it stops where people are needed
     plumbline annotate recipe.yaml      open the annotation app
     plumbline lineage runs/NAME/dpo     what a model was made from
@@ -89,13 +89,44 @@ def init(folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The new 
 
 
 @app.command()
-def check(recipe: RecipeFile, overrides: Overrides = None, run: RunName = None, runs: RunsFolder = RUNS) -> None:
+def check(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    run: RunName = None,
+    runs: RunsFolder = RUNS,
+    deep: Annotated[
+        bool,
+        typer.Option("--deep", help="Also measure the run's models before PPO; exit status 4 where something fails."),
+    ] = False,
+    samples: Annotated[int, typer.Option("--samples", min=2, help="Responses that --deep samples.")] = 32,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what --deep found as JSON, and nothing else.")] = False,
+) -> None:
     """Validate a recipe and its data; print the plan, model sizes and estimated memory. Nothing is changed."""
     from plumbline.plan import print_plan
     from plumbline.preflight import preflight
 
+    if as_json and not deep:
+        raise UserError("--json prints what --deep finds: give both.")
+    if deep and run:
+        _refuse_unknown_run(run, runs, "--deep measures models that a run has made")
     chain = _chain(recipe, overrides, run, runs, "check", create=False)
-    print_plan(chain, preflight(chain.domain))
+    found = preflight(chain.domain)
+    if not as_json:
+        print_plan(chain, found)
+    if deep:
+        _check_deeply(chain, samples, as_json)
+
+
+def _check_deeply(chain: Chain, samples: int, as_json: bool) -> None:
+    from plumbline.deep_check import check_entries, print_findings
+
+    entries = check_entries(chain, samples=samples)
+    if as_json:
+        typer.echo(json.dumps([entry.to_json() for entry in entries], indent=2))
+    else:
+        print_findings(entries)
+    if any(entry.fails for entry in entries):
+        raise typer.Exit(4)
 
 
 @app.command()
@@ -219,7 +250,7 @@ def import_(
     from plumbline.preferences.importers import import_preferences
 
     if run and not new:
-        _refuse_unknown_run(run, runs)
+        _refuse_unknown_run(run, runs, "give --new to make it")
     domain = _chain(recipe, overrides, run, runs, "import").domain
     with domain.service() as service:
         report = import_preferences(file, service, format=format)
@@ -314,13 +345,13 @@ def _arguments(recipe: Path, overrides: Sequence[str], run: str, runs: Path) -> 
     return shlex.join([str(recipe), "--run", run, *place, *shown])
 
 
-def _refuse_unknown_run(run: str, runs: Path) -> None:
+def _refuse_unknown_run(run: str, runs: Path, what_to_know: str) -> None:
     """A misspelt name must not make a run of its own, where nobody looks for what was imported."""
     from plumbline.recipe_yaml import nearest
 
     if not (runs / run).is_dir():
         names = [path.name for path in runs.iterdir() if path.is_dir()] if runs.is_dir() else []
-        raise UserError(f"{runs} has no run {run!r}: give --new to make it{nearest(run, names) if names else ''}")
+        raise UserError(f"{runs} has no run {run!r}: {what_to_know}{nearest(run, names) if names else ''}")
 
 
 def _need_samples(chain: Chain) -> None:

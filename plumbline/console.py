@@ -37,6 +37,11 @@ class RateColumn(ProgressColumn):
         return Text(f"{speed:.1f} {unit}/s" if speed >= 1 else f"{1 / speed:.1f} s/{unit}", style="dim")
 
 
+def amount(size: float) -> str:
+    """Bytes in words: `19.3 MiB`, `1.2 GiB`."""
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
+
+
 def progress_bar() -> Progress:
     """A progress display: what is being done, how far, the rate, the time spent and the time left.
 

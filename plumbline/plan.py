@@ -6,8 +6,9 @@ from rich.console import Console
 from rich.table import Table
 
 from plumbline.chain import Chain
+from plumbline.console import amount
 from plumbline.modelcard import REWARD_MODELS
-from plumbline.preflight import GIB, Preflight
+from plumbline.preflight import Preflight
 
 
 def print_plan(chain: Chain, found: Preflight) -> None:
@@ -40,10 +41,6 @@ def _table(chain: Chain, found: Preflight) -> Table:
             planned.stage.what,
             planned.state,
             planned.why,
-            _amount(memory) if memory else "",
+            amount(memory) if memory else "",
         )
     return table
-
-
-def _amount(size: int) -> str:
-    return f"{size / GIB:.1f} GiB" if size >= GIB else f"{size / 2**20:.1f} MiB"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from datasets import Dataset
 
-from plumbline.conversations import prompt_key
-from reward.model import RewardModel
+from plumbline.conversations import Conversation, prompt_key
 
 Z95 = 1.959963984540054
 """Quantile of the normal distribution for a 95% interval."""
@@ -38,7 +39,13 @@ class HeldOut:
     reward_std: float
 
 
-def held_out_accuracy(model: RewardModel, pairs: Dataset) -> HeldOut:
+class ScoresConversations(Protocol):
+    """A `RewardModel`, or what scores as it does."""
+
+    def score(self, conversations: Sequence[Conversation]) -> torch.Tensor: ...  # (conversations,) float32
+
+
+def held_out_accuracy(model: ScoresConversations, pairs: Dataset) -> HeldOut:
     """Score both responses of every pair (columns `prompt`, `chosen`, `rejected`) and count agreement."""
     rows = list(pairs)
     scores = model.score(

@@ -4,7 +4,9 @@
 """
 
 from rlhf.ppo.config import PPOConfig
+from rlhf.ppo.findings import Finding
+from rlhf.ppo.preflight import deep_check
 from rlhf.ppo.train import train_ppo
 from rlhf.ppo.trainer import PPOTrainer
 
-__all__ = ["PPOConfig", "PPOTrainer", "train_ppo"]
+__all__ = ["Finding", "PPOConfig", "PPOTrainer", "deep_check", "train_ppo"]

@@ -189,6 +189,11 @@ def _name_of_model(model: Any) -> str | None:
     return getattr(getattr(model, "config", None), "name_or_path", None) or None
 
 
+def no_reward(completions: Sequence[Any], **columns: Any) -> list[float]:
+    """A reward function that stands in where there is no reward."""
+    return [0.0] * len(completions)
+
+
 Reward = ScorerReward | ModelReward | FunctionReward
 
 

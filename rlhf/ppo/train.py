@@ -15,6 +15,7 @@ from plumbline.recipe import AlignSection
 from plumbline.training import keep_short, train_and_save, trainer_config
 from rlhf.ppo.config import PPOConfig
 from rlhf.ppo.data import tokenized
+from rlhf.ppo.rewards import no_reward
 from rlhf.ppo.trainer import PPOTrainer
 
 DEFAULTS: dict[str, Any] = {
@@ -77,9 +78,37 @@ def train_ppo(
     Raises:
         UserError: models, prompts or settings do not fit; a reward or the loss is no finite number.
     """
+    trainer, dropped = make_trainer(policy, reward, prompts, evaluation, section, scratch, seed=seed, watch=watch)
+    metrics = train_and_save(
+        trainer, stage=section.name, what="Aligning by PPO", policy=policy, folder=folder, scratch=scratch
+    )
+    stopped = trainer.stop.reason if trainer.state.global_step < trainer.schedule.steps else None
+    shown = _first_and_last(trainer.state.log_history) | (trainer.evaluate() if trainer.eval_dataset else {})
+    watched = {} if watch is None else _watched(trainer, section.name, folder)
+    return metrics | ({"stopped": stopped} if stopped else {}) | dropped | shown | _short(shown) | watched
+
+
+def make_trainer(
+    policy: Path,
+    reward: Path | None,
+    prompts: Dataset,
+    evaluation: Dataset | None,
+    section: AlignSection,
+    scratch: Path,
+    *,
+    seed: int,
+    watch: Path | None = None,
+) -> tuple[PPOTrainer, dict[str, int]]:
+    """The trainer of `train_ppo` before it trains, and how many prompts it left out, as among the metrics.
+
+    The arguments are those of `train_ppo`; without a reward model (None) every response scores 0.
+
+    Raises:
+        UserError: models, prompts or settings do not fit.
+    """
     tokenizer = load_tokenizer(policy)
     length = section.trainer.get("response_length", DEFAULTS["response_length"])
-    readers = (policy, reward) if watch is None else (policy, reward, watch)
+    readers = [folder for folder in (policy, reward, watch) if folder is not None]
     window = min(filter(None, map(context_window, readers)), default=None)
     longest = None if window is None else window - length
     fitting = _with_room(prompts, tokenizer, longest, what=f"{section.name}, prompts")
@@ -108,23 +137,17 @@ def train_ppo(
         processing_class=tokenizer,
         model=load_policy(start, trainable=True, load_in_4bit=section.load_in_4bit),
         ref_model=None,
-        reward_model=as_trained(reward, "reward"),
+        reward_model=no_reward if reward is None else as_trained(reward, "reward"),
         watch_reward_model=None if watch is None else as_trained(watch, "watch"),
         train_dataset=fitting,
         eval_dataset=held_out or None,
         peft_config=section.lora.to_peft("CAUSAL_LM") if section.lora else None,
     )
-    metrics = train_and_save(
-        trainer, stage=section.name, what="Aligning by PPO", policy=policy, folder=folder, scratch=scratch
-    )
-    stopped = trainer.stop.reason if trainer.state.global_step < trainer.schedule.steps else None
     dropped = {
         "dropped_prompts": len(prompts) - len(fitting),
         "dropped_eval_prompts": len(evaluation or ()) - len(held_out),
     }
-    shown = _first_and_last(trainer.state.log_history) | (trainer.evaluate() if held_out else {})
-    watched = {} if watch is None else _watched(trainer, section.name, folder)
-    return metrics | ({"stopped": stopped} if stopped else {}) | dropped | shown | _short(shown) | watched
+    return trainer, dropped
 
 
 def _with_room(prompts: Dataset, tokenizer: PreTrainedTokenizerBase, longest: int | None, *, what: str) -> Dataset:

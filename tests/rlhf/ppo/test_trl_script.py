@@ -156,7 +156,7 @@ OTHER_DEFAULTS = {"num_sample_generations", "stop_token", "logging_steps", "grad
 
 
 def test_every_setting_of_trl_is_taken_and_defaults_to_the_same(tmp_path: Path) -> None:
-    settings = PPOConfig(output_dir=str(tmp_path), use_cpu=True, **TRL)
+    PPOConfig(output_dir=str(tmp_path), use_cpu=True, **TRL)
     own = {field.name: field.default for field in fields(PPOConfig) if field.name in TRL}
     assert {name for name, default in own.items() if default != TRL[name]} == OTHER_DEFAULTS
     guide = (Path(__file__).parents[3] / "docs" / "ppo.md").read_text().split("## Coming from TRL")[1]
