@@ -17,11 +17,11 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from plumbline.errors import UserError
-from rlhf.ppo.checkpoints import max_over_processes
 from rlhf.ppo.config import PPOConfig
 from rlhf.ppo.engines.interface import Engine, finished
 from rlhf.ppo.generation import PADDING, Response, Sampling
 from rlhf.ppo.models import base_of
+from rlhf.ppo.sharded import max_over_processes
 
 
 class VLLMEngine(Engine):

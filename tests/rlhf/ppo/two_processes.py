@@ -128,7 +128,7 @@ def main(folder: Path, output: Path) -> None:
         trainer.save_model(str(output / kind / "saved"))
 
         whole = run_resumed(kind, folder, output / kind / "whole", stop=None, resume=False, **two)
-        # Step 10 lies inside the third rollout: what was learned since the checkpoint at step 8 is lost, and made again.
+        # Step 10 lies inside the third rollout: what was learned since step 8 is lost, and made again.
         run_resumed(kind, folder, output / kind / "killed", stop=10, resume=False, **two)
         again = run_resumed(kind, folder, output / kind / "killed", stop=None, resume=True, **two)
         expected, weights = local_weights(whole.model), local_weights(again.model)
