@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from transformers import TrainingArguments
+from transformers.generation import ContinuousBatchingConfig
 
 from rlhf.ppo.aggregation import AGGREGATIONS
 
@@ -200,6 +201,12 @@ class PPOConfig(TrainingArguments):
                     f"{setting.name} is {value!r}, but rollout_engine is {self.rollout_engine!r}: set rollout_engine "
                     f"to {owner!r}, or leave {setting.name} out."
                 )
+        known = {setting.name for setting in fields(ContinuousBatchingConfig)}
+        if unknown := sorted({*(self.transformers_continuous_batching_config or {})} - known):
+            raise ValueError(
+                f"transformers_continuous_batching_config has {', '.join(map(repr, unknown))}, which transformers' "
+                f"ContinuousBatchingConfig has not: it has {', '.join(sorted(known))}."
+            )
         if self.rollout_engine == "vllm" and importlib.util.find_spec("vllm") is None:
             raise ValueError("rollout_engine is 'vllm', which is not installed: pip install 'plumbline[vllm]'.")
 

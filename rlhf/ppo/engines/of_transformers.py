@@ -96,17 +96,10 @@ class ContinuousBatchingEngine(Engine):
         model: the policy.
         sampling: how; `batch_rows` is how many are in progress at once.
         config: fields of transformers' `ContinuousBatchingConfig`.
-
-    Raises:
-        UserError: there is no such field.
     """
 
     def __init__(self, model: PreTrainedModel, sampling: Sampling, config: dict[str, Any] | None = None) -> None:
         self.model, self.sampling, self.config = model, sampling, config or {}
-        try:
-            ContinuousBatchingConfig(**self.config)
-        except TypeError as error:
-            raise UserError(f"transformers_continuous_batching_config: {error}.") from error
 
     @torch.no_grad()
     def generate(self, prompts: Sequence[list[int]], noise: np.ndarray) -> list[Response]:

@@ -126,8 +126,6 @@ def test_settings_of_continuous_batching_reach_it(model: PreTrainedModel, monkey
     engine = ContinuousBatchingEngine(model, Sampling(1.0, 2, frozenset()), {"page_size": 16, "scheduler_type": "fifo"})
     assert len(engine.generate(PROMPTS, noise(4, 2))) == 4
     assert (given[0].page_size, given[0].return_logprobs) == (16, True)
-    with pytest.raises(UserError, match=r"transformers_continuous_batching_config: .*pages"):
-        ContinuousBatchingEngine(model, Sampling(1.0, 2, frozenset()), {"pages": 16})
 
 
 def test_what_continuous_batching_lost_is_told(model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,6 +177,10 @@ def test_a_resumed_run_with_generate_samples_as_the_uninterrupted_one(folder: Pa
             "vllm_mode is 'server', but rollout_engine is 'plumbline': set rollout_engine to 'vl",
         ),
         ({"rollout_engine": "generate", "transformers_continuous_batching_config": {}}, "rollout_engine is 'generate'"),
+        (
+            {"rollout_engine": "continuous_batching", "transformers_continuous_batching_config": {"pages": 16}},
+            "_config has 'pages', which transformers' ContinuousBatchingConfig has not: it has .*page_size",
+        ),
         ({"rollout_engine": "vllm"}, "not installed: pip install 'plumbline\\[vllm\\]'"),
     ],
 )
