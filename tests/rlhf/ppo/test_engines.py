@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig
-from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, GenerationConfig, HfArgumentParser, PreTrainedModel
 
 from plumbline.errors import UserError
-from rlhf.ppo import PPOTrainer
+from rlhf.ppo import PPOConfig, PPOTrainer
 from rlhf.ppo.engines import Engine
 from rlhf.ppo.engines.choice import PlumblineEngine
 from rlhf.ppo.engines.of_transformers import ContinuousBatchingEngine, GenerateEngine
@@ -164,6 +164,17 @@ def test_a_resumed_run_with_generate_samples_as_the_uninterrupted_one(folder: Pa
     assert entries(whole, "objective/scores")[1:] == entries(resumed, "objective/scores")[1:]
     for name, tensor in whole.model.state_dict().items():
         assert torch.equal(tensor, resumed.model.state_dict()[name]), name
+
+
+def test_settings_of_continuous_batching_are_read_from_the_command_line(tmp_path: Path) -> None:
+    name = "transformers_continuous_batching_config"
+    given = ["--output_dir", str(tmp_path), "--use_cpu", "--rollout_engine", "continuous_batching"]
+    (args,) = HfArgumentParser((PPOConfig,)).parse_args_into_dataclasses([*given, f"--{name}", '{"page_size": 16}'])
+    assert args.transformers_continuous_batching_config == {"page_size": 16}
+    with pytest.raises(ValueError, match=f"{name} is 'page_size': it must be a JSON object"):
+        settings_for(
+            tmp_path, rollout_engine="continuous_batching", transformers_continuous_batching_config="page_size"
+        )
 
 
 @pytest.mark.parametrize(
