@@ -128,6 +128,12 @@ def test_settings_of_continuous_batching_reach_it(model: PreTrainedModel, monkey
     assert (given[0].page_size, given[0].return_logprobs) == (16, True)
 
 
+def test_a_cache_that_does_not_fit_is_told(model: PreTrainedModel) -> None:
+    engine = ContinuousBatchingEngine(model, Sampling(1.0, 2, frozenset()), {"num_blocks": 10**9})
+    with pytest.raises(UserError, match=r"Memory footprint .* is more than .*Change transformers_continuous_batching_"):
+        engine.generate(PROMPTS, noise(4, 2))
+
+
 def test_what_continuous_batching_lost_is_told(model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model, "generate_batch", lambda *args, **options: {})
     engine = ContinuousBatchingEngine(model, Sampling(1.0, 2, frozenset()))
