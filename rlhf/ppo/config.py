@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from transformers import TrainingArguments
+from transformers.generation import ContinuousBatchingConfig
 from transformers.integrations import unset_hf_deepspeed_config
 from transformers.trainer_utils import IntervalStrategy
 
@@ -42,6 +43,11 @@ class PPOConfig(TrainingArguments):
     Raises:
         ValueError: a setting is out of its range; the message names it.
     """
+
+    _VALID_DICT_FIELDS: ClassVar[list[str]] = [
+        *TrainingArguments._VALID_DICT_FIELDS,
+        "transformers_continuous_batching_config",
+    ]
 
     learning_rate: float = _setting(3e-6, "Learning rate of policy and critic.")
     value_learning_rate: float | None = _setting(None, "Learning rate of the critic; default: learning_rate.")
@@ -80,7 +86,7 @@ class PPOConfig(TrainingArguments):
     rollout_engine: str = _setting(
         "plumbline", "What samples the responses: 'plumbline', 'generate', 'continuous_batching' or 'vllm'."
     )
-    transformers_continuous_batching_config: dict[str, Any] | None = field(
+    transformers_continuous_batching_config: dict[str, Any] | str | None = field(
         default=None, metadata={"help": "Fields of transformers' ContinuousBatchingConfig."}
     )
     importance_sampling_correction: bool | None = _setting(
@@ -244,6 +250,15 @@ class PPOConfig(TrainingArguments):
                     f"{setting.name} is {value!r}, but rollout_engine is {self.rollout_engine!r}: set rollout_engine "
                     f"to {owner!r}, or leave {setting.name} out."
                 )
+        options = self.transformers_continuous_batching_config or {}
+        if isinstance(options, str):
+            raise ValueError(f"transformers_continuous_batching_config is {options!r}: it must be a JSON object.")
+        known = {setting.name for setting in fields(ContinuousBatchingConfig)}
+        if unknown := sorted({*options} - known):
+            raise ValueError(
+                f"transformers_continuous_batching_config has {', '.join(map(repr, unknown))}, which transformers' "
+                f"ContinuousBatchingConfig has not: it has {', '.join(sorted(known))}."
+            )
         if self.rollout_engine == "vllm" and importlib.util.find_spec("vllm") is None:
             raise ValueError("rollout_engine is 'vllm', which is not installed: pip install 'plumbline[vllm]'.")
 

@@ -52,5 +52,7 @@ def make_engine(
         return VLLMEngine(args, policy, sampling, tokenizer, accelerator)
     model = base_of(policy)
     if args.rollout_engine == "continuous_batching":
-        return ContinuousBatchingEngine(model, sampling, args.transformers_continuous_batching_config)
+        config = args.transformers_continuous_batching_config
+        assert not isinstance(config, str), "the settings read JSON"
+        return ContinuousBatchingEngine(model, sampling, config)
     return GenerateEngine(model, sampling) if args.rollout_engine == "generate" else PlumblineEngine(model, sampling)

@@ -23,6 +23,8 @@ MEMORY_SHARE = 0.5
 TOKENS_AT_ONCE_ON_CPU = 1024
 """Tokens of a forward of continuous batching on a CPU, where its attention mask is `(tokens, cache + tokens)`."""
 
+INSTEAD = "Change transformers_continuous_batching_config, or take rollout_engine 'plumbline'."
+
 
 class GenerateEngine(Engine):
     """`model.generate`, for models whose sampling needs something of their own there."""
@@ -96,38 +98,36 @@ class ContinuousBatchingEngine(Engine):
         model: the policy.
         sampling: how; `batch_rows` is how many are in progress at once.
         config: fields of transformers' `ContinuousBatchingConfig`.
-
-    Raises:
-        UserError: there is no such field.
     """
 
     def __init__(self, model: PreTrainedModel, sampling: Sampling, config: dict[str, Any] | None = None) -> None:
         self.model, self.sampling, self.config = model, sampling, config or {}
-        try:
-            ContinuousBatchingConfig(**self.config)
-        except TypeError as error:
-            raise UserError(f"transformers_continuous_batching_config: {error}.") from error
 
     @torch.no_grad()
     def generate(self, prompts: Sequence[list[int]], noise: np.ndarray) -> list[Response]:
         """Sample responses to all prompts, `batch_rows` at once."""
         if not prompts:
             return []
+        try:
+            outputs = self._outputs(prompts, noise)
+        except (MemoryError, ValueError) as error:  # of its configuration, or the cache that it asks for
+            raise UserError(f"continuous batching: {error}. {INSTEAD}") from error
+        faults = [output.error for output in outputs if output.error]
+        if faults or len(outputs) < len(prompts):
+            why = f": {faults[0]}" if faults else "; its log says why"
+            raise UserError(
+                f"continuous batching gave {len(outputs) - len(faults)} of {len(prompts)} responses{why}. {INSTEAD}"
+            )
+        return [finished(output.generated_tokens, output.logprobs, self.sampling) for output in outputs]
+
+    def _outputs(self, prompts: Sequence[list[int]], noise: np.ndarray) -> list[Any]:
         config = GenerationConfig(**_law(self.sampling), temperature=self.sampling.temperature)
         config.eos_token_id = config.eos_token_id or -1  # what it calls "none", with a warning
         with _random_numbers_of(noise, self.model.device) as seed, _generation_config(self.model, config):
             options = ContinuousBatchingConfig(
                 **{**self._defaults(prompts), **self.config, "return_logprobs": True, "seed": seed}
             )
-            outputs = list(self.model.generate_batch(list(prompts), continuous_batching_config=options).values())
-        faults = [output.error for output in outputs if output.error]
-        if faults or len(outputs) < len(prompts):
-            raise UserError(
-                f"continuous batching gave {len(outputs) - len(faults)} of {len(prompts)} responses"
-                f"{': ' + str(faults[0]) if faults else ', its log says why'}. Change "
-                "transformers_continuous_batching_config, or take rollout_engine 'plumbline'."
-            )
-        return [finished(output.generated_tokens, output.logprobs, self.sampling) for output in outputs]
+            return list(self.model.generate_batch(list(prompts), continuous_batching_config=options).values())
 
     def _defaults(self, prompts: Sequence[list[int]]) -> dict[str, Any]:
         rows = min(self.sampling.batch_rows, len(prompts))

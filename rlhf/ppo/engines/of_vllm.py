@@ -38,7 +38,7 @@ class VLLMEngine(Engine):
         accelerator: of the trainer.
 
     Raises:
-        UserError: vLLM or its server cannot be had, or the policy is quantised.
+        UserError: vLLM or its server cannot be had, or the policy is quantised or in no folder.
     """
 
     def __init__(
@@ -53,6 +53,11 @@ class VLLMEngine(Engine):
             raise UserError(
                 "rollout_engine 'vllm' gets the policy's weights with the adapter merged, which quantised weights "
                 "cannot be without loss: leave out load_in_4bit, or take another rollout_engine."
+            )
+        if args.vllm_mode == "colocate" and not base_of(policy).name_or_path:
+            raise UserError(
+                "a colocated vLLM loads the policy from its folder or hub name, and this policy has none: save it, and "
+                "give PPOTrainer the folder as model."
             )
         self.policy, self.sampling, self.accelerator = policy, sampling, accelerator
         self._sleeps = args.vllm_mode == "colocate" and args.vllm_enable_sleep_mode

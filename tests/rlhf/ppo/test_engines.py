@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig
-from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, GenerationConfig, HfArgumentParser, PreTrainedModel
 
 from plumbline.errors import UserError
-from rlhf.ppo import PPOTrainer
+from rlhf.ppo import PPOConfig, PPOTrainer
 from rlhf.ppo.engines import Engine
 from rlhf.ppo.engines.choice import PlumblineEngine
 from rlhf.ppo.engines.of_transformers import ContinuousBatchingEngine, GenerateEngine
@@ -126,8 +126,12 @@ def test_settings_of_continuous_batching_reach_it(model: PreTrainedModel, monkey
     engine = ContinuousBatchingEngine(model, Sampling(1.0, 2, frozenset()), {"page_size": 16, "scheduler_type": "fifo"})
     assert len(engine.generate(PROMPTS, noise(4, 2))) == 4
     assert (given[0].page_size, given[0].return_logprobs) == (16, True)
-    with pytest.raises(UserError, match=r"transformers_continuous_batching_config: .*pages"):
-        ContinuousBatchingEngine(model, Sampling(1.0, 2, frozenset()), {"pages": 16})
+
+
+def test_a_cache_that_does_not_fit_is_told(model: PreTrainedModel) -> None:
+    engine = ContinuousBatchingEngine(model, Sampling(1.0, 2, frozenset()), {"num_blocks": 10**9})
+    with pytest.raises(UserError, match=r"Memory footprint .* is more than .*Change transformers_continuous_batching_"):
+        engine.generate(PROMPTS, noise(4, 2))
 
 
 def test_what_continuous_batching_lost_is_told(model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,6 +172,17 @@ def test_a_resumed_run_with_generate_samples_as_the_uninterrupted_one(folder: Pa
         assert torch.equal(tensor, resumed.model.state_dict()[name]), name
 
 
+def test_settings_of_continuous_batching_are_read_from_the_command_line(tmp_path: Path) -> None:
+    name = "transformers_continuous_batching_config"
+    given = ["--output_dir", str(tmp_path), "--use_cpu", "--rollout_engine", "continuous_batching"]
+    (args,) = HfArgumentParser((PPOConfig,)).parse_args_into_dataclasses([*given, f"--{name}", '{"page_size": 16}'])
+    assert args.transformers_continuous_batching_config == {"page_size": 16}
+    with pytest.raises(ValueError, match=f"{name} is 'page_size': it must be a JSON object"):
+        settings_for(
+            tmp_path, rollout_engine="continuous_batching", transformers_continuous_batching_config="page_size"
+        )
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -179,6 +194,10 @@ def test_a_resumed_run_with_generate_samples_as_the_uninterrupted_one(folder: Pa
             "vllm_mode is 'server', but rollout_engine is 'plumbline': set rollout_engine to 'vl",
         ),
         ({"rollout_engine": "generate", "transformers_continuous_batching_config": {}}, "rollout_engine is 'generate'"),
+        (
+            {"rollout_engine": "continuous_batching", "transformers_continuous_batching_config": {"pages": 16}},
+            "_config has 'pages', which transformers' ContinuousBatchingConfig has not: it has .*page_size",
+        ),
         ({"rollout_engine": "vllm"}, "not installed: pip install 'plumbline\\[vllm\\]'"),
     ],
 )

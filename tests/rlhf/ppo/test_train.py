@@ -15,6 +15,7 @@ from plumbline.measured import watch_note
 from plumbline.models import load_policy, load_tokenizer
 from plumbline.recipe import AlignSection
 from plumbline.runs import hash_folder
+from plumbline.training import LOG_FILE
 from rlhf.ppo import train_ppo
 from tests.rlhf.ppo.helpers import classifier_of, conversations
 from tests.tiny import tiny_model, tiny_tokenizer, user
@@ -29,6 +30,9 @@ SETTINGS: dict[str, Any] = {
     "learning_rate": 1e-3,
     "save_steps": 4,
 }
+
+
+CLIPPED = "sampling/importance_sampling_ratio/clipped"
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +134,14 @@ def test_lora_writes_an_adapter(models: tuple[Path, Path], tmp_path: Path) -> No
     train(models, tmp_path, lora={"r": 4})
     assert (tmp_path / "output" / "adapter_model.safetensors").exists()
     assert load_policy(tmp_path / "output").config.vocab_size == 400
+
+
+def test_the_section_chooses_the_engine(models: tuple[Path, Path], tmp_path: Path) -> None:
+    """One that is not the trainer's own, as only then the mismatch is corrected and what was clipped is logged."""
+    train(models, tmp_path, rollout_engine="generate", total_episodes=8)
+    log = (tmp_path / "output" / LOG_FILE).read_text(encoding="utf-8").splitlines()
+    shares = [entry[CLIPPED] for entry in map(json.loads, log) if CLIPPED in entry]
+    assert shares == [0.0]
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from rlhf.ppo import PPOTrainer
 from rlhf.ppo.engines import of_vllm
 from rlhf.ppo.engines.of_vllm import unchanged_base
 from tests.rlhf.ppo import vllm_standin
-from tests.rlhf.ppo.helpers import conversations, entries, trainer_for
+from tests.rlhf.ppo.helpers import conversations, entries, policy_of, trainer_for
 from tests.rlhf.ppo.test_distributed import REPOSITORY, free_port
 from tests.rlhf.ppo.vllm_standin import LLM, Copy, Server
 from tests.tiny import tiny_model
@@ -67,7 +67,9 @@ def server(folder: Path) -> Server:
     return Server(folder)
 
 
-def trainer_with_vllm(folder: Path, output: Path, *, lora: bool = False, **settings: Any) -> PPOTrainer:
+def trainer_with_vllm(
+    folder: Path, output: Path, *, lora: bool = False, model: Any = None, **settings: Any
+) -> PPOTrainer:
     common = {"rollout_engine": "vllm", "temperature": 0.7, "learning_rate": 1e-2, "stop_token_id": 20}
     return trainer_for(
         folder,
@@ -75,6 +77,7 @@ def trainer_with_vllm(folder: Path, output: Path, *, lora: bool = False, **setti
         settings={**common, **settings},
         peft_config=LoraConfig(r=4, target_modules="all-linear") if lora else None,
         eval_dataset=conversations(3),
+        **({} if model is None else {"model": model}),
     )
 
 
@@ -210,6 +213,17 @@ def test_processes_with_fewer_prompts_ask_for_as_many(
     assert engine.generate([], np.empty((0, 0))) == []
     assert [len(asked["prompts"]) for asked in llm.asked] == [3, 3]
     assert llm.asked[0]["prompts"][:2] == [[5, 6], [7]]
+
+
+def test_policies_that_vllm_cannot_take_are_refused(folder: Path, tmp_path: Path) -> None:
+    policy = policy_of(folder)
+    policy.is_quantized = True
+    with pytest.raises(UserError, match="leave out load_in_4bit"):
+        trainer_with_vllm(folder, tmp_path, model=policy)
+    policy = policy_of(folder)
+    policy.name_or_path = ""
+    with pytest.raises(UserError, match="this policy has none: save it"):
+        trainer_with_vllm(folder, tmp_path, model=policy)
 
 
 def test_a_server_that_is_not_there_or_not_fit_is_told(folder: Path, tmp_path: Path, server: Server) -> None:
