@@ -77,6 +77,12 @@ def refused(message: str) -> Finding:
     return Finding("trainer", "PPOTrainer", "refuses to begin", "begins", "fails", message)
 
 
+def out_of_memory(where: str) -> Finding:
+    """Not even the few responses of the check fit beside the models."""
+    advice = f"{where} was full during the check, so nothing else was measured: see the memory plan."
+    return Finding("out_of_memory", "the check itself", "out of memory", "fits", "fails", advice)
+
+
 def end_token(ended: Sequence[bool], lengths: Sequence[int], response_length: int, *, can_end: bool = True) -> Finding:
     """How many responses end by themselves, and how long they are.
 

@@ -72,7 +72,8 @@ class MemoryPlan:
 def plan_memory(footprint: Footprint, args: PPOConfig, longest_prompt: int) -> MemoryPlan:
     """What a run will hold at its peak on each process.
 
-    Left out: the reward model's activations while it scores (a layer at a time), what the allocator keeps and cannot
+    On a CPU what comes and goes counts twice: freed memory stays with the process, in pieces that the next tensors do
+    not fit. Left out: the reward model's activations while it scores (a layer at a time), what a GPU's allocator cannot
     use, and buffers of communication between processes.
 
     Args:
@@ -88,22 +89,23 @@ def plan_memory(footprint: Footprint, args: PPOConfig, longest_prompt: int) -> M
         rows = max(1, args.micro_batch_tokens // longest)
     rows = min(rows, args.local_batch_size // args.num_mini_batches)
     logits = min(rows * args.response_length * footprint.vocabulary, LOGITS_AT_ONCE)
-    return MemoryPlan(
-        always={
-            "program": PROGRAM,
-            **footprint.weights,
-            "optimizer": int(footprint.trained * _optimizer_states(str(args.optim))),
-        },
-        rollout={
-            "key-value cache": sampled_at_once * longest * footprint.cache_per_token,
-            "sampling": sampled_at_once * footprint.vocabulary * BYTES_OF_SAMPLING,
-        },
-        update={
-            "gradients": footprint.trained,
-            "activations": footprint.activations + rows * longest * footprint.activations_per_token,
-            "logits": logits * 4 * COPIES_OF_LOGITS,
-        },
-    )
+    always = {
+        "program": PROGRAM,
+        **footprint.weights,
+        "optimizer": int(footprint.trained * _optimizer_states(str(args.optim))),
+    }
+    rollout = {
+        "key-value cache": sampled_at_once * longest * footprint.cache_per_token,
+        "sampling": sampled_at_once * footprint.vocabulary * BYTES_OF_SAMPLING,
+    }
+    update = {
+        "gradients": footprint.trained,
+        "activations": footprint.activations + rows * longest * footprint.activations_per_token,
+        "logits": logits * 4 * COPIES_OF_LOGITS,
+    }
+    if args.device.type == "cpu":
+        always["kept by the allocator"] = max(sum(rollout.values()), sum(update.values()))
+    return MemoryPlan(always, rollout, update)
 
 
 def _optimizer_states(optim: str) -> float:

@@ -64,15 +64,18 @@ def deep_check(
     Returns:
         The findings, each with a verdict. A reward that is NaN or infinite is one of them.
     """
-    sample, fault = _sample(trainer, samples)
-    found = _policy(trainer, sample)
-    if with_reward:
-        found += [findings.reward_not_finite(fault)] if fault else _reward(trainer, sample, pairs, demonstrations)
-    found += _step_zero(trainer, sample.rollout)
     own, where = machine_memory(trainer.args.device)
     longest = max(map(len, trainer.prompts.dataset["input_ids"]))
     plan = plan_memory(footprint_of(trainer), trainer.args, longest)
-    return [*found, findings.memory(plan, available or own, where)]
+    memory = findings.memory(plan, available or own, where)
+    try:
+        sample, fault = _sample(trainer, samples)
+        found = _policy(trainer, sample)
+        if with_reward:
+            found += [findings.reward_not_finite(fault)] if fault else _reward(trainer, sample, pairs, demonstrations)
+        return [*found, *_step_zero(trainer, sample.rollout), memory]
+    except torch.OutOfMemoryError:
+        return [findings.out_of_memory(where), memory]
 
 
 class Sample(NamedTuple):

@@ -234,6 +234,17 @@ def test_too_little_memory_fails(folder: Path, tmp_path: Path) -> None:
     assert checked(trainer, available=int(total / 0.95))["memory"].verdict == "warning"
 
 
+def test_memory_that_is_full_during_the_check_is_a_finding(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: Any) -> None:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr("rlhf.ppo.preflight._sample", full)
+    found = checked(trainer_with(folder, tmp_path))
+    assert list(found) == ["out_of_memory", "memory"] and found["out_of_memory"].verdict == "fails"
+
+
 def test_without_a_reward_nothing_is_said_of_it(folder: Path, tmp_path: Path) -> None:
     assert not any(name.startswith("reward") for name in checked(trainer_with(folder, tmp_path), with_reward=False))
 
