@@ -11,7 +11,6 @@ import tempfile
 from typing import Any
 
 from benchmarks.ppo.workload import Clock, Record, Task, planted_share
-from plumbline.allocator import reuse_freed_memory
 from rlhf.ppo import PPOConfig, PPOTrainer
 
 
@@ -32,12 +31,11 @@ class PlumblineClock(Clock):
 def main(task: Task, out: str) -> None:
     """Train, and write the record."""
     record = Record()
-    if task.reuse_memory:
-        reuse_freed_memory()
     trainer = PPOTrainer(
         args=PPOConfig(
             **task.settings(tempfile.mkdtemp(prefix="ppo_benchmark_")),
             bf16=task.bf16,
+            reuse_memory=task.reuse_memory,
             micro_batch_tokens=task.micro_batch_tokens,
             dataloader_pin_memory=False,
         ),

@@ -71,7 +71,7 @@ class Task:
         lora: train adapters of rank 16 on all linear layers.
         bf16: bfloat16 autocast on plumbline's side (TRL 1.12's setting of this name has no effect).
         micro_batch_tokens: plumbline's setting.
-        reuse_memory: plumbline's setting of the C library's allocator, which its command line makes.
+        reuse_memory: plumbline's setting of this name.
     """
 
     workload: str
@@ -88,7 +88,7 @@ class Task:
     lora: bool = False
     bf16: bool = False
     micro_batch_tokens: int | None = None
-    reuse_memory: bool = False
+    reuse_memory: bool = True
 
     @property
     def episodes(self) -> int:
