@@ -130,7 +130,7 @@ def test_a_better_evaluation_renews_the_patience(folder: Path, tmp_path: Path) -
         eval_dataset=conversations(3),
     )
     planned = iter([1.0, 0.0, 2.0, 1.9, 1.8, 3.0])
-    trainer._evaluate_on = lambda prompts: {"objective/scores": next(planned)}
+    trainer._evaluate_on = lambda prompts, prefix: {"objective/scores": next(planned)}
     trainer.train()
     assert trainer.state.global_step == 5 * 4
     assert trainer.state.best_metric == 2.0
