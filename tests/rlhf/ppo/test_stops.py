@@ -146,6 +146,13 @@ def test_a_resumed_run_keeps_its_patience_and_stays_ended(folder: Path, tmp_path
     assert len(entries(resumed, "eval_objective/scores")) == 3
 
 
+def test_without_a_name_the_best_checkpoint_is_that_of_the_highest_held_out_reward(tmp_path: Path) -> None:
+    each = {"eval_strategy": "steps", "eval_steps": 4, **SAVING}
+    settings = settings_for(tmp_path, load_best_model_at_end=True, **each)
+    assert (settings.metric_for_best_model, settings.greater_is_better) == ("eval_objective/rlhf_reward", True)
+    assert settings_for(tmp_path).metric_for_best_model is None
+
+
 def test_evaluations_after_the_training_do_not_end_it(folder: Path, tmp_path: Path) -> None:
     settings = {**UNMOVED, "total_episodes": 8, "early_stopping_patience": 1}
     trainer = run(folder, tmp_path, settings=settings, eval_dataset=conversations(3))
