@@ -41,3 +41,11 @@ def test_commands_in_the_pages_exist(page):
     fenced = "\n".join(re.findall(r"```\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL))
     used = set(re.findall(r"^ *(?:\.venv/bin/)?plumbline ([a-z]+)", fenced, re.MULTILINE))
     assert used <= known
+
+
+def test_tests_that_the_documentation_names_exist():
+    code = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    known = set(re.findall(r"^def (test_\w+)\(", code, re.MULTILINE))
+    named = {name for page in PAGES for name in re.findall(r"`(test_\w+)`", page.read_text(encoding="utf-8"))}
+    assert len(named) > 50
+    assert named <= known

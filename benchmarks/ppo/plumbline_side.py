@@ -14,7 +14,6 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from benchmarks.ppo.workload import Clock, Record, Task, planted_share
-from plumbline.allocator import reuse_freed_memory
 from rlhf.ppo import PPOConfig, PPOTrainer
 from rlhf.ppo.shared_base import classifier_adapter_over
 
@@ -36,13 +35,12 @@ class PlumblineClock(Clock):
 def main(task: Task, out: str) -> None:
     """Train, and write the record."""
     record = Record()
-    if task.reuse_memory:
-        reuse_freed_memory()
     arguments = task.arguments()
     trainer = PPOTrainer(
         args=PPOConfig(
             **task.settings(tempfile.mkdtemp(prefix="ppo_benchmark_")),
             bf16=task.bf16,
+            reuse_memory=task.reuse_memory,
             micro_batch_tokens=task.micro_batch_tokens,
             dataloader_pin_memory=False,
             **task.ours,

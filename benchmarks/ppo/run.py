@@ -174,7 +174,12 @@ def main() -> None:
     command.add_argument("--lora", action="store_true", help="both sides: adapters of rank 16")
     command.add_argument("--bf16", action="store_true", help="plumbline: bfloat16 autocast; TRL's setting does nothing")
     command.add_argument("--micro-batch-tokens", type=int, default=4096, help="plumbline: tokens of a forward pass")
-    command.add_argument("--reuse-memory", action="store_true", help="plumbline: the allocator as its CLI sets it")
+    command.add_argument(
+        "--reuse-memory",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="plumbline: the C library keeps freed memory (PPOConfig.reuse_memory)",
+    )
     command.add_argument(
         "--set", action="append", default=[], metavar="NAME=JSON", help="plumbline: a setting of its PPOConfig"
     )

@@ -80,7 +80,7 @@ class Task:
         lora: train adapters of rank 16 on all linear layers; the reward is such an adapter over the policy, too.
         bf16: bfloat16 autocast on plumbline's side (TRL 1.12's setting of this name has no effect).
         micro_batch_tokens: plumbline's setting.
-        reuse_memory: plumbline's setting of the C library's allocator, which its command line makes.
+        reuse_memory: plumbline's setting of this name.
         ours: further settings of plumbline's `PPOConfig`.
     """
 
@@ -98,7 +98,7 @@ class Task:
     lora: bool = False
     bf16: bool = False
     micro_batch_tokens: int | None = None
-    reuse_memory: bool = False
+    reuse_memory: bool = True
     ours: dict[str, Any] = field(default_factory=dict)
 
     @property

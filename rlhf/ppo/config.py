@@ -127,6 +127,7 @@ class PPOConfig(TrainingArguments):
     kl_budget: float | None = _setting(
         None, "End the run when the mean KL of a response, in nats, over the last three rollouts is above this."
     )
+    num_eval_samples: int = _setting(10, "Responses that each evaluation writes below output_dir/samples.")
     early_stopping_patience: int | None = _setting(
         None, "End the run after so many evaluations without a better metric_for_best_model."
     )
@@ -221,8 +222,9 @@ class PPOConfig(TrainingArguments):
                 raise ValueError(f"{name} is {getattr(self, name)!r}: it must be {choices}.")
         if self.stop_token not in ("eos", None):
             raise ValueError(f"stop_token is {self.stop_token!r}: it must be 'eos' or None; or give stop_token_id.")
-        if self.reward_std_coef < 0:
-            raise ValueError(f"reward_std_coef is {self.reward_std_coef}: it must not be below 0.")
+        for name in ("reward_std_coef", "num_eval_samples"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}: it must not be below 0.")
         if self.on_overoptimization == "raise_kl" and self.kl_target is not None:
             raise ValueError("on_overoptimization is 'raise_kl', which kl_target would undo: leave kl_target out.")
         if self.dual_clip is not None and self.dual_clip <= 1:

@@ -25,7 +25,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from plumbline.allocator import reuse_freed_memory
 from plumbline.errors import UserError
-from rlhf.ppo import checkpoints, setup, sharded
+from rlhf.ppo import checkpoints, samples, setup, sharded
 from rlhf.ppo.boundaries import RolloutBoundaries
 from rlhf.ppo.config import PPOConfig
 from rlhf.ppo.core import KLController, RunningMoments, policy_loss, value_loss
@@ -367,6 +367,8 @@ class PPOTrainer(Trainer):
     ) -> dict[str, float]:
         """Sample a response to each held-out prompt, with the same random numbers each time, and log what they score.
 
+        The first `num_eval_samples` of them are written to `samples/PREFIX-STEP.jsonl` below `output_dir`.
+
         Returns:
             `eval_objective/scores`, `…/kl`, `…/rlhf_reward`, `eval_response/length`, `…/ended`, and where a reward is
             watched `eval_objective/watched_scores`; with several datasets `eval_NAME_…`.
@@ -379,17 +381,20 @@ class PPOTrainer(Trainer):
         metrics: dict[str, float] = {}
         for name, prompts in sets.items():
             prefix = f"{metric_key_prefix}_{name}" if name else metric_key_prefix
-            found = self._evaluate_on(prompts)
+            found = self._evaluate_on(prompts, prefix)
             metrics |= {f"{prefix}_{key}": value for key, value in found.items()}
         self.log(metrics)
         self.control: TrainerControl = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         self.stop.after_evaluation(self.callback_handler.callbacks, self.control)
         return metrics
 
-    def _evaluate_on(self, prompts: PromptSet) -> dict[str, float]:
+    def _evaluate_on(self, prompts: PromptSet, prefix: str) -> dict[str, float]:
         own = range(self.args.process_index, len(prompts), self.args.world_size)
         rollout, scores, episodes = self._evaluation_episodes(prompts, own)
         self._ask_models(rollout, sharded.evaluation_batches(rollout, self.args))
+        if self.is_world_process_zero() and episodes is not None and self.args.num_eval_samples:
+            rows = samples.rows_of(episodes, scores)[: self.args.num_eval_samples]
+            samples.write(rows, self.args.output_dir, f"{prefix}-{self.state.global_step}")
         metrics = evaluation_metrics(rollout, scores, kl_coef=self.kl.coefficient, reduce=self._sum)
         if self.watch is not None:
             watched = self.watch.score(episodes, self.args.device)
@@ -412,23 +417,13 @@ class PPOTrainer(Trainer):
         Args:
             sampling: only as many prompts as one evaluation batch has.
         """
-        from rich.console import Console
-        from rich.table import Table
-
         prompts = next(iter(self._eval_prompts.values()), self.prompts)
         count = min(len(prompts), self.args.per_device_eval_batch_size) if sampling else len(prompts)
         _, scores, episodes = self._evaluation_episodes(prompts, range(count))
         assert episodes is not None
-        rows = [
-            {"prompt": prompt, "response": response, "score": score}
-            for prompt, response, score in zip(episodes.prompts, episodes.responses, scores.tolist(), strict=True)
-        ]
+        rows = samples.rows_of(episodes, scores)
         if self.is_world_process_zero():
-            table = Table("prompt", "response", "score", show_lines=True)
-            for row in rows:
-                text = row["prompt"] if isinstance(row["prompt"], str) else row["prompt"][-1]["content"]
-                table.add_row(text, row["response"], f"{row['score']:.3f}")
-            Console().print(table)
+            samples.show(rows)
         return rows
 
     # Checkpoints

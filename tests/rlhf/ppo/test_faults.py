@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import threading
 from collections import Counter
@@ -101,7 +102,7 @@ def rollout_of(rows: list[int]) -> Rollout:
     positions = torch.arange(made.mask.shape[1])
     for number, name in enumerate(("logprobs", "ref_logprobs", "values", "entropy", "returns"), 1):
         figures = torch.stack([torch.sin(number + 10.0 * row + positions) for row in rows])
-        setattr(made, name, figures.where(made.mask, 1e6))
+        setattr(made, name, figures.where(made.mask, number * 1e6))
     return made
 
 
@@ -421,6 +422,46 @@ def test_a_response_that_its_own_stop_token_ended_is_not_penalised(tmp_path: Pat
     (ended,) = entries(trainer, "response/ended")
     assert 0 < ended < 1
     assert entries(trainer, "objective/rlhf_reward") == pytest.approx([ended - 1])
+
+
+def test_the_learning_rate_falls_with_each_optimizer_step(folder: Path, tmp_path: Path) -> None:
+    rates: list[float] = []
+
+    class Rates(TrainerCallback):
+        def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            rates.append(kwargs["optimizer"].param_groups[0]["lr"])
+
+    trainer_for(folder, tmp_path, settings={"lr_scheduler_type": "linear"}, callbacks=[Rates()]).train()
+    assert rates == pytest.approx([1e-3 * (8 - step) / 8 for step in range(8)])
+
+
+def test_samples_are_shown_without_held_out_prompts(folder: Path, tmp_path: Path) -> None:
+    rows = trainer_for(folder, tmp_path).generate_completions()
+    assert [row["prompt"] for row in rows] == conversations()["prompt"]
+    assert all(row["response"] and 0 <= row["score"] <= 1 for row in rows)
+
+
+def test_each_evaluation_writes_what_was_said(folder: Path, tmp_path: Path) -> None:
+    settings = {"eval_strategy": "steps", "eval_steps": 4, "num_eval_samples": 2}
+    trainer = trainer_for(
+        folder, tmp_path, settings=settings, eval_dataset={"a": conversations(3), "b": conversations(1)}
+    )
+    trainer.train()
+    files = {path.stem: path.read_text(encoding="utf-8").splitlines() for path in (tmp_path / "samples").iterdir()}
+    assert {name: len(lines) for name, lines in files.items()} == {
+        "eval_a-4": 2,
+        "eval_b-4": 1,
+        "eval_a-8": 2,
+        "eval_b-8": 1,
+    }
+    row = json.loads(files["eval_b-8"][0])
+    assert row["prompt"] == conversations(1)[0]["prompt"] and row["response"]
+    assert row["score"] == entries(trainer, "eval_b_objective/scores")[-1]
+    silent = trainer_for(
+        folder, tmp_path / "none", settings={**settings, "num_eval_samples": 0}, eval_dataset=conversations(2)
+    )
+    silent.evaluate()
+    assert not (tmp_path / "none" / "samples").exists()
 
 
 @pytest.mark.parametrize("on", [True, False])

@@ -130,7 +130,7 @@ def test_a_better_evaluation_renews_the_patience(folder: Path, tmp_path: Path) -
         eval_dataset=conversations(3),
     )
     planned = iter([1.0, 0.0, 2.0, 1.9, 1.8, 3.0])
-    trainer._evaluate_on = lambda prompts: {"objective/scores": next(planned)}
+    trainer._evaluate_on = lambda prompts, prefix: {"objective/scores": next(planned)}
     trainer.train()
     assert trainer.state.global_step == 5 * 4
     assert trainer.state.best_metric == 2.0
@@ -144,6 +144,13 @@ def test_a_resumed_run_keeps_its_patience_and_stays_ended(folder: Path, tmp_path
     resumed = run(folder, tmp_path, **arguments, resume=True)
     assert resumed.state.global_step == 12
     assert len(entries(resumed, "eval_objective/scores")) == 3
+
+
+def test_without_a_name_the_best_checkpoint_is_that_of_the_highest_held_out_reward(tmp_path: Path) -> None:
+    each = {"eval_strategy": "steps", "eval_steps": 4, **SAVING}
+    settings = settings_for(tmp_path, load_best_model_at_end=True, **each)
+    assert (settings.metric_for_best_model, settings.greater_is_better) == ("eval_objective/rlhf_reward", True)
+    assert settings_for(tmp_path).metric_for_best_model is None
 
 
 def test_evaluations_after_the_training_do_not_end_it(folder: Path, tmp_path: Path) -> None:
