@@ -71,7 +71,9 @@ def evaluated(trainer: PPOTrainer) -> dict[str, float]:
     return trainer.evaluate() | few
 
 
-def run_resumed(kind: str, folder: Path, output: Path, *, stop: int | None, resume: bool, **settings: Any) -> PPOTrainer:
+def run_resumed(
+    kind: str, folder: Path, output: Path, *, stop: int | None = None, resume: bool = False, **settings: Any
+) -> PPOTrainer:
     callbacks = [resuming.StopAt(stop)] if stop else None
     given = arguments_of(kind, folder)
     trainer = trainer_for(folder, output, settings={**RESUMED, **settings}, callbacks=callbacks, **given)
@@ -125,10 +127,10 @@ def main(folder: Path, output: Path) -> None:
         found[kind]["gathers"], found[kind]["wrapper"] = gathers, type(trainer.model_wrapped).__name__
         trainer.save_model(str(output / kind / "saved"))
 
-        whole = run_resumed(kind, folder, output / kind / "whole", stop=None, resume=False, **two)
-        # Step 10 lies inside the third rollout: what was learned since the checkpoint at step 8 is lost, and made again.
-        run_resumed(kind, folder, output / kind / "killed", stop=10, resume=False, **two)
-        again = run_resumed(kind, folder, output / kind / "killed", stop=None, resume=True, **two)
+        whole = run_resumed(kind, folder, output / kind / "whole", **two)
+        # Step 10 lies inside the third rollout: what was learned since the checkpoint at step 8 is made again.
+        run_resumed(kind, folder, output / kind / "killed", stop=10, **two)
+        again = run_resumed(kind, folder, output / kind / "killed", resume=True, **two)
         expected, weights = local_weights(whole.model), local_weights(again.model)
         found[kind]["same_weights"] = all(torch.equal(weights[name], expected[name]) for name in expected)
         found[kind]["same_log"] = {name: entries(again, name) == entries(whole, name) for name in LOGGED}
