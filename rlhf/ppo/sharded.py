@@ -48,6 +48,11 @@ def check_sharding(args: PPOConfig) -> None:
                 "with fsdp_cpu_ram_efficient_loading only the first process has the weights, from which reference, "
                 "critic and reward are made: set it to false in accelerate's configuration."
             )
+    if args.deepspeed:
+        raise UserError(
+            "PPOTrainer takes DeepSpeed from accelerate launch, as in examples/accelerate/zero3.yaml, not from the "
+            "setting deepspeed, which makes DeepSpeed divide each gradient by gradient_accumulation_steps once more."
+        )
     if _zero_stage(args) == 3 and not args.ds3_gather_for_generation:
         raise UserError(
             "ds3_gather_for_generation is False: ZeRO-3 would gather each layer for each token, for which all "

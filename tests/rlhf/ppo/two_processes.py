@@ -24,8 +24,9 @@ from tests.rlhf.ppo.helpers import classifier_of, conversations, entries, traine
 
 KINDS = ("full", "lora")
 COMPARED = ("loss", "grad_norm", "objective/scores", "objective/kl", "loss/policy_avg", "loss/value_avg", "val/ratio")
+ROLLOUTS = 4
 SETTINGS: dict[str, Any] = {
-    "total_episodes": 40,
+    "total_episodes": 8 * ROLLOUTS,
     "normalize_scores": True,
     "whiten_rewards": True,
     "missing_eos_penalty": 0.3,
@@ -37,6 +38,7 @@ SETTINGS: dict[str, Any] = {
 }
 RESUMED: dict[str, Any] = {
     **resuming.SETTINGS,
+    "total_episodes": 24,
     "eval_strategy": "steps",
     "eval_steps": 4,
     "load_best_model_at_end": True,
@@ -59,7 +61,7 @@ def arguments_of(kind: str, folder: Path) -> dict[str, Any]:
 
 
 def run(kind: str, folder: Path, output: Path, **settings: Any) -> PPOTrainer:
-    """Five rollouts of 8 episodes over all processes, of uneven length, with two mini-batches each."""
+    """Rollouts of 8 episodes over all processes, of uneven length, with two mini-batches each."""
     trainer = trainer_for(folder, output, settings={**SETTINGS, **settings}, **arguments_of(kind, folder))
     trainer.train()
     return trainer
@@ -72,7 +74,7 @@ def evaluated(trainer: PPOTrainer) -> dict[str, float]:
 
 
 def run_resumed(
-    kind: str, folder: Path, output: Path, *, stop: int | None, resume: bool, **settings: Any
+    kind: str, folder: Path, output: Path, *, stop: int | None = None, resume: bool = False, **settings: Any
 ) -> PPOTrainer:
     callbacks = [resuming.StopAt(stop)] if stop else None
     given = arguments_of(kind, folder)
@@ -125,12 +127,15 @@ def main(folder: Path, output: Path) -> None:
             trainer = run(kind, folder, output / kind, **two)
         found[kind] = {name: entries(trainer, name) for name in COMPARED} | evaluated(trainer)
         found[kind]["gathers"], found[kind]["wrapper"] = gathers, type(trainer.model_wrapped).__name__
+        if trainer.reference.separate is not None:
+            parameters = trainer.reference.separate.parameters()
+            found[kind]["reference_is_split"] = all(isinstance(one, sharded.DTensor) for one in parameters)
         trainer.save_model(str(output / kind / "saved"))
 
-        whole = run_resumed(kind, folder, output / kind / "whole", stop=None, resume=False, **two)
-        # Step 10 lies inside the third rollout: what was learned since step 8 is lost, and made again.
-        run_resumed(kind, folder, output / kind / "killed", stop=10, resume=False, **two)
-        again = run_resumed(kind, folder, output / kind / "killed", stop=None, resume=True, **two)
+        whole = run_resumed(kind, folder, output / kind / "whole", **two)
+        # Step 6 lies inside the second rollout: what was learned since the checkpoint at step 4 is made again.
+        run_resumed(kind, folder, output / kind / "killed", stop=6, **two)
+        again = run_resumed(kind, folder, output / kind / "killed", resume=True, **two)
         expected, weights = local_weights(whole.model), local_weights(again.model)
         found[kind]["same_weights"] = all(torch.equal(weights[name], expected[name]) for name in expected)
         found[kind]["same_log"] = {name: entries(again, name) == entries(whole, name) for name in LOGGED}
