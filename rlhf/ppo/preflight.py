@@ -144,7 +144,7 @@ def _ends_turns(trainer: PPOTrainer, prompt: str | Conversation) -> bool | None:
 
 def _reads_the_same_tokens(trainer: PPOTrainer) -> bool | None:
     own = trainer.processing_class.get_vocab()
-    # A classifier without a tokenizer of its own reads the policy's tokens; of other rewards without one nothing is known.
+    # A classifier without a tokenizer reads the policy's tokens; of other rewards without one nothing is known.
     readers = [reward for reward in trainer.reward.rewards if not isinstance(reward, FunctionReward)]
     same = [
         reward.tokenizer is None or reward.tokenizer.get_vocab() == own
