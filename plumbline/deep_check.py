@@ -15,7 +15,7 @@ from plumbline.chain import Chain
 from plumbline.conversations import Conversation, split_of
 from plumbline.datafiles import load_conversations
 from plumbline.errors import UserError
-from plumbline.models import fastest_device, identify, trust_remote_code
+from plumbline.models import check_fits, fastest_device, identify, trust_remote_code
 from plumbline.recipe import AlignSection
 from rlhf.ppo import Finding, deep_check, findings
 from rlhf.ppo.memory import PROGRAM, MemoryPlan, machine_memory
@@ -90,6 +90,9 @@ def _check(chain: Chain, section: AlignSection, samples: int) -> CheckedEntry:
     prompts = Dataset.from_list([{"prompt": row.prompt} for row in domain.prompts("train")])
     with tempfile.TemporaryDirectory() as scratch:
         try:
+            if reward:
+                names = {"expected_name": "the SFT model", "found_name": "the reward model"}
+                check_fits(identify(policy), identify(reward), **names)
             trainer, dropped = make_trainer(
                 policy, reward, prompts, None, section, Path(scratch), seed=chain.recipe.seed
             )

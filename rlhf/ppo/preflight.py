@@ -137,21 +137,21 @@ def _ends_turns(trainer: PPOTrainer, prompt: str | Conversation) -> bool | None:
     text = tokenizer.apply_chat_template(
         [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": word}], tokenize=False
     )
-    behind = tokenizer(text[text.rindex(word) + len(word) :], add_special_tokens=False)["input_ids"]
-    return any(token in stops for token in behind)
+    _, written, behind = text.rpartition(word)
+    ids = tokenizer(behind, add_special_tokens=False)["input_ids"]
+    return any(token in stops for token in ids) if written else None
 
 
 def _reads_the_same_tokens(trainer: PPOTrainer) -> bool | None:
-    rewards = [reward for reward in trainer.reward.rewards if not isinstance(reward, FunctionReward)]
-    tokenizers = [reward.tokenizer for reward in rewards]
-    if not rewards:
-        return None
     own = trainer.processing_class.get_vocab()
-    # A classifier without a tokenizer of its own reads the policy's tokens.
-    return all(
-        isinstance(reward, ModelReward) if tokenizer is None else tokenizer.get_vocab() == own
-        for reward, tokenizer in zip(rewards, tokenizers, strict=True)
-    )
+    # A classifier without a tokenizer reads the policy's tokens; of other rewards without one nothing is known.
+    readers = [reward for reward in trainer.reward.rewards if not isinstance(reward, FunctionReward)]
+    same = [
+        reward.tokenizer is None or reward.tokenizer.get_vocab() == own
+        for reward in readers
+        if isinstance(reward, ModelReward) or reward.tokenizer is not None
+    ]
+    return all(same) if same else None
 
 
 def _reward(

@@ -11,6 +11,7 @@ import yaml
 import plumbline.cli
 import plumbline.deep_check
 from plumbline.deep_check import CheckedEntry
+from plumbline.errors import MismatchError
 from plumbline.runs import hash_file
 from rlhf.ppo import Finding
 from tests.small_domain import make_small_domain, small_recipe
@@ -127,6 +128,18 @@ def test_what_the_trainer_refuses_fails(
     status, entry = deep(monkeypatch, capsys, "align.ppo.response_length=255")
     assert status == 4 and [finding["name"] for finding in entry["findings"]] == ["trainer"]
     assert "no prompt leaves room for a response of 255 tokens" in entry["findings"][0]["advice"]
+
+
+def test_a_reward_model_that_does_not_fit_fails(
+    domain: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def another(*identities: object, **names: str) -> None:
+        if names["found_name"] == "the reward model":
+            raise MismatchError("another tokenizer")
+
+    monkeypatch.setattr(plumbline.deep_check, "check_fits", another)
+    status, entry = deep(monkeypatch, capsys)
+    assert status == 4 and [finding["advice"] for finding in entry["findings"]] == ["another tokenizer"]
 
 
 @pytest.mark.parametrize(

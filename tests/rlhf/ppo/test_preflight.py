@@ -16,7 +16,7 @@ from transformers import AutoTokenizer, PreTrainedModel
 
 from rlhf.ppo import Finding, PPOTrainer, deep_check, findings
 from tests.rlhf.ppo.helpers import classifier_of, policy_of, trainer_for
-from tests.tiny import TEMPLATE, assistant, tiny_model, user
+from tests.tiny import TEMPLATE, assistant, tiny_model, tiny_tokenizer, user
 
 
 @pytest.fixture(scope="module")
@@ -193,6 +193,16 @@ def test_a_tokenizer_with_more_tokens_than_the_model_fails(folder: Path, tmp_pat
     tokenizer.add_tokens(["<new>"])
     found = checked(trainer_with(folder, tmp_path, processing_class=tokenizer))["vocabulary"]
     assert found.verdict == "fails" and "401 tokens and the model reads 400" in found.advice
+
+
+def test_a_reward_model_with_another_tokenizer_is_told(folder: Path, tmp_path: Path) -> None:
+    other = tiny_tokenizer(vocab_size=300)
+    model = classifier_of(folder)
+    same = checked(trainer_with(folder, tmp_path, reward_model=model), pairs=None)["vocabulary"]
+    given = {"reward_model": model, "reward_processing_classes": other}
+    another = checked(trainer_with(folder, tmp_path, **given), pairs=None)["vocabulary"]
+    assert (same.value, another.value) == ("400 tokens, the reward's too", "400 tokens; the reward has another")
+    assert checked(trainer_with(folder, tmp_path))["vocabulary"].value == "400 tokens"
 
 
 def hooked(folder: Path, change: Callable[[torch.nn.Module, torch.Tensor], torch.Tensor]) -> PreTrainedModel:
