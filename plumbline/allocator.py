@@ -14,8 +14,8 @@ def reuse_freed_memory() -> None:
 
     As it comes, glibc gets every block above 32 MiB from the system and gives it back when it is freed, so that each
     temporary tensor is mapped and zeroed page by page again: this was up to half of the time of a training step on two
-    cores. The process keeps at most what it held at its peak, for as long as it lives. It holds for what is allocated
-    from then on, so call it early.
+    cores. The process keeps at most what it held at its peak, for as long as it lives. The setting is for what is
+    allocated from then on, so call it early.
     """
     if platform.libc_ver()[0] != "glibc":
         return

@@ -77,6 +77,7 @@ def _check(chain: Chain, section: AlignSection, samples: int) -> CheckedEntry:
     policy = domain.model_of("sft")
     entry = CheckedEntry(section.name, [])
     reward = domain.model_of("reward") if chain.run.manifest("reward") else None
+    watch = domain.model_of("watch") if chain.recipe.watches and chain.run.manifest("watch") else None
     if reward is None:
         entry.skipped.append(
             "everything about the reward, and its share of the memory: there is no reward model yet; "
@@ -94,7 +95,7 @@ def _check(chain: Chain, section: AlignSection, samples: int) -> CheckedEntry:
                 names = {"expected_name": "the SFT model", "found_name": "the reward model"}
                 check_fits(identify(policy), identify(reward), **names)
             trainer, dropped = make_trainer(
-                policy, reward, prompts, None, section, Path(scratch), seed=chain.recipe.seed
+                policy, reward, prompts, None, section, Path(scratch), seed=chain.recipe.seed, watch=watch
             )
         except UserError as error:
             entry.findings.append(findings.refused(str(error)))

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, GPT2Config, PreTrainedModel
 
 from rlhf.ppo.generation import Sampling, generate, sample
 from tests.tiny import tiny_model
@@ -106,3 +106,14 @@ def test_sliding_windows_are_kept(tmp_path: Path) -> None:
         for i, p in enumerate(PROMPTS)
     ]
     assert responses == alone
+
+
+def test_absolute_positions_count_from_the_prompts_first_token() -> None:
+    """Rotary positions are relative, so only a model with a table of positions shows where the count began."""
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=400, n_positions=64, n_embd=32, n_layer=2, n_head=2, initializer_range=0.5)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    uniforms = noise(4, 8)
+    together = generate(model, PROMPTS, uniforms, Sampling(1.0, 8, frozenset()))
+    alone = [generate(model, [PROMPTS[i]], uniforms[i : i + 1], Sampling(1.0, 8, frozenset()))[0] for i in range(4)]
+    assert alone == together
