@@ -449,12 +449,8 @@ class PPOTrainer(Trainer):
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Write the policy as `from_pretrained` loads it; where processes share the work, all of them must call it."""
-        if not self.is_fsdp_enabled:
-            return super().save_model(output_dir, _internal_call)
-        with sharded.whole_on_cpu(self.model, needed=self.args.should_save):
-            self._save(output_dir)
-        if self.args.push_to_hub and not _internal_call:
-            self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
+        with sharded.saving_whole(self):
+            super().save_model(output_dir, _internal_call)
 
     def _load_state(self, folder: Path) -> None:
         checkpoints.read_state(folder, self._identity(), self.kl, self.score_moments, self.watch)
