@@ -148,7 +148,7 @@ class PPOTrainer(Trainer):
             if checkpoint is None:
                 raise UserError(f"{self.args.output_dir} holds no checkpoint to resume from.")
         self.args.max_steps = self.schedule.steps
-        if checkpoint is not None:
+        if checkpoint is not None:  # with split weights the loop loads later than it counts its steps
             self._load_state(Path(checkpoint))
         self._train_started, self._episodes_made = time.perf_counter(), 0
         return super().train(resume_from_checkpoint=checkpoint, **kwargs)
@@ -458,15 +458,18 @@ class PPOTrainer(Trainer):
         if self.watch is not None and self.watch.stopped:
             self.args.max_steps = step  # the run ended there: nothing is left to do
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str | Path, model: nn.Module | None = None) -> None:
-        folder = Path(resume_from_checkpoint)
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        self._load_state(Path(resume_from_checkpoint))
+        self._load_weights(Path(resume_from_checkpoint))
+
+    def _load_weights(self, folder: Path) -> None:
         checkpoints.load_part(self.model.policy.model, folder)
         checkpoints.load_part(self.model.critic.model, folder / checkpoints.CRITIC)
 
     def _load_best_model(self) -> None:
         if self.is_deepspeed_enabled:  # its optimizer holds the weights, too
             return super()._load_best_model()
-        self._load_from_checkpoint(self.state.best_model_checkpoint)
+        self._load_weights(Path(self.state.best_model_checkpoint))
 
 
 def _by_name(dataset: Dataset | dict[str, Dataset] | None) -> dict[str, Dataset]:
