@@ -19,6 +19,7 @@ from accelerate.utils import FullyShardedDataParallelPlugin
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
+from transformers import Trainer
 
 from plumbline.errors import UserError
 from rlhf.ppo.config import PPOConfig
@@ -182,6 +183,20 @@ def whole_on_cpu(model: nn.Module, needed: bool) -> Iterator[None]:
     finally:
         for module, name, parameter in places:
             module._parameters[name] = parameter
+
+
+@contextmanager
+def saving_whole(trainer: Trainer) -> Iterator[None]:
+    """Let `Trainer.save_model` write FSDP2's weights as those of one process; what it does itself may write none."""
+    if not trainer.is_fsdp_enabled:
+        yield
+        return
+    trainer.is_fsdp_enabled = False
+    try:
+        with whole_on_cpu(trainer.model, needed=trainer.args.should_save):
+            yield
+    finally:
+        trainer.is_fsdp_enabled = True
 
 
 def split_like(model: nn.Module, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:

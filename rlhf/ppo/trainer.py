@@ -155,7 +155,7 @@ class PPOTrainer(Trainer):
         if self.args.reuse_memory and self.args.device.type == "cpu":
             reuse_freed_memory()
         self.args.max_steps = self.schedule.steps
-        if checkpoint is not None:
+        if checkpoint is not None:  # with split weights the loop loads later than it counts its steps
             self._load_state(Path(checkpoint))
         self._train_started, self._episodes_made = time.perf_counter(), 0
         return super().train(resume_from_checkpoint=checkpoint, **kwargs)
@@ -457,12 +457,8 @@ class PPOTrainer(Trainer):
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Write the policy as `from_pretrained` loads it; where processes share the work, all of them must call it."""
-        if not self.is_fsdp_enabled:
-            return super().save_model(output_dir, _internal_call)
-        with sharded.whole_on_cpu(self.model, needed=self.args.should_save):
-            self._save(output_dir)
-        if self.args.push_to_hub and not _internal_call:
-            self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
+        with sharded.saving_whole(self):
+            super().save_model(output_dir, _internal_call)
 
     def _load_state(self, folder: Path) -> None:
         checkpoints.read_state(folder, self._identity(), self.kl, self.score_moments, self.watch, self.stop)
@@ -470,8 +466,11 @@ class PPOTrainer(Trainer):
         if self.stop.reason:
             self.args.max_steps = step  # the run ended there: nothing is left to do
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str | Path, model: nn.Module | None = None) -> None:
-        folder = Path(resume_from_checkpoint)
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        self._load_state(Path(resume_from_checkpoint))
+        self._load_weights(Path(resume_from_checkpoint))
+
+    def _load_weights(self, folder: Path) -> None:
         checkpoints.load_part(self.model.policy.model, folder)
         checkpoints.load_part(self.model.critic.model, folder / checkpoints.CRITIC)
         self.engine.weights_changed()
@@ -479,7 +478,7 @@ class PPOTrainer(Trainer):
     def _load_best_model(self) -> None:
         if self.is_deepspeed_enabled:  # its optimizer holds the weights, too
             return super()._load_best_model()
-        self._load_from_checkpoint(self.state.best_model_checkpoint)
+        self._load_weights(Path(self.state.best_model_checkpoint))
 
 
 def _by_name(dataset: Dataset | dict[str, Dataset] | None) -> dict[str, Dataset]:

@@ -111,5 +111,6 @@ def test_what_was_saved_loads_on_one_process(runs: Runs) -> None:
 def test_a_watched_reward_stops_the_run_at_the_same_rollout(runs: Runs) -> None:
     found, one = runs.found["watch"], runs.watch
     assert found["step"] == one.state.global_step < 2 * watching.ROLLOUTS
+    assert found["resumed_step"] == found["step"], "a run that had stopped stays so"
     for name in two.WATCHED:
         assert found[name] == pytest.approx(entries(one, name), abs=1e-3, rel=1e-3), name

@@ -48,7 +48,12 @@ RESUMED: dict[str, Any] = {
 EVALUATED = ("eval_objective/scores", "eval_objective/kl", "eval_response/length")
 LOGGED = (*resuming.LOGGED, *EVALUATED)
 WATCHED = ("objective/scores", "objective/watched_scores", "watch/proxy_z", "watch/watched_z", "watch/overoptimization")
-WATCHED_SETTINGS: dict[str, Any] = {"on_overoptimization": "stop", "overoptimization_window": 2}
+WATCHED_SETTINGS: dict[str, Any] = {
+    "on_overoptimization": "stop",
+    "overoptimization_window": 2,
+    "save_strategy": "steps",
+    "save_steps": 4,
+}
 
 
 def arguments_of(kind: str, folder: Path) -> dict[str, Any]:
@@ -144,6 +149,8 @@ def main(folder: Path, output: Path) -> None:
 
     stopped = watching.run(folder, output / "watch", per_device_train_batch_size=16, **WATCHED_SETTINGS)
     found["watch"] = {name: entries(stopped, name) for name in WATCHED} | {"step": stopped.state.global_step}
+    again = watching.run(folder, output / "watch", resume=True, per_device_train_batch_size=16, **WATCHED_SETTINGS)
+    found["watch"]["resumed_step"] = again.state.global_step
     if trainer.is_world_process_zero():
         (output / "found.json").write_text(json.dumps(found))
     torch.distributed.destroy_process_group()
