@@ -90,7 +90,7 @@ def check_that_weights_arrive(trainer: PPOTrainer, copy: Copy) -> None:
     for _ in range(2):
         trainer.evaluate()
     assert copy.synchronised == 3
-    trainer._load_weights(Path(trainer.args.output_dir) / "checkpoint-8")
+    trainer._load_from_checkpoint(Path(trainer.args.output_dir) / "checkpoint-8")
     trainer.evaluate()
     assert copy.synchronised == 4
 
