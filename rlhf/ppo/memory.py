@@ -16,7 +16,7 @@ PROGRAM = 3 * 2**28
 """Bytes of Python and the libraries on a CPU, about as many of the CUDA context and its kernels on a GPU."""
 
 COPIES_OF_LOGITS = 5
-"""Float32 copies of a chunk's logits at the worst moment, as measured; see docs/ppo.md."""
+"""Float32 copies of a chunk's logits at the worst moment, as measured; see docs/ppo-check.md."""
 
 BYTES_OF_SAMPLING = 4 + 4 + 8 + 8
 """Bytes a logit of the token being sampled: itself, its probability, that in float64, and the running sum."""

@@ -152,14 +152,14 @@ TRL = {
 """The fields that TRL 1.12's PPOConfig added or gave another default, with their defaults."""
 
 OTHER_DEFAULTS = {"num_sample_generations", "stop_token", "logging_steps", "gradient_checkpointing"}
-"""Defaults that differ on purpose; docs/ppo.md says so."""
+"""Defaults that differ on purpose; docs/ppo-from-trl.md says so."""
 
 
 def test_every_setting_of_trl_is_taken_and_defaults_to_the_same(tmp_path: Path) -> None:
     PPOConfig(output_dir=str(tmp_path), use_cpu=True, **TRL)
     own = {field.name: field.default for field in fields(PPOConfig) if field.name in TRL}
     assert {name for name, default in own.items() if default != TRL[name]} == OTHER_DEFAULTS
-    guide = (Path(__file__).parents[3] / "docs" / "ppo.md").read_text().split("## Coming from TRL")[1]
+    guide = (Path(__file__).parents[3] / "docs" / "ppo-from-trl.md").read_text(encoding="utf-8")
     assert all(f"`{name}`" in guide for name in OTHER_DEFAULTS)
 
 
