@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from plumbline.chain import Chain
-from plumbline.conversations import Conversation, split_of
+from plumbline.conversations import Conversation, Split, split_of
 from plumbline.datafiles import load_conversations
 from plumbline.errors import UserError
 from plumbline.models import check_fits, fastest_device, identify, trust_remote_code
@@ -22,6 +22,9 @@ from rlhf.ppo.memory import PROGRAM, MemoryPlan, machine_memory
 from rlhf.ppo.train import make_trainer
 
 WIDTH = 120
+
+SPLITS: tuple[Split, ...] = ("train", "validation")
+"""What PPO trains and evaluates on; the test prompts are the comparison's."""
 
 
 @dataclass
@@ -83,19 +86,26 @@ def _check(chain: Chain, section: AlignSection, samples: int) -> CheckedEntry:
             "everything about the reward, and its share of the memory: there is no reward model yet; "
             f"`plumbline run {chain.arguments} --until reward` makes it"
         )
+    if chain.recipe.watches and watch is None:
+        section = section.model_copy(update={"on_overoptimization": "warn"})  # the others need a model to watch
+        entry.skipped.append(
+            f"the watched reward model's share of the memory: `plumbline run {chain.arguments} --until watch` makes it"
+        )
     too_large = _weights_that_do_not_fit(policy, section, roles=3 if reward is None else 4)
     if too_large:
         entry.findings.append(too_large)
         entry.skipped.append("everything that the models would have to be loaded for")
         return entry
-    prompts = Dataset.from_list([{"prompt": row.prompt} for row in domain.prompts("train")])
+    prompts, held_out = (
+        Dataset.from_list([{"prompt": row.prompt} for row in domain.prompts(split)]) for split in SPLITS
+    )
     with tempfile.TemporaryDirectory() as scratch:
         try:
             if reward:
                 names = {"expected_name": "the SFT model", "found_name": "the reward model"}
                 check_fits(identify(policy), identify(reward), **names)
             trainer, dropped = make_trainer(
-                policy, reward, prompts, None, section, Path(scratch), seed=chain.recipe.seed, watch=watch
+                policy, reward, prompts, held_out, section, Path(scratch), seed=chain.recipe.seed, watch=watch
             )
         except UserError as error:
             entry.findings.append(findings.refused(str(error)))

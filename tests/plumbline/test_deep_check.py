@@ -57,7 +57,9 @@ def files_of(folder: Path) -> dict[str, str]:
 def deep(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, *arguments: str) -> tuple[int, dict]:
     """Exit status, and what was found of the only entry."""
     status = command(monkeypatch, "check", "--deep", "--json", "recipe.yaml", "--samples", "8", *arguments)
-    (entry,) = json.loads(capsys.readouterr().out)
+    said = capsys.readouterr()
+    assert said.out, said.err
+    (entry,) = json.loads(said.out)
     return status, entry
 
 
@@ -104,6 +106,16 @@ def test_what_is_not_made_yet_is_skipped_and_named(
     assert {finding["name"] for finding in entry["findings"]} == {name for name in CHECKS if "reward" not in name}
     (skipped,) = entry["skipped"]
     assert "`plumbline run recipe.yaml --run begun --until reward` makes it" in skipped
+
+
+def test_settings_that_need_what_the_run_does_not_have_yet_or_has_are_no_fault(
+    domain: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    watching = ("reward.watch_share=0.3", "align.1.on_overoptimization=stop")
+    ending = ("align.1.early_stopping_patience=2", "align.1.eval_strategy=steps")
+    _, entry = deep(monkeypatch, capsys, *watching, *ending)
+    assert "trainer" not in {finding["name"] for finding in entry["findings"]}, "the trainer did not refuse"
+    assert [line for line in entry["skipped"] if "--until watch" in line]
 
 
 def test_when_nothing_fails_the_status_is_0(domain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
