@@ -481,8 +481,10 @@ class PPOTrainer(Trainer):
 
     def _load_best_model(self) -> None:
         if self.is_deepspeed_enabled:  # its optimizer holds the weights, too
-            return super()._load_best_model()
-        self._load_weights(Path(self.state.best_model_checkpoint))
+            super()._load_best_model()
+            self.engine.weights_changed()
+        else:
+            self._load_weights(Path(self.state.best_model_checkpoint))
 
 
 def _by_name(dataset: Dataset | dict[str, Dataset] | None) -> dict[str, Dataset]:

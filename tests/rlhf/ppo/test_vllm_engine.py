@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig
-from transformers import TrainerCallback, TrainerState
+from transformers import Trainer, TrainerCallback, TrainerState
 
 from plumbline.errors import UserError
 from rlhf.ppo import PPOTrainer
@@ -198,6 +198,19 @@ def test_responses_between_the_steps_of_a_rollout_leave_the_next_one_its_weights
     trainer.train()
     assert abs(entries(trainer, "objective/kl")[1]) > 1e-3, "the policy must have moved"
     assert max(entries(trainer, "sampling/sampling_logp_difference/max")) < 1e-4
+
+
+def test_the_best_weights_are_sent_too_where_deepspeed_loads_them(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = trainer_with_vllm(folder, tmp_path)
+    trainer.evaluate()
+    trainer.is_deepspeed_enabled = True
+    monkeypatch.setattr(Trainer, "_load_best_model", lambda self: self.model.policy.model.lm_head.weight.data.mul_(2))
+    trainer._load_best_model()
+    trainer.evaluate()
+    (llm,) = LLM.made
+    assert torch.equal(llm.model.lm_head.weight, trainer.model.policy.model.lm_head.weight)
 
 
 def test_a_mismatch_is_seen_and_weighed(folder: Path, tmp_path: Path, server: Server) -> None:
