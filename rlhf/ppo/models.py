@@ -286,9 +286,7 @@ def critic_from_policy(policy: PreTrainedModel | PeftModel) -> PreTrainedModel:
     config.num_labels = 1
     critic = AutoModelForSequenceClassification.from_config(config, trust_remote_code=code_is_trusted())
     critic = critic.to(source.dtype)
-    state = copy.deepcopy(source)
-    if isinstance(policy, PeftModel):
-        state = copy.deepcopy(policy).merge_and_unload()
+    state = copy.deepcopy(policy).merge_and_unload() if isinstance(policy, PeftModel) else source
     getattr(critic, critic.base_model_prefix).load_state_dict(state.base_model.state_dict())
     nn.init.zeros_(critic.score.weight)
     return critic.to(source.device)

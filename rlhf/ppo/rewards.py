@@ -95,7 +95,8 @@ class ScorerReward:
     def __call__(self, episodes: Episodes) -> Tensor:
         """Scores `(episodes,)`."""
         conversations = [self._fitting(conversation) for conversation in episodes.conversations]
-        return torch.as_tensor(self.scorer.score(conversations), dtype=torch.float32)
+        scores = torch.as_tensor(self.scorer.score(conversations), dtype=torch.float32)
+        return scores.detach().cpu()  # a scorer of one's own may leave them on a GPU, with a graph behind them
 
     def _fitting(self, conversation: Conversation) -> Conversation:
         *prompt, response = conversation

@@ -28,7 +28,8 @@ def write(rows: Sequence[dict[str, Any]], output: str | Path, name: str) -> None
     folder = Path(output) / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
-    (folder / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
+    place = folder / f"{name.replace('/', '-')}.jsonl"  # a dataset's name may have a slash
+    place.write_text("".join(lines), encoding="utf-8")
 
 
 def show(rows: Sequence[dict[str, Any]]) -> None:

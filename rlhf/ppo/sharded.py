@@ -2,7 +2,7 @@
 
 Each layer is gathered for its own forward and backward pass, so every process must make as many passes as any other.
 Sampling does not fit that: processes make responses of different lengths. So the policy is gathered once, before a
-rollout is sampled, and split again after.
+rollout is sampled, and split again after. (An engine with weights of its own gathers what it fetches by itself.)
 """
 
 from __future__ import annotations
@@ -154,6 +154,13 @@ def _unsharded(root: nn.Module, policy: nn.Module, reshard_after_forward: bool) 
             block.reshard()
 
 
+def split_again(model: nn.Module) -> None:
+    """Let each process keep its part alone of what FSDP2 has gathered and not yet given back."""
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
+
+
 @contextmanager
 def whole_on_cpu(model: nn.Module, needed: bool) -> Iterator[None]:
     """Have FSDP2's parameters whole, in the CPU's memory and in their own precision, to be written to a file.
@@ -162,9 +169,7 @@ def whole_on_cpu(model: nn.Module, needed: bool) -> Iterator[None]:
         model: policy and critic, split by FSDP2; all processes must enter.
         needed: whether this process writes; the others keep nothing.
     """
-    for module in model.modules():
-        if isinstance(module, FSDPModule):
-            module.reshard()
+    split_again(model)
     places = [
         (module, name, parameter)
         for module in model.modules()

@@ -88,6 +88,7 @@ class PPOTrainer(Trainer):
     ) -> None:
         sharded.check_sharding(args)
         args = setup.with_batch_sizes(args)
+        setup.check_best_metric(args, _by_name(eval_dataset))
         self.processing_class = processing_class
         policy = setup.load_for_training(model, peft_config)
         shared_by = policy if setup.shares_base(args, policy, peft_config) else None
@@ -197,7 +198,7 @@ class PPOTrainer(Trainer):
         number, epoch, mini_batch = self.schedule.locate(inputs["step"])
         if epoch == mini_batch == 0:
             self._rollout = self._make_rollout(number)
-            self.engine.weights_changed()  # by this step and those that follow it
+        self.engine.weights_changed()  # by this step; a callback may sample between the steps of a rollout, too
         rollout = self._rollout
         assert rollout is not None, "the loop began inside a rollout"
         started = time.perf_counter()
@@ -290,7 +291,7 @@ class PPOTrainer(Trainer):
         """Responses to some prompts, laid out; their raw scores `(batch,)`; and both as text."""
         prompt_ids = [row["input_ids"] for row in rows]
         self.model.eval()
-        with self._timed("generation_runtime"), self._whole_policy(), self.accelerator.autocast():
+        with self._timed("generation_runtime"), self._weights_for_engine(), self.accelerator.autocast():
             responses = self.engine.generate(prompt_ids, noise)
         response_ids = [response.tokens for response in responses]
         episodes = Episodes(
@@ -345,8 +346,11 @@ class PPOTrainer(Trainer):
             scores = self.score_moments.normalise(scores)
         return scores if self.args.score_clip is None else scores.clamp(-self.args.score_clip, self.args.score_clip)
 
-    def _whole_policy(self) -> contextlib.AbstractContextManager[None]:
-        return sharded.whole_policy(self.accelerator, self.model_wrapped, self.model.policy)
+    def _weights_for_engine(self) -> contextlib.AbstractContextManager[None]:
+        if self.engine.reads_policy:
+            return sharded.whole_policy(self.accelerator, self.model_wrapped, self.model.policy)
+        sharded.split_again(self.model_wrapped)
+        return contextlib.nullcontext()
 
     def _sum(self, tensor: Tensor) -> Tensor:
         return self.accelerator.reduce(tensor, "sum") if self.args.world_size > 1 else tensor
@@ -405,7 +409,7 @@ class PPOTrainer(Trainer):
         self, prompts: PromptSet, own: Sequence[int]
     ) -> tuple[Rollout | None, Tensor, Episodes | None]:
         if not own:
-            with self._whole_policy():  # with the other processes
+            with self._weights_for_engine():  # with the other processes
                 self.engine.generate([], np.empty((0, 0)))  # some engines gather the prompts of all processes
             return None, torch.zeros(0, device=self.args.device), None
         noise = sampling_noise(self.args.seed, own, self.args.response_length, stream=EVALUATION)
@@ -477,8 +481,10 @@ class PPOTrainer(Trainer):
 
     def _load_best_model(self) -> None:
         if self.is_deepspeed_enabled:  # its optimizer holds the weights, too
-            return super()._load_best_model()
-        self._load_weights(Path(self.state.best_model_checkpoint))
+            super()._load_best_model()
+            self.engine.weights_changed()
+        else:
+            self._load_weights(Path(self.state.best_model_checkpoint))
 
 
 def _by_name(dataset: Dataset | dict[str, Dataset] | None) -> dict[str, Dataset]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 
@@ -12,7 +12,14 @@ from rlhf.ppo.generation import Response, Sampling
 
 
 class Engine(Protocol):
-    """Samples responses from the policy as it is now."""
+    """Samples responses from the policy as it is now.
+
+    Attributes:
+        reads_policy: whether it runs the policy itself, whose weights must be whole for that; else it is called with
+            them as they are split over the processes, and gathers what it fetches.
+    """
+
+    reads_policy: ClassVar[bool] = True
 
     def generate(self, prompts: Sequence[list[int]], noise: np.ndarray) -> list[Response]:
         """Sample a response to each prompt; every process calls it at the same time with prompts of its own, or none.

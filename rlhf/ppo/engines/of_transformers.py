@@ -52,7 +52,10 @@ class GenerateEngine(Engine):
         mask = (torch.arange(longest, device=device) >= (longest - lengths).unsqueeze(1)).long()
         processor = SampledLogprobs(self.sampling.temperature)
         output = self.model.generate(
-            input_ids=ids, attention_mask=mask, logits_processor=LogitsProcessorList([processor])
+            input_ids=ids,
+            attention_mask=mask,
+            logits_processor=LogitsProcessorList([processor]),
+            synced_gpus=False,  # as the policy is whole; processes may make other numbers of batches
         )
         tokens = output[:, longest:]
         parts = zip(tokens.tolist(), processor.logprobs(tokens).tolist(), strict=True)

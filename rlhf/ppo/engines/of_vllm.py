@@ -10,10 +10,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-import torch
 from accelerate import Accelerator
 from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import Tensor
+from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from plumbline.errors import UserError
@@ -40,6 +41,8 @@ class VLLMEngine(Engine):
     Raises:
         UserError: vLLM or its server cannot be had, or the policy is quantised or in no folder.
     """
+
+    reads_policy = False
 
     def __init__(
         self,
@@ -78,9 +81,7 @@ class VLLMEngine(Engine):
     def generate(self, prompts: Sequence[list[int]], noise: np.ndarray) -> list[Response]:
         """Sample responses to the prompts; `noise` is not used."""
         if self._outdated or self._sleeps:  # asleep, vLLM forgets its weights
-            with unchanged_base(self.policy):
-                self.vllm.sync_weights()
-            self._outdated = False
+            self._send_weights()
         # TRL hands out the gathered responses in equal parts, so that each process must ask for as many.
         rows = len(prompts)
         if self.accelerator.num_processes > 1:
@@ -93,6 +94,16 @@ class VLLMEngine(Engine):
             finished(ids, [drawn[0] for drawn in values], self.sampling)
             for ids, values, _ in zip(tokens, logprobs, prompts, strict=False)
         ]
+
+    def _send_weights(self) -> None:
+        if self.accelerator.is_fsdp2 and not any(isinstance(weight, DTensor) for weight in self.policy.parameters()):
+            raise UserError(
+                "rollout_engine 'vllm' gets its weights as FSDP2 splits them, which it does when the training begins: "
+                "call train() before anything else is sampled."
+            )
+        with unchanged_base(self.policy):
+            self.vllm.sync_weights()
+        self._outdated = False
 
 
 def _options(args: PPOConfig) -> dict[str, Any]:
@@ -143,10 +154,14 @@ def unchanged_base(policy: PreTrainedModel | PeftModel) -> Iterator[None]:
     """
     layers = [module for module in policy.modules() if isinstance(module, BaseTunerLayer)]
     weights = {id(weight): weight for layer in layers for weight in layer.get_base_layer().parameters()}.values()
-    copies = [weight.detach().to("cpu", copy=True) for weight in weights]
+    copies = [_own_part(weight).to("cpu", copy=True) for weight in weights]
     try:
         yield
     finally:
-        with torch.no_grad():
-            for weight, copy in zip(weights, copies, strict=True):
-                weight.copy_(copy)
+        for weight, copy in zip(weights, copies, strict=True):
+            _own_part(weight).copy_(copy)
+
+
+def _own_part(weight: Tensor) -> Tensor:
+    """What this process holds of a weight."""
+    return weight.detach().to_local() if isinstance(weight, DTensor) else weight.detach()

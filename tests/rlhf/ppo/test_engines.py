@@ -114,6 +114,14 @@ def test_the_same_noise_gives_the_same_responses_and_leaves_torchs_random_number
     assert engine.generate([], np.empty((0, 0))) == []
 
 
+def test_generate_does_not_wait_for_other_processes(model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it would under ZeRO-3, where an evaluation gives processes different numbers of batches."""
+    monkeypatch.setattr("transformers.generation.utils.is_deepspeed_zero3_enabled", lambda: True)
+    monkeypatch.setattr("transformers.generation.utils._get_torch_distributed_world_size", lambda: 2)
+    responses = GenerateEngine(model, Sampling(1.0, 3, frozenset())).generate(PROMPTS, noise(4, 3))
+    assert [len(response.tokens) for response in responses] == [3] * 4
+
+
 def test_settings_of_continuous_batching_reach_it(model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[Any] = []
     generate_batch = model.generate_batch

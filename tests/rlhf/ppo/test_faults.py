@@ -444,19 +444,19 @@ def test_samples_are_shown_without_held_out_prompts(folder: Path, tmp_path: Path
 def test_each_evaluation_writes_what_was_said(folder: Path, tmp_path: Path) -> None:
     settings = {"eval_strategy": "steps", "eval_steps": 4, "num_eval_samples": 2}
     trainer = trainer_for(
-        folder, tmp_path, settings=settings, eval_dataset={"a": conversations(3), "b": conversations(1)}
+        folder, tmp_path, settings=settings, eval_dataset={"a": conversations(3), "of/b": conversations(1)}
     )
     trainer.train()
     files = {path.stem: path.read_text(encoding="utf-8").splitlines() for path in (tmp_path / "samples").iterdir()}
     assert {name: len(lines) for name, lines in files.items()} == {
         "eval_a-4": 2,
-        "eval_b-4": 1,
+        "eval_of-b-4": 1,
         "eval_a-8": 2,
-        "eval_b-8": 1,
+        "eval_of-b-8": 1,
     }
-    row = json.loads(files["eval_b-8"][0])
+    row = json.loads(files["eval_of-b-8"][0])
     assert row["prompt"] == conversations(1)[0]["prompt"] and row["response"]
-    assert row["score"] == entries(trainer, "eval_b_objective/scores")[-1]
+    assert row["score"] == entries(trainer, "eval_of/b_objective/scores")[-1]
     silent = trainer_for(
         folder, tmp_path / "none", settings={**settings, "num_eval_samples": 0}, eval_dataset=conversations(2)
     )

@@ -10,7 +10,7 @@ import torch
 
 from plumbline.errors import UserError
 from rlhf.ppo.rewards import SILENCE, CombinedRewards, Episodes, ModelReward, ScorerReward, make_reward
-from tests.rlhf.ppo.helpers import classifier_of
+from tests.rlhf.ppo.helpers import classifier_of, trainer_for
 from tests.tiny import tiny_model, tiny_tokenizer, user
 
 PROMPTS = [[5, 6, 7], [8], [9, 10, 11, 12]]
@@ -66,6 +66,21 @@ def test_a_scorer_gets_whole_conversations_and_never_an_empty_turn() -> None:
     found = make_reward(scorer)(episodes(prompts, ["yes", " ", "green"]))
     assert found.tolist() == [3.0, float(len(SILENCE)), 5.0]
     assert scorer.seen[1] == [{"role": "user", "content": "two"}, {"role": "assistant", "content": SILENCE}]
+
+
+def test_scores_with_a_graph_behind_them_are_learned_from(folder: Path, tmp_path: Path) -> None:
+    """Of a scorer that does not switch gradients off: several micro-batches must not go back through it."""
+
+    class Weighted(Lengths):
+        weight = torch.ones((), requires_grad=True)
+
+        def score(self, conversations: list[Any]) -> torch.Tensor:
+            return self.weight * super().score(conversations)
+
+    trainer = trainer_for(folder, tmp_path, reward_model=Weighted(), settings={"total_episodes": 8})
+    trainer.train()
+    assert trainer.state.global_step == 4
+    assert Weighted.weight.grad is None
 
 
 def test_a_response_too_long_for_the_scorer_is_cut(folder: Path) -> None:

@@ -153,6 +153,16 @@ def test_without_a_name_the_best_checkpoint_is_that_of_the_highest_held_out_rewa
     assert settings_for(tmp_path).metric_for_best_model is None
 
 
+def test_a_best_metric_that_several_datasets_do_not_give_is_refused(folder: Path, tmp_path: Path) -> None:
+    settings = {**UNMOVED, "total_episodes": 8, "early_stopping_patience": 1}
+    named = {"a": conversations(2), "b": conversations(1)}
+    with pytest.raises(UserError, match="begin with eval_a_, eval_b_: name one of them, such as eval_a_objective/rlh"):
+        trainer_for(folder, tmp_path, settings=settings, eval_dataset=named)
+    settings["metric_for_best_model"] = "b_objective/scores"
+    trainer = run(folder, tmp_path, settings=settings, eval_dataset=named)
+    assert trainer.state.best_metric == entries(trainer, "eval_b_objective/scores")[0]
+
+
 def test_evaluations_after_the_training_do_not_end_it(folder: Path, tmp_path: Path) -> None:
     settings = {**UNMOVED, "total_episodes": 8, "early_stopping_patience": 1}
     trainer = run(folder, tmp_path, settings=settings, eval_dataset=conversations(3))

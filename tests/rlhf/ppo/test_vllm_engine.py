@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig
+from transformers import Trainer, TrainerCallback, TrainerState
 
 from plumbline.errors import UserError
 from rlhf.ppo import PPOTrainer
@@ -27,21 +28,28 @@ from tests.tiny import tiny_model
 PROGRAM = """
 import sys
 from pathlib import Path
+import pytest
 import torch
 torch.set_num_threads(1)
+from plumbline.errors import UserError
 from tests.rlhf.ppo import vllm_standin
 from tests.rlhf.ppo.helpers import entries
 from tests.rlhf.ppo.test_vllm_engine import trainer_with_vllm
-folder, output = Path(sys.argv[1]), Path(sys.argv[2])
-server = vllm_standin.Server(folder)
-with vllm_standin.installed(), vllm_standin.serving(server) as url:
-    settings = {"vllm_mode": "server", "vllm_server_base_url": url, "gradient_accumulation_steps": 2}
-    trainer = trainer_with_vllm(folder, output, **settings)
-    trainer.train()
-    trainer.evaluate()
-    main = trainer.is_world_process_zero()
-    assert max(entries(trainer, "sampling/sampling_logp_difference/max")) < 1e-4, trainer.state.log_history
-    assert [len(asked["prompts"]) for asked in server.asked] == ([8, 8, 4] if main else []), server.asked
+folder, output, *kinds = sys.argv[1:]
+for kind in kinds:
+    server = vllm_standin.Server(folder)
+    with vllm_standin.installed(), vllm_standin.serving(server) as url:
+        settings = {"vllm_mode": "server", "vllm_server_base_url": url, "gradient_accumulation_steps": 2}
+        trainer = trainer_with_vllm(Path(folder), Path(output), lora=kind == "lora", **settings)
+        if trainer.is_fsdp_enabled:
+            with pytest.raises(UserError, match="before anything else is sampled"):
+                trainer.evaluate()
+        trainer.train()
+        trainer.evaluate()
+        main = trainer.is_world_process_zero()
+        assert max(entries(trainer, "sampling/sampling_logp_difference/max")) < 1e-4, trainer.state.log_history
+        assert [len(asked["prompts"]) for asked in server.asked] == ([8, 8, 4] if main else []), server.asked
+        assert server.synchronised == (3 if main else 0)
 torch.distributed.destroy_process_group()
 """
 
@@ -95,6 +103,16 @@ def check_that_weights_arrive(trainer: PPOTrainer, copy: Copy) -> None:
     assert copy.synchronised == 4
 
 
+class SamplesWithin(TrainerCallback):
+    """Samples responses after the first step of each rollout."""
+
+    trainer: PPOTrainer
+
+    def on_step_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        if state.global_step % 4 == 1:
+            self.trainer.generate_completions(sampling=True)
+
+
 def check_the_law(asked: dict[str, Any]) -> None:
     """Softmax of logits / temperature as it is, our stop tokens and no others, and the drawn token's probability."""
     expected = {
@@ -141,8 +159,14 @@ def test_colocated(folder: Path, tmp_path: Path, lora: bool, sleeps: bool) -> No
     check_the_law(llm.asked[0])
 
 
-def test_the_first_of_two_processes_asks_the_server_for_both(folder: Path, tmp_path: Path, server: Server) -> None:
-    """Also in the evaluation of 3 prompts, where one process has one more than the other."""
+FSDP2 = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP"}
+
+
+@pytest.mark.parametrize(("split", "kinds"), [({}, ["full"]), (FSDP2, ["full", "lora"])], ids=["DDP", "FSDP2"])
+def test_the_first_of_two_processes_asks_the_server_for_both(
+    folder: Path, tmp_path: Path, server: Server, split: dict[str, str], kinds: list[str]
+) -> None:
+    """Also in the evaluation of 3 prompts, where one process has one more than the other; weights may be split."""
     shared = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(REPOSITORY), *sys.path]),
@@ -151,10 +175,11 @@ def test_the_first_of_two_processes_asks_the_server_for_both(folder: Path, tmp_p
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(free_port()),
         "ACCELERATE_USE_CPU": "true",
+        **split,
     }
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, str(folder), str(tmp_path)],
+            [sys.executable, "-c", PROGRAM, str(folder), str(tmp_path), *kinds],
             env={**shared, "RANK": rank, "LOCAL_RANK": rank},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -164,6 +189,28 @@ def test_the_first_of_two_processes_asks_the_server_for_both(folder: Path, tmp_p
     for process in processes:
         _, errors = process.communicate(timeout=120)
         assert process.returncode == 0, errors.decode()[-3000:]
+
+
+def test_responses_between_the_steps_of_a_rollout_leave_the_next_one_its_weights(folder: Path, tmp_path: Path) -> None:
+    within = SamplesWithin()
+    trainer = within.trainer = trainer_with_vllm(folder, tmp_path)
+    trainer.add_callback(within)
+    trainer.train()
+    assert abs(entries(trainer, "objective/kl")[1]) > 1e-3, "the policy must have moved"
+    assert max(entries(trainer, "sampling/sampling_logp_difference/max")) < 1e-4
+
+
+def test_the_best_weights_are_sent_too_where_deepspeed_loads_them(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = trainer_with_vllm(folder, tmp_path)
+    trainer.evaluate()
+    trainer.is_deepspeed_enabled = True
+    monkeypatch.setattr(Trainer, "_load_best_model", lambda self: self.model.policy.model.lm_head.weight.data.mul_(2))
+    trainer._load_best_model()
+    trainer.evaluate()
+    (llm,) = LLM.made
+    assert torch.equal(llm.model.lm_head.weight, trainer.model.policy.model.lm_head.weight)
 
 
 def test_a_mismatch_is_seen_and_weighed(folder: Path, tmp_path: Path, server: Server) -> None:
@@ -208,7 +255,8 @@ def test_processes_with_fewer_prompts_ask_for_as_many(
     trainer = trainer_with_vllm(folder, tmp_path)
     engine, (llm,) = trainer.engine, LLM.made
     monkeypatch.setattr(of_vllm, "max_over_processes", lambda rows, device: 3)
-    monkeypatch.setattr(engine, "accelerator", type("Two", (), {"num_processes": 2, "device": torch.device("cpu")})())
+    two = {"num_processes": 2, "device": torch.device("cpu"), "is_fsdp2": False}
+    monkeypatch.setattr(engine, "accelerator", type("Two", (), two)())
     assert len(engine.generate([[5, 6], [7]], np.zeros((2, 6)))) == 2
     assert engine.generate([], np.empty((0, 0))) == []
     assert [len(asked["prompts"]) for asked in llm.asked] == [3, 3]

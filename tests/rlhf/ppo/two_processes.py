@@ -90,9 +90,7 @@ def run_resumed(
 
 def local_weights(model: nn.Module) -> dict[str, Tensor]:
     """This process's part of all weights."""
-    for module in model.modules():
-        if isinstance(module, sharded.FSDPModule):
-            module.reshard()
+    sharded.split_again(model)
     return {
         name: (parameter.to_local() if isinstance(parameter, sharded.DTensor) else parameter).detach().clone()
         for name, parameter in model.named_parameters()
