@@ -392,9 +392,8 @@ class PPOTrainer(Trainer):
         own = range(self.args.process_index, len(prompts), self.args.world_size)
         rollout, scores, episodes = self._evaluation_episodes(prompts, own)
         self._ask_models(rollout, sharded.evaluation_batches(rollout, self.args))
-        if self.is_world_process_zero() and episodes is not None and self.args.num_eval_samples:
-            rows = samples.rows_of(episodes, scores)[: self.args.num_eval_samples]
-            samples.write(rows, self.args.output_dir, f"{prefix}-{self.state.global_step}")
+        if self.args.num_eval_samples:
+            samples.write_first(episodes, scores, self.args, f"{prefix}-{self.state.global_step}")
         metrics = evaluation_metrics(rollout, scores, kl_coef=self.kl.coefficient, reduce=self._sum)
         if self.watch is not None:
             watched = self.watch.score(episodes, self.args.device)
