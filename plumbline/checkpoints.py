@@ -59,7 +59,7 @@ class CompleteCheckpoints(TrainerCallback):
         mark_complete(scratch / f"checkpoint-{state.global_step}")
         if self.keep is not None:
             best = Path(state.best_model_checkpoint).name if state.best_model_checkpoint else None
-            for folder in _by_step(scratch)[: -max(self.keep, FEWEST)]:
+            for folder in by_step(scratch)[: -max(self.keep, FEWEST)]:
                 if folder.name != best:
                     _remove(folder)
 
@@ -76,11 +76,11 @@ def last_complete_checkpoint(scratch: Path) -> Path | None:
 
     It is complete, and so is the best checkpoint up to then, which the training may end with.
     """
-    folders = _by_step(scratch)
+    folders = by_step(scratch)
     for folder in [folder for folder in folders if not _is_complete(folder)]:
         log.info("%s was not written or not deleted to the end, or is damaged: it is removed", folder)
         _remove(folder)
-    for folder in reversed(_by_step(scratch)):
+    for folder in reversed(by_step(scratch)):
         best = _best_of(folder)
         if best is None or (scratch / best).exists():
             return folder
@@ -89,7 +89,7 @@ def last_complete_checkpoint(scratch: Path) -> Path | None:
     return None
 
 
-def _by_step(scratch: Path) -> list[Path]:
+def by_step(scratch: Path) -> list[Path]:
     """The checkpoints below a folder, the oldest first."""
     steps = {folder: re.fullmatch(r"checkpoint-(\d+)", folder.name) for folder in scratch.glob("checkpoint-*")}
     return [folder for _, folder in sorted((int(step[1]), folder) for folder, step in steps.items() if step)]

@@ -143,8 +143,10 @@ def weight_files(folder: Path) -> list[Path]:
     """The safetensors files of a model folder, by name.
 
     Raises:
-        UserError: there are none.
+        UserError: there are none, or there is no such folder.
     """
+    if not folder.is_dir():
+        raise UserError(f"there is no folder {folder}; `plumbline.models.resolve_model` fetches a model from the hub.")
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise UserError(

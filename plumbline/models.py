@@ -233,7 +233,8 @@ def _merged(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
     kind = read_json(adapter / ADAPTER_CONFIG).get("task_type")
     if kind not in (None, "CAUSAL_LM"):
         raise UserError(f"{adapter} is an adapter for {kind}, not a policy (CAUSAL_LM): name the folder of a policy.")
-    return PeftModel.from_pretrained(model, adapter).merge_and_unload()
+    merged = PeftModel.from_pretrained(model, adapter).merge_and_unload()
+    return merged.requires_grad_(True)  # PEFT froze the base
 
 
 def fastest_device() -> torch.device:

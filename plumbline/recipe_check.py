@@ -271,7 +271,7 @@ def _steps_fault(name: str, value: Any) -> str | None:
 
 
 def _align_faults(source: Source) -> list[str]:
-    """Names of aligned policies that are taken, and actions on a watched reward where none is watched."""
+    """Names of aligned policies that are taken, and settings for rewards that the chain does not have."""
     faults: list[str] = []
     seen: set[str] = set()
     for index, entry in _aligned(source):
@@ -284,6 +284,13 @@ def _align_faults(source: Source) -> list[str]:
         if name in STAGE_FOLDERS:
             faults.append(f"{place}: {name!r} is the folder of another stage; give this policy another `name:`")
         seen.add(name)
+        weights = entry.get("reward_weights") if entry.get("method") == "ppo" else None
+        if isinstance(weights, list) and len(weights) != 1:
+            place = source.place(("align", index, "reward_weights"))
+            faults.append(
+                f"{place}: align.{index}.reward_weights has {len(weights)} entries, but the chain optimises one reward "
+                "model: leave it out (several rewards are for PPOTrainer in a script)"
+            )
         action = entry.get("on_overoptimization") if entry.get("method") == "ppo" else None
         if action in ("stop", "raise_kl") and not source.value(("reward", "watch_share")):
             place = source.place(("align", index, "on_overoptimization"))

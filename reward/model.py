@@ -8,13 +8,14 @@ from typing import Any
 
 import torch
 from peft import PeftModel
+from safetensors import safe_open
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 from trl.trainer.reward_trainer import suppress_seqcls_warning
 
 from plumbline.conversations import Conversation, conversation_fault
 from plumbline.errors import UserError
 from plumbline.identity import adapter_base
-from plumbline.model_files import from_folder, is_adapter
+from plumbline.model_files import from_folder, is_adapter, weight_files
 from plumbline.models import context_window, fastest_device, load_tokenizer
 
 
@@ -43,6 +44,8 @@ class RewardModel:
         Raises:
             UserError: the folder holds no classifier with one label.
         """
+        if not _has_head(Path(path)):
+            raise UserError(f"{path} is no reward model: it has no head `score`. Train one, or name another folder.")
         model = load_classifier(Path(path))
         return cls(model.to(device or fastest_device()), load_tokenizer(path))
 
@@ -106,6 +109,16 @@ def encode(tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Conversat
     """The token ids of whole conversations, as a reward model reads them in training and in scoring."""
     texts = tokenizer.apply_chat_template(list(conversations), tokenize=False)
     return [tuple(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
+
+
+def _has_head(folder: Path) -> bool:
+    """Whether a folder's weights, or those of the base below its adapter, have a head; else it would be random."""
+    for part in (folder, adapter_base(folder)[1]) if is_adapter(folder) else (folder,):
+        for path in weight_files(part):
+            with safe_open(path, framework="pt") as file:
+                if any(name.endswith("score.weight") for name in file.keys()):  # noqa: SIM118, the file is no dictionary
+                    return True
+    return False
 
 
 def load_classifier(path: Path, **options: Any) -> PreTrainedModel:

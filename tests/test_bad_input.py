@@ -216,6 +216,15 @@ def test_acting_on_a_reward_that_the_chain_does_not_watch_is_told_before_any_wor
     run_well("check", "recipe.yaml", "reward.watch_share=0.2")
 
 
+def test_settings_for_rewards_and_batches_that_the_chain_does_not_have_are_told_before_any_work(domain, refused):
+    changed = small_recipe()["align"]
+    changed[1] |= {"reward_weights": [1.0, 0.5], "num_mini_batches": 3}
+    change_recipe(domain, align=changed)
+    said = refused("check", "recipe.yaml")
+    assert "align.1.reward_weights has 2 entries, but the chain optimises one reward model" in said
+    assert "align.1: num_mini_batches is 3, which does not divide the" in said
+
+
 def test_shares_of_the_preferences_that_leave_none_for_the_policies(domain, refused):
     change_recipe(domain, reward={**small_recipe()["reward"], "judge_share": 0.5, "watch_share": 0.5})
     line = (domain / "recipe.yaml").read_text().splitlines().index("reward:") + 1

@@ -8,13 +8,16 @@ state (KL coefficient, running moments of the scores, what is watched, what ende
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
 from peft import PeftModel, set_peft_model_state_dict
 from torch import Tensor
 from transformers import PreTrainedModel
+from transformers.trainer import TRAINER_STATE_NAME
 
+from plumbline.checkpoints import by_step
 from plumbline.errors import UserError
 from rlhf.ppo.core import KLController, RunningMoments
 from rlhf.ppo.models import REFERENCE
@@ -22,8 +25,35 @@ from rlhf.ppo.sharded import split_like
 from rlhf.ppo.stops import RunStop
 from rlhf.ppo.watch import RewardWatch
 
+log = logging.getLogger(__name__)
+
 CRITIC = "value_model"
 STATE_FILE = "ppo_state.json"
+
+
+def last_checkpoint(output: str | Path) -> Path:
+    """The newest checkpoint below a folder that was written to its end; one that a kill cut off is passed over.
+
+    Raises:
+        UserError: there is none.
+    """
+    for folder in reversed(by_step(Path(output))):
+        if _is_whole(folder):
+            return folder
+        log.warning("%s was not written to its end and is passed over.", folder)
+    raise UserError(
+        f"{output} holds no checkpoint to resume from: train from the start; save_steps (in optimizer steps) says how "
+        "often one is written."
+    )
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether the file is there that the trainer writes last."""
+    try:
+        json.loads((folder / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return False
+    return True
 
 
 def save_part(model: PreTrainedModel | PeftModel, folder: str | Path, state_dict: dict[str, Tensor] | None) -> None:
@@ -55,6 +85,17 @@ def part_of_state(state_dict: dict[str, Tensor] | None, prefix: str) -> dict[str
     return {name.removeprefix(prefix): tensor for name, tensor in state_dict.items() if name.startswith(prefix)}
 
 
+def check_resumable(folder: Path) -> None:
+    """Refuse a checkpoint without the optimizer, from which a run would silently go on otherwise than it began.
+
+    Raises:
+        UserError: it was written with `save_only_model`.
+    """
+    # `optimizer.pt`; under FSDP2 and DeepSpeed folders.
+    if folder.is_dir() and not any((*folder.glob("optimizer*"), *folder.glob("global_step*"))):
+        raise UserError(f"{folder} holds no optimizer (save_only_model), so a run cannot go on from it: start anew.")
+
+
 def write_state(
     folder: Path,
     schedule: dict[str, int],
@@ -82,11 +123,13 @@ def read_state(
     """Restore the small state; a watch that the checkpoint's run did not have begins there.
 
     Raises:
-        UserError: the folder is no PPO checkpoint, is from the middle of a rollout, or its run drew other prompts.
+        UserError: the folder is no PPO checkpoint, is not whole, or its run drew other prompts.
     """
     path = folder / STATE_FILE
     if not path.exists():
         raise UserError(f"{folder} is not a checkpoint of PPOTrainer: it has no {STATE_FILE}.")
+    if not _is_whole(folder):
+        raise UserError(f"{folder} was not written to its end: resume from an earlier checkpoint.")
     state = json.loads(path.read_text(encoding="utf-8"))
     differing = [
         f"{name} {value} (now {schedule[name]})"
@@ -111,7 +154,7 @@ def step_at_boundary(folder: Path, steps_per_rollout: int) -> int:
     Raises:
         UserError: its rollout is gone, so the run could not go on exactly.
     """
-    step = int(json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))["global_step"])
+    step = int(json.loads((folder / TRAINER_STATE_NAME).read_text(encoding="utf-8"))["global_step"])
     if step % steps_per_rollout:
         raise UserError(
             f"{folder} is from step {step}, inside a rollout of {steps_per_rollout} steps: resume from a checkpoint at "

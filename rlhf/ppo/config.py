@@ -13,6 +13,7 @@ from transformers.integrations import unset_hf_deepspeed_config
 from transformers.trainer_utils import IntervalStrategy
 
 from rlhf.ppo.aggregation import AGGREGATIONS
+from rlhf.ppo.metrics import EVALUATED, WATCHED
 
 
 def _setting(default: Any, help: str) -> Any:
@@ -189,12 +190,16 @@ class PPOConfig(TrainingArguments):
             "overoptimization_kl_factor",
             "vllm_tensor_parallel_size",
             "early_stopping_patience",
+            "micro_batch_tokens",
+            "per_device_train_batch_size",
+            "gradient_accumulation_steps",
         )
         above_zero = (
             "temperature",
             "cliprange",
             "cliprange_value",
             "total_episodes",
+            "num_train_epochs",
             "score_clip",
             "kl_target",
             "kl_budget",
@@ -204,30 +209,47 @@ class PPOConfig(TrainingArguments):
             "vllm_gpu_memory_utilization",
             "vllm_max_model_length",
         )
+        not_below_zero = (
+            "reward_std_coef",
+            "num_eval_samples",
+            "learning_rate",
+            "value_learning_rate",
+            "value_warmup_rollouts",
+            "kl_coef",
+            "vf_coef",
+            "missing_eos_penalty",
+        )
         fractions = ("gamma", "lam", "vllm_gpu_memory_utilization")
         for name in at_least_one:
             value = getattr(self, name)
-            if value is not None and value < 1:
+            if value is not None and not value >= 1:  # so written, it refuses NaN too
                 raise ValueError(f"{name} is {value}: it must be at least 1.")
         for name in above_zero:
             value = getattr(self, name)
-            if value is not None and value <= 0:
+            if value is not None and not value > 0:
                 raise ValueError(f"{name} is {value}: it must be above 0.")
         for name in fractions:
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be between 0 and 1.")
+        episodes = self.per_device_train_batch_size * self.gradient_accumulation_steps
+        if episodes % self.num_mini_batches:
+            raise ValueError(
+                f"num_mini_batches is {self.num_mini_batches}, which does not divide the {episodes} episodes that a "
+                "process makes in a rollout (per_device_train_batch_size × gradient_accumulation_steps): change one."
+            )
         for name, known in CHOICES.items():
             if getattr(self, name) not in known:
                 choices = f"{', '.join(map(repr, known[:-1]))} or {known[-1]!r}"
                 raise ValueError(f"{name} is {getattr(self, name)!r}: it must be {choices}.")
         if self.stop_token not in ("eos", None):
             raise ValueError(f"stop_token is {self.stop_token!r}: it must be 'eos' or None; or give stop_token_id.")
-        for name in ("reward_std_coef", "num_eval_samples"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must not be below 0.")
+        for name in not_below_zero:
+            value = getattr(self, name)
+            if value is not None and not value >= 0:
+                raise ValueError(f"{name} is {value}: it must not be below 0.")
         if self.on_overoptimization == "raise_kl" and self.kl_target is not None:
             raise ValueError("on_overoptimization is 'raise_kl', which kl_target would undo: leave kl_target out.")
-        if self.dual_clip is not None and self.dual_clip <= 1:
+        if self.dual_clip is not None and not self.dual_clip > 1:
             raise ValueError(f"dual_clip is {self.dual_clip}: it must be above 1; 3 is usual.")
         if self.kl_budget is not None and self.kl_target is not None and self.kl_budget <= self.kl_target:
             raise ValueError(
@@ -238,6 +260,12 @@ class PPOConfig(TrainingArguments):
             raise ValueError(
                 f"early_stopping_patience is {self.early_stopping_patience}, but nothing is evaluated: set "
                 "eval_strategy, such as to 'steps', and give held-out prompts."
+            )
+        goes_by_it = self.load_best_model_at_end or self.early_stopping_patience
+        if goes_by_it and not str(self.metric_for_best_model).endswith((*EVALUATED, WATCHED)):
+            raise ValueError(
+                f"metric_for_best_model is {self.metric_for_best_model!r}, which no evaluation of PPO gives: take "
+                f"{', '.join(f'eval_{metric}' for metric in EVALUATED)} or eval_{WATCHED}."
             )
         self._check_engine()
 

@@ -35,6 +35,7 @@ def tokenized(
         raise UserError(f"{name} is {type(dataset).__name__}: PPO needs a `datasets.Dataset`, which has a length.")
     if len(dataset) == 0:
         raise UserError(f"{name} is empty: PPO needs at least one prompt.")
+    dataset = dataset.with_format(None)  # plain lists, whatever format was set for another trainer
     if "input_ids" in dataset.column_names:
         return dataset
     if "prompt" not in dataset.column_names:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
+from plumbline.errors import UserError
 from plumbline.generation import make_room
 
 PADDING = 0
@@ -73,6 +74,9 @@ def generate(
 
     Returns:
         Responses in the order of the prompts; each has at least one token.
+
+    Raises:
+        UserError: the model's logits are NaN.
     """
     order = sorted(range(len(prompts)), key=lambda index: (len(prompts[index]), index))
     found: dict[int, Response] = {}
@@ -118,6 +122,11 @@ class _Batch:
             sampled, logprobs = sample(self._logits(), self.noise[:, position], self.sampling.temperature)
             if position == 0:
                 make_room(self.cache, self.sampling.max_new_tokens)
+            if logprobs.isnan().any():
+                raise UserError(
+                    "the policy's logits are NaN, so nothing can be sampled: the training has diverged. Go on from an "
+                    "earlier checkpoint, or start anew, with a lower learning_rate."
+                )
             stopped = torch.isin(sampled, self.stop) & self.live
             for row, token, logprob, live, stop in zip(
                 self.rows, sampled.tolist(), logprobs.tolist(), self.live.tolist(), stopped.tolist(), strict=True
@@ -167,7 +176,8 @@ def sample(logits: Tensor, noise: Tensor, temperature: float) -> tuple[Tensor, T
         temperature: above 0.
 
     Returns:
-        Token ids and their log-probabilities, both `(batch,)`; a token of probability 0 is never drawn.
+        Token ids and their log-probabilities, both `(batch,)`; a token of probability 0 is never drawn. Logits of NaN
+        give a log-probability of NaN.
     """
     probabilities = torch.softmax(logits.float() / temperature, dim=-1)
     distribution = probabilities.double().cumsum(dim=-1)
@@ -175,4 +185,5 @@ def sample(logits: Tensor, noise: Tensor, temperature: float) -> tuple[Tensor, T
     # The clamp is for a product that rounds up to the whole mass: it then takes the last token that has any.
     last = torch.searchsorted(distribution, distribution[:, -1:].contiguous())
     tokens = torch.minimum(torch.searchsorted(distribution, threshold, right=True), last)
+    tokens = tokens.clamp(max=logits.shape[-1] - 1)  # of NaN the search finds none
     return tokens.squeeze(1), probabilities.gather(1, tokens).log().squeeze(1)

@@ -12,6 +12,11 @@ from rlhf.ppo.rollout import Rollout
 
 UPDATE_SUMS = ("policy", "value", "clipped", "value_clipped", "approx_kl", "ratio", "squared_ratio", "tokens")
 
+EVALUATED = ("objective/scores", "objective/kl", "objective/rlhf_reward", "response/length", "response/ended")
+"""What `evaluation_metrics` gives."""
+
+WATCHED = "objective/watched_scores"
+
 
 class UpdateSums:
     """Sums over the tokens of all updates from one rollout."""
@@ -105,13 +110,7 @@ def evaluation_metrics(rollout: Rollout | None, scores: Tensor, *, kl_coef: floa
         sums = torch.stack([column.sum(dtype=torch.float64) for column in (*columns, torch.ones_like(scores))])
     *totals, count = reduce(sums).tolist()
     score, kl, length, ended = (total / count for total in totals)
-    return {
-        "objective/scores": score,
-        "objective/kl": kl,
-        "objective/rlhf_reward": score - kl_coef * kl,
-        "response/length": length,
-        "response/ended": ended,
-    }
+    return dict(zip(EVALUATED, (score, kl, score - kl_coef * kl, length, ended), strict=True))
 
 
 class MetricMeans:

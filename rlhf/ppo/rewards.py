@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -19,7 +19,7 @@ from plumbline.models import context_window, load_tokenizer
 from rlhf.ppo.aggregation import aggregate, check_weights
 from rlhf.ppo.data import split_rows
 from rlhf.ppo.generation import PADDING
-from rlhf.ppo.models import disable_dropout, freeze, scores_at_tokens
+from rlhf.ppo.models import base_of, disable_dropout, freeze, scores_at_tokens
 from rlhf.ppo.shared_base import classifier_adapter_over
 
 RewardFunction = Callable[..., Sequence[float]]
@@ -176,10 +176,11 @@ class FunctionReward:
             completion_ids=episodes.response_ids,
             **episodes.columns,
         )
-        if len(scores) != len(episodes.prompts):
+        given = f"{len(scores)} scores" if isinstance(scores, Sized) else f"a {type(scores).__name__}"
+        if not isinstance(scores, Sized) or len(scores) != len(episodes.prompts):
             raise UserError(
-                f"the reward function {self.name} gave {len(scores)} scores for {len(episodes.prompts)} responses: "
-                "it must give one for each."
+                f"the reward function {self.name} gave {given} for {len(episodes.prompts)} responses: it must give a "
+                "list with one number for each."
             )
         # None is what a GRPOTrainer function gives where it does not apply: no number, so it is refused by name.
         return torch.as_tensor([math.nan if score is None else float(score) for score in scores], dtype=torch.float32)
@@ -287,6 +288,11 @@ def make_reward(
         scorer = RewardModel.load(source) if model is None else RewardModel(model, load_tokenizer(source))
         return ScorerReward(scorer)
     if isinstance(source, nn.Module) and hasattr(source, "base_model_prefix"):
+        if not hasattr(base_of(source), "score"):
+            raise UserError(
+                f"{argument} is {type(base_of(source)).__name__}, which has no head `score` that can be read at a "
+                "response's last token: give a decoder's sequence classifier, or a function that asks this model."
+            )
         labels = getattr(source.config, "num_labels", 1)
         if labels != 1:
             raise UserError(f"the reward model has {labels} labels: load it with num_labels=1.")

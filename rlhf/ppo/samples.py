@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
+from torch.distributed import all_gather_object, get_world_size, is_initialized
 
+from rlhf.ppo.config import PPOConfig
 from rlhf.ppo.rewards import Episodes
 
 FOLDER = "samples"
@@ -21,6 +24,23 @@ def rows_of(episodes: Episodes, scores: Tensor) -> list[dict[str, Any]]:
         {"prompt": prompt, "response": response, "score": score}
         for prompt, response, score in zip(episodes.prompts, episodes.responses, scores.tolist(), strict=True)
     ]
+
+
+def write_first(episodes: Episodes | None, scores: Tensor, args: PPOConfig, name: str) -> None:
+    """Write the first `num_eval_samples` of an evaluation; every process calls it, without episodes too."""
+    count = args.num_eval_samples
+    rows = _of_all_processes([] if episodes is None else rows_of(episodes, scores)[:count])[:count]
+    if args.process_index == 0:
+        write(rows, args.output_dir, name)
+
+
+def _of_all_processes(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of all processes, of which each has every so many-th, in the order of the prompts."""
+    if not is_initialized():
+        return rows
+    parts: list[list[dict[str, Any]]] = [[] for _ in range(get_world_size())]
+    all_gather_object(parts, rows)
+    return [row for turn in zip_longest(*parts) for row in turn if row is not None]
 
 
 def write(rows: Sequence[dict[str, Any]], output: str | Path, name: str) -> None:

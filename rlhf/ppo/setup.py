@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import torch
 from peft import PeftConfig, PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
@@ -46,17 +47,8 @@ ModelSource: TypeAlias = PreTrainedModel | PeftModel | str | Path
 
 
 def with_batch_sizes(args: PPOConfig) -> PPOConfig:
-    """A copy of the settings with the batch sizes filled in, for a loop in which each optimizer step is one item.
-
-    Raises:
-        UserError: the rollout cannot be divided into equal mini-batches.
-    """
+    """A copy of the settings with the batch sizes filled in, for a loop in which each optimizer step is one item."""
     local = args.per_device_train_batch_size * args.gradient_accumulation_steps
-    if local % args.num_mini_batches:
-        raise UserError(
-            f"a process makes {local} episodes a rollout (per_device_train_batch_size × gradient_accumulation_steps), "
-            f"which num_mini_batches {args.num_mini_batches} does not divide: change one of them."
-        )
     args = copy.copy(args)
     args.micro_batch_size = args.per_device_train_batch_size * args.world_size
     args.local_batch_size, args.batch_size = local, local * args.world_size
@@ -169,7 +161,16 @@ def make_actor_critic(
     *,
     shares_base: bool = False,
 ) -> ActorCritic:
-    """Policy and critic, dropout off, with adapters where `peft_config` asks for them."""
+    """Policy and critic, dropout off, with adapters where `peft_config` asks for them.
+
+    Raises:
+        UserError: one of them has nothing to train, or the critic is no classifier or the reward itself.
+    """
+    if value_model is not None and any(value_model is model_of_reward(one) for one in reward.rewards):
+        raise UserError(
+            "value_model is the same object as reward_model, so the reward would be trained too: leave it out (None), "
+            "the critic is a copy of the reward model then."
+        )
     set_seed(args.seed)  # new adapters begin with random numbers
     if isinstance(policy, PeftModel):
         policy.set_adapter(args.model_adapter_name or policy.active_adapter)
@@ -181,9 +182,26 @@ def make_actor_critic(
     if peft_config is not None:
         policy = with_adapter(policy, peft_config, "CAUSAL_LM")
         critic = critic if isinstance(critic, PeftModel) else with_adapter(critic, peft_config, "SEQ_CLS")
-    for part in (policy, critic):
+    for name, part in (("policy", policy), ("critic", critic)):
         disable_dropout(part)
+        _check_trainable(args, name, part)
     return ActorCritic(TokenLogprobs(policy, args.temperature), TokenValues(critic))
+
+
+def _check_trainable(args: PPOConfig, name: str, model: PreTrainedModel | PeftModel) -> None:
+    """Refuse a model that is frozen as a whole, and warn of weights too coarse for small steps."""
+    kinds = {parameter.dtype for parameter in model.parameters() if parameter.requires_grad}
+    if not kinds:
+        raise UserError(f"all weights of the {name} are frozen, so it would never change: set requires_grad on them.")
+    # DeepSpeed trains float32 copies of the weights.
+    if kinds & {torch.bfloat16, torch.float16} and args.deepspeed_plugin is None:
+        log.warning(
+            "The %s's weights are %s: most steps of learning rate %g are smaller than these can hold, and are lost. "
+            "Load it with dtype='float32'; with bf16=True it still computes in bfloat16.",
+            name,
+            " and ".join(sorted(str(kind).removeprefix("torch.") for kind in kinds)),
+            args.learning_rate,
+        )
 
 
 def make_critic(
@@ -195,6 +213,11 @@ def make_critic(
 
         return critic_from_reward(RewardModel.load(value_model).model)
     if value_model is not None:
+        if not hasattr(base_of(value_model), "score"):
+            raise UserError(
+                f"value_model is {type(value_model).__name__}, which has no head `score`: load it with "
+                "AutoModelForSequenceClassification and num_labels=1, or leave it out."
+            )
         return value_model
     for candidate in map(model_of_reward, reward.rewards):
         if candidate is not None and _same_vocabulary(policy, candidate):
@@ -280,9 +303,11 @@ def list_rewards(
     Those that are adapters over the weights of `shared_by` are put on its base in memory.
 
     Raises:
-        UserError: a reward is none, or there are not as many tokenizers as rewards.
+        UserError: there is no reward, one is none, or there are not as many tokenizers as rewards.
     """
     sources = list(source) if isinstance(source, list | tuple) else [source]
+    if not sources:
+        raise UserError(f"{argument} is an empty list: give at least one reward.")
     if not isinstance(tokenizers, list | tuple):
         tokenizers = [tokenizers] * len(sources)
     if len(tokenizers) != len(sources):

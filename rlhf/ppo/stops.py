@@ -9,7 +9,9 @@ from typing import Any
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
+from plumbline.errors import UserError
 from rlhf.ppo.config import PPOConfig
+from rlhf.ppo.metrics import EVALUATED, WATCHED
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +98,24 @@ def _is_interval(strategy: IntervalStrategy | SaveStrategy | str) -> bool:
     return strategy in (IntervalStrategy.STEPS, IntervalStrategy.EPOCH, SaveStrategy.STEPS, SaveStrategy.EPOCH)
 
 
-def early_stopping(args: PPOConfig) -> list[TrainerCallback]:
-    """The callback that `early_stopping_patience` asks for."""
+def early_stopping(args: PPOConfig, evaluated: Iterable[str], *, watched: bool) -> list[TrainerCallback]:
+    """The callback that `early_stopping_patience` asks for.
+
+    Args:
+        args: the settings.
+        evaluated: names of the evaluation datasets; empty for a single one.
+        watched: whether a reward is watched.
+
+    Raises:
+        UserError: the best checkpoint or early stopping go by a metric that no evaluation gives.
+    """
     patience = args.early_stopping_patience
+    if patience is not None or args.load_best_model_at_end:
+        metrics = [*EVALUATED, WATCHED] if watched else EVALUATED
+        known = [f"eval_{name}_{metric}" if name else f"eval_{metric}" for name in evaluated for metric in metrics]
+        wanted = f"eval_{str(args.metric_for_best_model).removeprefix('eval_')}"
+        if known and wanted not in known:
+            raise UserError(
+                f"metric_for_best_model is {wanted!r}, which no evaluation gives: take {' or '.join(known)}."
+            )
     return [] if patience is None else [EarlyStoppingCallback(early_stopping_patience=patience)]

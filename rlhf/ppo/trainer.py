@@ -21,17 +21,17 @@ from peft import PeftConfig
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainerControl
-from transformers.trainer_utils import get_last_checkpoint
 
 from plumbline.allocator import reuse_freed_memory
 from plumbline.errors import UserError
 from rlhf.ppo import checkpoints, samples, setup, sharded
 from rlhf.ppo.boundaries import RolloutBoundaries
+from rlhf.ppo.card import write_card
 from rlhf.ppo.config import PPOConfig
 from rlhf.ppo.core import KLController, RunningMoments, policy_loss, value_loss
 from rlhf.ppo.data import EVALUATION, SAMPLING, PromptSet, sampling_noise, split_into, split_rows
 from rlhf.ppo.engines import make_engine
-from rlhf.ppo.metrics import MetricMeans, UpdateSums, evaluation_metrics, rollout_metrics
+from rlhf.ppo.metrics import WATCHED, MetricMeans, UpdateSums, evaluation_metrics, rollout_metrics
 from rlhf.ppo.mismatch import measure_and_correct
 from rlhf.ppo.models import base_of
 from rlhf.ppo.rewards import Episodes
@@ -130,7 +130,8 @@ class PPOTrainer(Trainer):
         self._eval_prompts = {
             name: self._prompt_set(dataset, "eval_dataset") for name, dataset in _by_name(eval_dataset).items()
         }
-        for callback in (RolloutBoundaries(self.schedule), self.stop, *early_stopping(args)):
+        early = early_stopping(args, self._eval_prompts, watched=self.watch is not None)
+        for callback in (RolloutBoundaries(self.schedule), self.stop, *early):
             self.add_callback(callback)
         for part in (self.reference.separate, *(module for reward in rewards for module in reward.modules)):
             if part is not None:
@@ -148,16 +149,15 @@ class PPOTrainer(Trainer):
         Raises:
             UserError: the checkpoint is not one of this run.
         """
-        checkpoint = str(resume_from_checkpoint) if resume_from_checkpoint else None
         if resume_from_checkpoint is True:
-            checkpoint = get_last_checkpoint(self.args.output_dir)
-            if checkpoint is None:
-                raise UserError(f"{self.args.output_dir} holds no checkpoint to resume from.")
+            resume_from_checkpoint = checkpoints.last_checkpoint(self.args.output_dir)
+        checkpoint = str(resume_from_checkpoint) if resume_from_checkpoint else None
         if self.args.reuse_memory and self.args.device.type == "cpu":
             reuse_freed_memory()
         self.args.max_steps = self.schedule.steps
         if checkpoint is not None:  # with split weights the loop loads later than it counts its steps
             self._load_state(Path(checkpoint))
+            checkpoints.check_resumable(Path(checkpoint))
         self._train_started, self._episodes_made = time.perf_counter(), 0
         return super().train(resume_from_checkpoint=checkpoint, **kwargs)
 
@@ -396,13 +396,12 @@ class PPOTrainer(Trainer):
         own = range(self.args.process_index, len(prompts), self.args.world_size)
         rollout, scores, episodes = self._evaluation_episodes(prompts, own)
         self._ask_models(rollout, sharded.evaluation_batches(rollout, self.args))
-        if self.is_world_process_zero() and episodes is not None and self.args.num_eval_samples:
-            rows = samples.rows_of(episodes, scores)[: self.args.num_eval_samples]
-            samples.write(rows, self.args.output_dir, f"{prefix}-{self.state.global_step}")
+        if self.args.num_eval_samples:
+            samples.write_first(episodes, scores, self.args, f"{prefix}-{self.state.global_step}")
         metrics = evaluation_metrics(rollout, scores, kl_coef=self.kl.coefficient, reduce=self._sum)
         if self.watch is not None:
             watched = self.watch.score(episodes, self.args.device)
-            metrics["objective/watched_scores"] = sums_of(watched, self._sum).mean
+            metrics[WATCHED] = sums_of(watched, self._sum).mean
         return metrics
 
     def _evaluation_episodes(
@@ -463,6 +462,17 @@ class PPOTrainer(Trainer):
         """Write the policy as `from_pretrained` loads it; where processes share the work, all of them must call it."""
         with sharded.saving_whole(self):
             super().save_model(output_dir, _internal_call)
+
+    def create_model_card(
+        self,
+        model_name: str | None = None,
+        dataset_name: str | list[str] | None = None,
+        tags: str | list[str] | None = None,
+        **metadata: Any,
+    ) -> None:
+        """Write `README.md` into `output_dir`, as `push_to_hub` does; arguments are TRL's, further ones metadata."""
+        if self.is_world_process_zero():
+            write_card(self, model_name or Path(self.args.output_dir).name, dataset_name, tags, metadata)
 
     def _load_state(self, folder: Path) -> None:
         checkpoints.read_state(folder, self._identity(), self.kl, self.score_moments, self.watch, self.stop)

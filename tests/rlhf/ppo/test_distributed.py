@@ -59,6 +59,13 @@ def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return Runs(request.param, tmp_path_factory.mktemp(request.param))
 
 
+def sampled(output: Path) -> dict[str, list[str]]:
+    """The prompts in each of the files that evaluations wrote; with two processes each has some of them."""
+    files = sorted((output / "samples").iterdir())
+    assert files
+    return {file.name: [json.loads(line)["prompt"] for line in file.read_text().splitlines()] for file in files}
+
+
 def test_the_curve_is_that_of_one_process(runs: Runs, request: pytest.FixtureRequest) -> None:
     for kind in two.KINDS:
         found, one = runs.found[kind], runs.one[kind]
@@ -66,6 +73,7 @@ def test_the_curve_is_that_of_one_process(runs: Runs, request: pytest.FixtureReq
             assert found[name] == pytest.approx(entries(one, name), abs=1e-4, rel=1e-4), (kind, name)
         for name, value in two.evaluated(one).items():
             assert found[name] == pytest.approx(value, abs=1e-4, rel=1e-4), (kind, name)
+        assert sampled(runs.output / kind) == sampled(runs.alone / kind)
     fsdp2 = request.node.callspec.params["runs"] == "fsdp2"
     assert runs.found["full"]["wrapper"] == ("FSDPActorCritic" if fsdp2 else "DistributedDataParallel")
     assert runs.found["full"]["reference_is_split"] == fsdp2

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, CohereConfig, Gemma2Config, GraniteConfig, LlamaConfig
 
 import rlhf.ppo.models
@@ -14,7 +15,7 @@ from plumbline.errors import UserError
 from rlhf.ppo.generation import Response
 from rlhf.ppo.models import TokenLogprobs, TokenValues
 from rlhf.ppo.rollout import Rollout, state_values
-from tests.rlhf.ppo.helpers import classifier_of, policy_of
+from tests.rlhf.ppo.helpers import classifier_of, policy_of, trainer_for
 from tests.tiny import tiny_model
 
 PROMPTS = [[5, 6, 7], [8], [9, 10, 11, 12, 13, 14]]
@@ -147,3 +148,14 @@ def test_truncated_responses_are_over_or_go_on_by_the_stated_rule() -> None:
     returns = advantages(made, bootstrap=True)
     assert returns[0, :3].tolist() == [5.0, 5.0, 5.0], "the first response did not end"
     assert (returns[1:] == 0).all()
+
+
+def test_the_folder_of_an_adapter_is_merged_and_trained(folder: Path, tmp_path: Path) -> None:
+    """PEFT freezes the base that it puts an adapter on; a merged policy that stays frozen would never change."""
+    adapter = get_peft_model(policy_of(folder), LoraConfig(r=2, task_type="CAUSAL_LM"))
+    adapter.peft_config["default"].base_model_name_or_path = str(folder)
+    adapter.save_pretrained(tmp_path / "adapter")
+    trainer = trainer_for(folder, tmp_path / "out", model=tmp_path / "adapter")
+    before = {name: tensor.clone() for name, tensor in trainer.model.policy.named_parameters()}
+    trainer.train()
+    assert not any(torch.equal(tensor, before[name]) for name, tensor in trainer.model.policy.named_parameters())

@@ -111,6 +111,31 @@ def test_a_checkpoint_of_another_run_is_refused(folder: Path, tmp_path: Path) ->
         trainer_for(folder, tmp_path, settings=SETTINGS).train(resume_from_checkpoint=state.parent)
 
 
+def test_a_checkpoint_that_a_kill_cut_off_is_passed_over(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = run(folder, tmp_path / "whole")
+    killed = tmp_path / "killed"
+    run(folder, killed, stop=12)
+    (killed / "checkpoint-12" / "trainer_state.json").unlink()  # what is written last
+    with pytest.raises(UserError, match="checkpoint-12 was not written to its end"):
+        run(folder, killed, resume=killed / "checkpoint-12")
+    assert same_weights(run(folder, killed, resume=True), whole)
+    assert "checkpoint-12 was not written to its end and is passed over" in caplog.text
+
+
+def test_a_checkpoint_without_the_optimizer_is_refused(folder: Path, tmp_path: Path) -> None:
+    settings = {**SETTINGS, "save_only_model": True}
+    trainer_for(folder, tmp_path, settings=settings).train()
+    with pytest.raises(UserError, match=r"checkpoint-16 holds no optimizer \(save_only_model\)"):
+        trainer_for(folder, tmp_path, settings=settings).train(resume_from_checkpoint=True)
+
+
+def test_resuming_where_there_is_no_checkpoint_is_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds no checkpoint to resume from: train from the start"):
+        run(folder, tmp_path, resume=True)
+
+
 PROGRAM = """
 import sys
 from pathlib import Path

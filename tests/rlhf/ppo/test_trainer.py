@@ -477,7 +477,6 @@ def test_mistakes_are_refused_before_training(folder: Path, tmp_path: Path) -> N
     other = classifier_of(tiny_model(tmp_path / "other", vocab_size=500))
     cases: list[tuple[dict[str, Any], str]] = [
         ({"model": model, "ref_model": model}, "same object"),
-        ({"settings": {"num_mini_batches": 3}}, "does not divide"),
         ({"settings": {"response_length": 250}}, "more than the model's window"),
         ({"reward_model": other}, "vocabulary"),
         ({"reward_model": 3}, "reward_model is int"),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import ModelCard
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, HfArgumentParser
 
@@ -71,6 +72,7 @@ trainer = PPOTrainer(
 )
 trainer.train()
 trainer.save_model(training_args.output_dir)
+trainer.create_model_card(model_name="aligned", dataset_name="my/data", tags=["mine"])  # as push_to_hub calls it
 trainer.generate_completions(sampling=True)
 samples = trainer.generate_completions()
 """
@@ -107,6 +109,10 @@ def test_a_script_for_trl_runs_with_its_import_changed(
     assert names["samples"][0]["prompt"] == "Thanks!"
     assert "Thanks!" in capsys.readouterr().out
     assert trainer.model.critic.model.get_base_model() if peft else trainer.model.critic.model is names["value_model"]
+    card = ModelCard.load(tmp_path / "out" / "README.md")
+    assert (card.data.tags, card.data.datasets) == (["plumbline", "ppo", "mine"], "my/data")
+    assert card.data.library_name == ("peft" if peft else "transformers") and card.data.base_model is None
+    assert "# aligned" in card.text and "`objective/scores`" in card.text and str(tmp_path) not in card.content
     policy = AutoModelForCausalLM.from_pretrained(models[0])
     saved = PeftModel.from_pretrained(policy, tmp_path / "out") if peft else policy.from_pretrained(tmp_path / "out")
     assert saved is not None
