@@ -84,6 +84,7 @@ def _checked(domain: Domain) -> Preflight:
         rows["benchmark"] = {"test": len(benchmark)}
     if model is not None:
         faults.attempt(_refuse_long_prompts, recipe, model, [*(prompts or []), *(benchmark or [])])
+        faults.attempt(_refuse_long_responses, recipe, model)
         memory = estimated_memory(recipe, model.parameters)
         faults.attempt(_refuse_full_disk, domain.run.root, model.parameters, len(memory) + recipe.watches)
     store_exists = faults.attempt(check_store, domain.store)
@@ -201,6 +202,17 @@ def _refuse_long_prompts(recipe: Recipe, model: _BaseModel, rows: list[PromptRow
             f"max_new_tokens {longest} more than the model's window of {model.window}; it begins "
             f"{row.prompt[-1]['content'][:60]!r}. Shorten or remove such prompts, or lower max_new_tokens."
         )
+
+
+def _refuse_long_responses(recipe: Recipe, model: _BaseModel) -> None:
+    """PPO leaves out prompts without room for a whole response: here that would be all of them."""
+    for section in recipe.align:
+        length = section.trainer.get("response_length")
+        if length is not None and model.window is not None and length >= model.window:
+            raise UserError(
+                f"{section.name}.response_length {length} leaves no room for a prompt in the model's window of "
+                f"{model.window}: lower it."
+            )
 
 
 def _refuse_full_disk(root: Path, parameters: int, stages: int) -> None:

@@ -225,6 +225,11 @@ def test_settings_for_rewards_and_batches_that_the_chain_does_not_have_are_told_
     assert "align.1: num_mini_batches is 3, which does not divide the" in said
 
 
+def test_a_response_length_that_leaves_no_room_for_a_prompt_is_told_before_any_work(domain, refused):
+    said = refused("check", "recipe.yaml", "align.ppo.response_length=256")
+    assert "ppo.response_length 256 leaves no room for a prompt in the model's window of 256" in said
+
+
 def test_shares_of_the_preferences_that_leave_none_for_the_policies(domain, refused):
     change_recipe(domain, reward={**small_recipe()["reward"], "judge_share": 0.5, "watch_share": 0.5})
     line = (domain / "recipe.yaml").read_text().splitlines().index("reward:") + 1
