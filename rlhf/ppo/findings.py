@@ -295,7 +295,7 @@ def ratio_at_start(ratios: np.ndarray, *, exact: bool) -> Finding:
 
     Args:
         ratios: new over old probability of each token.
-        exact: whether the forward pass is in float32 throughout; bfloat16 may round by 2%.
+        exact: whether the forward pass is in float32 throughout and on a CPU; else it may round by 2%.
     """
     low, high = float(ratios.min()), float(ratios.max())
     tolerance = 0.0 if exact else 0.02
@@ -308,7 +308,7 @@ def ratio_at_start(ratios: np.ndarray, *, exact: bool) -> Finding:
         "ratio",
         "ratio at step 0",
         "exactly 1" if low == high == 1 else f"{low:.4g} to {high:.4g}",
-        "exactly 1" if exact else "1 ± 0.02 (bfloat16)",
+        "exactly 1" if exact else "1 ± 0.02 (bfloat16, GPU)",
         **_judged("fails" if off else "ok", advice),
         figures={"low": low, "high": high},
     )
@@ -333,7 +333,7 @@ def kl_at_start(kl: np.ndarray, *, exact: bool, own_reference: bool) -> Finding:
         "kl",
         "KL at step 0",
         "exactly 0" if worst == 0 else f"{mean:.3g} nats, at most {worst:.3g}",
-        "exactly 0" if exact else "below 0.5 nats (bfloat16)",
+        "exactly 0" if exact else "below 0.5 nats (bfloat16, GPU)",
         **_judged(_verdict(fails=off and not own_reference, warns=off), advice),
         figures={"mean": mean, "worst": worst},
     )

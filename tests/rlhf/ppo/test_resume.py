@@ -160,8 +160,8 @@ def marked_run(folder: Path, output: Path) -> PPOTrainer:
 def test_a_run_killed_with_sigkill_ends_with_the_same_weights(folder: Path, tmp_path: Path) -> None:
     killed = tmp_path / "killed"
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen([sys.executable, "-c", PROGRAM, str(folder), str(killed)], env=environment)
     whole = marked_run(folder, tmp_path / "whole")
+    process = subprocess.Popen([sys.executable, "-c", PROGRAM, str(folder), str(killed)], env=environment)
     while process.poll() is None and not (killed / "checkpoint-8" / "complete").exists():
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
