@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from rich.progress import Progress, TaskID
@@ -9,6 +10,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from plumbline.console import console, progress_bar, track
 from plumbline.errors import counted
+
+log = logging.getLogger(__name__)
 
 __all__ = ["TrainerProgress", "track"]
 
@@ -51,12 +54,13 @@ class TrainerProgress(TrainerCallback):
         logs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Show the last logged figures behind the bar."""
+        """Show the last logged figures behind the bar, and keep them in the run's log, where nobody sees the bar."""
         if self._bar is None or self._task is None or not logs:
             return
-        shown = [f"{name.split('/')[-1]} {float(logs[name]):.3g}" for name in SHOWN if name in logs]
+        shown = ", ".join(f"{name.split('/')[-1]} {float(logs[name]):.3g}" for name in SHOWN if name in logs)
         if shown:
-            self._bar.update(self._task, note=", ".join(shown))
+            self._bar.update(self._task, note=shown)
+            log.info("%s: step %d of %d: %s", self.what, state.global_step, state.max_steps, shown)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
