@@ -148,7 +148,7 @@ def run(
     chain = _chain(recipe, overrides, run, runs, "run")
     if simulate:
         simulated_settings(chain.domain)  # before any work
-    for notice in preflight(chain.domain).notices:
+    for notice in preflight(chain.domain, [until] if until else ()).notices:
         chain.notify(notice)
     try:
         done = chain.run_stages(until=until, force=force or ())
@@ -171,7 +171,7 @@ def _stage_command(name: str, stages: tuple[str, ...], what: str) -> None:
         from plumbline.preflight import preflight
 
         chain = _chain(recipe, overrides, run, runs, name)
-        preflight(chain.domain)
+        preflight(chain.domain, stages)
         only = [stage for stage in stages if stage == "align" or stage in chain.names()]
         _print_result(chain, chain.run_stages(only=only, force=only if force else ()))
 

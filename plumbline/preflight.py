@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from math import comb
 from pathlib import Path
@@ -42,8 +43,16 @@ class Preflight:
     notices: list[str] = field(default_factory=list)
 
 
-def preflight(domain: Domain) -> Preflight:
+BEFORE_PREFERENCES = frozenset({"base", "adapt", "sft", "sample"})
+"""Stages that need no preferences."""
+
+
+def preflight(domain: Domain, stages: Collection[str] = ()) -> Preflight:
     """Check model, data and store of a recipe before any work.
+
+    Args:
+        domain: the recipe in its run.
+        stages: those that are to be run, or the last of them; empty means all.
 
     Raises:
         UserError: all that would fail later, together: no chat template, prompts longer than the window, too few
@@ -52,10 +61,10 @@ def preflight(domain: Domain) -> Preflight:
     from plumbline.models import trust_remote_code
 
     with trust_remote_code(domain.recipe.trust_remote_code):
-        return _checked(domain)
+        return _checked(domain, ranked=not stages or not BEFORE_PREFERENCES.issuperset(stages))
 
 
-def _checked(domain: Domain) -> Preflight:
+def _checked(domain: Domain, *, ranked: bool) -> Preflight:
     recipe, notices, faults = domain.recipe, Notices(), Faults()
     model = faults.attempt(_base_model, recipe)
     conversations = faults.attempt(load_conversations, recipe.data.demonstrations)
@@ -88,7 +97,8 @@ def _checked(domain: Domain) -> Preflight:
         memory = estimated_memory(recipe, model.parameters)
         faults.attempt(_refuse_full_disk, domain.run.root, model.parameters, len(memory) + recipe.watches)
     store_exists = faults.attempt(check_store, domain.store)
-    if to_rank and store_exists is False and not recipe.data.preferences:  # nobody else's preferences can be in it
+    others = store_exists is not False or bool(recipe.data.preferences)  # may hold preferences of other prompts
+    if ranked and to_rank and not others:
         faults.attempt(_refuse_few_pairs, domain, to_rank)
     if recipe.reward.watch_share > 0 and not recipe.watches:
         notices.add(

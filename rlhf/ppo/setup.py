@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -109,22 +109,6 @@ def make_sampling(args: PPOConfig, tokenizer: PreTrainedTokenizerBase, policy: P
                 "sample response_length tokens always."
             )
     return Sampling(args.temperature, args.response_length, frozenset(stop), args.local_rollout_forward_batch_size)
-
-
-def check_best_metric(args: PPOConfig, names: Collection[str]) -> None:
-    """Refuse a `metric_for_best_model` that evaluations on several datasets would not give, before the first of them.
-
-    Raises:
-        UserError: says how the metrics begin.
-    """
-    metric, beginnings = args.metric_for_best_model, [f"eval_{name}_" for name in names if name]
-    if metric is None or not beginnings:
-        return
-    if not f"eval_{metric.removeprefix('eval_')}".startswith(tuple(beginnings)):
-        raise UserError(
-            f"metric_for_best_model is {metric!r}, but the metrics of the datasets in eval_dataset begin with "
-            f"{', '.join(beginnings)}: name one of them, such as {beginnings[0]}objective/rlhf_reward."
-        )
 
 
 def load_for_training(model: ModelSource, peft_config: PeftConfig | None) -> PreTrainedModel | PeftModel:

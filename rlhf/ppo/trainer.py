@@ -88,7 +88,6 @@ class PPOTrainer(Trainer):
     ) -> None:
         sharded.check_sharding(args)
         args = setup.with_batch_sizes(args)
-        setup.check_best_metric(args, _by_name(eval_dataset))
         self.processing_class = processing_class
         policy = setup.load_for_training(model, peft_config)
         shared_by = policy if setup.shares_base(args, policy, peft_config) else None

@@ -9,7 +9,7 @@ from plumbline.new_domain import make_domain
 from plumbline.reference import reference
 
 ROOT = Path(__file__).parents[2]
-RECIPES = sorted({*ROOT.glob("domains/**/recipe*.yaml"), *ROOT.glob("examples/**/*.yaml")})
+RECIPES = sorted({*ROOT.glob("domains/**/recipe*.yaml"), *ROOT.glob("examples/*.yaml")})
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: str(path.relative_to(ROOT)))

@@ -156,7 +156,7 @@ def test_without_a_name_the_best_checkpoint_is_that_of_the_highest_held_out_rewa
 def test_a_best_metric_that_several_datasets_do_not_give_is_refused(folder: Path, tmp_path: Path) -> None:
     settings = {**UNMOVED, "total_episodes": 8, "early_stopping_patience": 1}
     named = {"a": conversations(2), "b": conversations(1)}
-    with pytest.raises(UserError, match="begin with eval_a_, eval_b_: name one of them, such as eval_a_objective/rlh"):
+    with pytest.raises(UserError, match="which no evaluation gives: take eval_a_objective/scores"):
         trainer_for(folder, tmp_path, settings=settings, eval_dataset=named)
     settings["metric_for_best_model"] = "b_objective/scores"
     trainer = run(folder, tmp_path, settings=settings, eval_dataset=named)
