@@ -10,10 +10,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
-Fraction = Annotated[float, Field(ge=0, lt=1)]
-Share = Annotated[float, Field(ge=0, le=1)]
+from plumbline.recipe_annotate import AnnotateSection, SimulatedAnnotatorSettings, SimulatedSection
+from plumbline.recipe_section import Fraction, Section, Share
+
+__all__ = ["AnnotateSection", "Section", "SimulatedAnnotatorSettings", "SimulatedSection"]
+
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 """Of recipes and runs, which are names of folders."""
 POLICY_PATTERN = r"^[a-z0-9][a-z0-9_-]*$|^$"
@@ -22,12 +25,6 @@ POLICY_PATTERN = r"^[a-z0-9][a-z0-9_-]*$|^$"
 
 def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str | dict) else value
-
-
-class Section(BaseModel):
-    """A part of the recipe: unknown keys are faults."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class ModelSection(Section):
@@ -154,49 +151,6 @@ class SampleSection(Section):
                 "most 9 can be ranked at once: lower responses_per_prompt"
             )
         return self
-
-
-class SimulatedAnnotatorSettings(Section):
-    """One simulated annotator: how noisy, biased and careless it is."""
-
-    name: str = Field(description="Its name in the store; marked as simulated everywhere.")
-    noise: float = Field(0.1, ge=0, description="Bradley–Terry noise: P(a over b) = sigmoid((u(a) − u(b)) / noise).")
-    length_bias: float = Field(0.0, description="Utility added for each 100 words of a response.")
-    position_bias: float = Field(0.0, description="Utility added to the card shown first, falling to 0 at the last.")
-    carelessness: Share = Field(0.0, description="Share of tasks that it ranks at random.")
-    tie_below: float = Field(
-        0.0, ge=0, description="Responses nearer than this in perceived utility are ranked as ties."
-    )
-
-
-class SimulatedSection(Section):
-    """Simulated annotators, who stand in for people in demonstrations and tests."""
-
-    utility: Path = Field(description="The utility they judge by (YAML, relative to the recipe).")
-    annotators: list[SimulatedAnnotatorSettings] = Field(min_length=1, description="Who they are.")
-
-
-class AnnotateSection(Section):
-    """Collecting judgements."""
-
-    store: str | None = Field(
-        None,
-        description="Database URL, or file, of a store that several runs share; default: SQLite in the run folder.",
-    )
-    judgements_per_prompt: int = Field(1, ge=1, description="Annotators who judge each prompt (overlap).")
-    required: int | None = Field(
-        None, ge=1, description="Judgements to wait for; default: all tasks but flagged ones, each as often as above."
-    )
-    lease_minutes: float = Field(15, gt=0, description="How long a task is kept for the annotator who opened it.")
-    guideline: Path | None = Field(None, description="Markdown shown to annotators.")
-    host: Literal["127.0.0.1", "::1", "localhost"] = Field(
-        "127.0.0.1",
-        description="Address that the app listens on: `127.0.0.1`, `::1` or `localhost`, which only this machine "
-        "reaches. Any other, such as `0.0.0.0` (every network of this machine), is refused: annotators sign in by "
-        "name, without a password. From elsewhere, forward the port: `ssh -L 7860:127.0.0.1:7860 THE_MACHINE`.",
-    )
-    port: int = Field(7860, ge=0, le=65535, description="Port of the app; 0 takes a free one.")
-    simulated: SimulatedSection | None = Field(None, description="Simulated annotators for `plumbline simulate`.")
 
 
 class RewardSection(TrainerSection):

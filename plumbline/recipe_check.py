@@ -350,6 +350,7 @@ def _resolved(source: Source, folder: Path) -> tuple[dict[str, Any], list[str]]:
         ("model", "chat_template"): local,
         ("sample", "policies"): policy,
         ("annotate", "guideline"): local,
+        ("annotate", "checks", "file"): local,
         ("annotate", "simulated", "utility"): local,
         ("annotate", "store"): store,
     }

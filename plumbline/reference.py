@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from plumbline import recipe
+from plumbline import recipe, recipe_annotate
 
 INTRODUCTION = """# Recipe reference
 
@@ -36,9 +36,13 @@ SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("`adapt`", recipe.AdaptSection),
     ("`sft`", recipe.SFTSection),
     ("`sample`", recipe.SampleSection),
-    ("`annotate`", recipe.AnnotateSection),
-    ("`annotate.simulated`", recipe.SimulatedSection),
-    ("`annotate.simulated.annotators[]`", recipe.SimulatedAnnotatorSettings),
+    ("`annotate`", recipe_annotate.AnnotateSection),
+    ("`annotate.rubric[]`", recipe_annotate.RubricAxis),
+    ("`annotate.checks`", recipe_annotate.ChecksSection),
+    ("`annotate.webhooks[]`", recipe_annotate.Webhook),
+    ("`annotate.arena`", recipe_annotate.ArenaSection),
+    ("`annotate.simulated`", recipe_annotate.SimulatedSection),
+    ("`annotate.simulated.annotators[]`", recipe_annotate.SimulatedAnnotatorSettings),
     ("`reward`", recipe.RewardSection),
     ("`align[]`", recipe.AlignSection),
     ("`compare`", recipe.CompareSection),

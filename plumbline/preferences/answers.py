@@ -13,7 +13,7 @@ from plumbline.preferences.queue import ANSWERED, OPEN, change_task, held_lease,
 from plumbline.preferences.records import Ranking
 from plumbline.preferences.tables import Answer, Lease, Task
 from plumbline.preferences.turn import Actor, Turn, count
-from plumbline.preferences.validation import checked_ranks, digest, note_fault
+from plumbline.preferences.validation import check_gaps, checked_ranks, digest, note_fault
 
 JUDGEMENT, SKIP, FLAG = "judgement", "skip", "flag"
 TALLIES = {JUDGEMENT: "judged", SKIP: "skipped", FLAG: "flagged"}
@@ -28,6 +28,7 @@ class NewAnswer:
     ranking: Ranking | None = None
     seconds: float | None = None
     strength: float | None = None
+    gaps: tuple[int, ...] = ()
     scores: dict[str, Any] | None = None
     reason: str | None = None
     edited: str | None = None
@@ -53,6 +54,7 @@ def answer_lease(turn: Turn, actor: Actor, lease_id: str, new: NewAnswer) -> str
     ranks = None
     if new.ranking is not None:
         ranks = list(checked_ranks(new.ranking, [response["id"] for response in task.responses]))
+        check_gaps(new.gaps, ranks)
     if _is_repeated(turn, answer_id, lease, new.kind, ranks):
         return answer_id
     lease = _usable(turn, actor, lease)
@@ -69,6 +71,8 @@ def answer_lease(turn: Turn, actor: Actor, lease_id: str, new: NewAnswer) -> str
             judged_at=turn.now,
             seconds=new.seconds,
             strength=new.strength,
+            gaps=list(new.gaps) or None,
+            purpose=lease.purpose,
             scores=new.scores,
             reason=new.reason,
             edited=new.edited,

@@ -24,23 +24,26 @@ PAIRS_AT_ONCE = 1000
 
 
 class Pair(NamedTuple):
-    """Indexes of a preferred and a less preferred response, and by how much: the gap of ranks, or the strength."""
+    """Indexes of a preferred and a less preferred response, and by how much; see `pairs_of`."""
 
     chosen: int
     rejected: int
     margin: float
 
 
-def pairs_of(ranks: Sequence[int], strength: float | None = None) -> Iterator[Pair]:
+def pairs_of(ranks: Sequence[int], strength: float | None = None, gaps: Sequence[int] = ()) -> Iterator[Pair]:
     """All pairs of a ranking, ties left out.
 
-    `strength`, where the annotator gave one for two responses, is the margin; otherwise the gap between the ranks is.
+    The margin is the `strength`, where there is one for two responses; the sum of the grades of preference between the
+    two ranks, where there are `gaps`; otherwise the gap between the ranks.
     """
     for first, second in combinations(range(len(ranks)), 2):
-        gap = ranks[second] - ranks[first]
-        if gap:
-            margin = strength if strength is not None and len(ranks) == 2 else float(abs(gap))
-            yield Pair(first, second, margin) if gap > 0 else Pair(second, first, margin)
+        if ranks[first] == ranks[second]:
+            continue
+        chosen, rejected = sorted((first, second), key=lambda index: ranks[index])
+        steps = gaps[ranks[chosen] - 1 : ranks[rejected] - 1] or (ranks[rejected] - ranks[chosen],)
+        margin = strength if strength is not None and len(ranks) == 2 else float(sum(steps))
+        yield Pair(chosen, rejected, margin)
 
 
 def load_pairs(
@@ -103,10 +106,14 @@ def load_pairs(
 
 
 def preference_rows(
-    prompt: Conversation, texts: Sequence[str], ranks: Sequence[int], strength: float | None
+    prompt: Conversation,
+    texts: Sequence[str],
+    ranks: Sequence[int],
+    strength: float | None,
+    gaps: Sequence[int] = (),
 ) -> Iterator[dict[str, Any]]:
     """The pairs of one judgement as rows of TRL's conversational preference format, with their margin."""
-    for pair in pairs_of(ranks, strength):
+    for pair in pairs_of(ranks, strength, gaps):
         yield {
             "prompt": prompt,
             "chosen": [{"role": "assistant", "content": texts[pair.chosen]}],
@@ -119,7 +126,7 @@ def _pair_rows(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
     about = {name: row[name] for name in ("judgement_id", "annotator", "simulated")}
     about["prompt_key"] = prompt_key(row["prompt"])
     texts = [response["text"] for response in row["responses"]]
-    for pair in preference_rows(row["prompt"], texts, row["ranks"], row["strength"]):
+    for pair in preference_rows(row["prompt"], texts, row["ranks"], row["strength"], row.get("gaps") or ()):
         yield pair | about
 
 

@@ -16,7 +16,7 @@ import uuid
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, and_, exists, func, insert, select, text, update
+from sqlalchemy import ColumnElement, Row, Select, and_, exists, func, insert, select, text, true, update
 
 from plumbline.errors import StoreError, counted
 from plumbline.preferences import records
@@ -77,27 +77,30 @@ def next_free_task(turn: Turn, actor: Actor) -> Row[Any] | None:
     It is looked for below their cursor first, and from the top when nothing is left there: tasks that came back.
     Tasks that others are just about to take are passed over; where only such are left, we wait what becomes of them.
     """
-    task = turn.connection.execute(free_tasks(turn, actor, after=actor.cursor)).one_or_none()
-    if task is not None:
-        mine = (Tally.project_id == turn.project_id) & (Tally.annotator_id == actor.id)
-        turn.connection.execute(update(Tally).where(mine).values(cursor=task.id))
-        return task
-    task = turn.connection.execute(free_tasks(turn, actor, after=0)).one_or_none()
+    here = actor.cursor
+    # Two questions instead of one about the pair, because SQLite's index answers only the first half of that.
+    for place in ((Task.deferral == here.deferral) & (Task.id > here.task), Task.deferral > here.deferral):
+        task = turn.connection.execute(free_tasks(turn, actor, place)).one_or_none()
+        if task is not None:
+            mine = (Tally.project_id == turn.project_id) & (Tally.annotator_id == actor.id)
+            turn.connection.execute(update(Tally).where(mine).values(cursor_deferral=task.deferral, cursor=task.id))
+            return task
+    task = turn.connection.execute(free_tasks(turn, actor, true())).one_or_none()
     if task is None and turn.connection.dialect.name != "sqlite":
-        task = turn.connection.execute(free_tasks(turn, actor, after=0, wait=True)).one_or_none()
+        task = turn.connection.execute(free_tasks(turn, actor, true(), wait=True)).one_or_none()
     return task
 
 
-def free_tasks(turn: Turn, actor: Actor, *, after: int, wait: bool = False) -> Select[Any]:
-    """The query for one free task with a row id above `after`; the partial index of open tasks answers it.
+def free_tasks(turn: Turn, actor: Actor, place: ColumnElement[bool], *, wait: bool = False) -> Select[Any]:
+    """The query for the first free task in a part of the queue; the partial index of open tasks answers it.
 
     `wait` waits for the locks of others instead of passing their rows over.
     """
     return (
         select(Task.__table__)
-        .where(Task.project_id == turn.project_id, text(OPEN_TASK), Task.id > after)
+        .where(Task.project_id == turn.project_id, text(OPEN_TASK), place)
         .where(~answered_by(actor.id))
-        .order_by(Task.id)
+        .order_by(Task.deferral, Task.id)
         .limit(1)
         .with_for_update(skip_locked=not wait)
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from sqlalchemy import Row, Select, func, select
@@ -11,16 +11,19 @@ from sqlalchemy.orm import aliased
 from plumbline.preferences.answers import FLAG, JUDGEMENT, current
 from plumbline.preferences.records import FlagRecord, JudgementRecord, Progress, ResponseRecord
 from plumbline.preferences.store import Store
-from plumbline.preferences.tables import Annotator, Answer, Project, Tally, Task
+from plumbline.preferences.tables import Annotator, Answer, Guideline, Project, Tally, Task
 from plumbline.preferences.turn import Turn
 from plumbline.preferences.validation import as_ranking
 
 FETCHED_AT_ONCE = 500
 
 
-def stream_judgements(store: Store, project_id: int, *, include_superseded: bool) -> Iterator[JudgementRecord]:
+def stream_judgements(
+    store: Store, project_id: int, *, include_superseded: bool, purposes: Collection[str]
+) -> Iterator[JudgementRecord]:
     """Judgements in an order that depends on their contents alone, all from one state of the store."""
-    query = content_order(judgement_rows(project_id, include_superseded=include_superseded))
+    rows = judgement_rows(project_id, include_superseded=include_superseded)
+    query = content_order(rows.where(Answer.purpose.in_(purposes)))
     with store.read() as connection:
         streaming = connection.execution_options(stream_results=True, yield_per=FETCHED_AT_ONCE)
         for row in streaming.execute(query):
@@ -75,6 +78,9 @@ def judgement_rows(project_id: int, *, include_superseded: bool) -> Select[Any]:
             Answer.reason,
             Answer.edited,
             Answer.flags,
+            Answer.purpose,
+            Answer.gaps,
+            Guideline.version.label("guideline"),
             func.coalesce(Answer.origin, Task.origin).label("origin"),
             Task.key,
             Task.prompt,
@@ -91,6 +97,7 @@ def judgement_rows(project_id: int, *, include_superseded: bool) -> Select[Any]:
         .join(Annotator, Annotator.id == Answer.annotator_id)
         .join(Project, Project.id == Task.project_id)
         .outerjoin(earlier, earlier.id == Answer.supersedes_id)
+        .outerjoin(Guideline, Guideline.id == Answer.guideline_id)
         .where(Task.project_id == project_id, Answer.kind == JUDGEMENT)
     )
     return query if include_superseded else query.where(current())
@@ -125,6 +132,9 @@ def as_record(row: Row[Any]) -> JudgementRecord:
         supersedes=row.supersedes,
         origin=row.origin,
         meta=row.meta,
+        purpose=row.purpose,
+        gaps=tuple(row.gaps or ()),
+        guideline=row.guideline,
     )
 
 

@@ -13,6 +13,18 @@ Ranking = dict[str, int]
 
 MIN_RESPONSES, MAX_RESPONSES = 2, 9
 
+MAX_GAP = 4
+"""Grades of preference: 1 hardly, 2 slightly, 3 clearly, 4 much better (after Llama 2, arXiv 2307.09288, 3.2.1)."""
+
+WORK, GOLD, ATTENTION, REPEAT = "work", "gold", "attention", "repeat"
+ADJUDICATION, ARENA = "adjudication", "arena"
+
+LEARNED_FROM = (WORK, ADJUDICATION, ARENA)
+"""Purposes of judgements that models learn from; the others measure annotators."""
+
+ALL_BAD = "all-bad"
+"""Flag of a judgement: even the best response is not good enough."""
+
 
 @dataclass(frozen=True)
 class NewResponse:
@@ -145,6 +157,9 @@ class JudgementRecord:
         shown_order: response ids in the order in which they were shown; empty where not known.
         supersedes: id of the answer that this one corrected.
         origin: `sample` or `import:<format>`.
+        purpose: why it was asked for, see `LEARNED_FROM`.
+        gaps: grades of preference between neighbouring ranks, the best first; empty where none were given.
+        guideline: version of the guideline that the annotator saw.
     """
 
     judgement_id: str
@@ -167,6 +182,9 @@ class JudgementRecord:
     supersedes: str | None
     origin: str
     meta: dict[str, Any]
+    purpose: str = WORK
+    gaps: tuple[int, ...] = ()
+    guideline: int | None = None
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,7 @@ committed then. Answers are never changed; a correction is a new answer that sup
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -28,6 +27,7 @@ from plumbline.preferences.answers import FLAG, JUDGEMENT, SKIP, NewAnswer, answ
 from plumbline.preferences.ingest import BATCH, add_batch, retire_batch, take_batch
 from plumbline.preferences.reading import latest_judgements, progress_of, stream_flags, stream_judgements
 from plumbline.preferences.records import (
+    LEARNED_FROM,
     Added,
     Annotator,
     Assignment,
@@ -43,28 +43,27 @@ from plumbline.preferences.records import (
 from plumbline.preferences.store import Store
 from plumbline.preferences.tables import Lease, Project, Tally, Task
 from plumbline.preferences.turn import (
+    TOP,
     Actor,
+    Facet,
     Turn,
     acting,
     as_annotator,
     enrol,
-    ensure_project,
     ensure_tally,
     holder_of,
     known_annotator,
-    project_in,
+    now_utc,
 )
 from plumbline.preferences.validation import checked_name
 
 Item = TypeVar("Item")
 
-
-def now_utc() -> datetime:
-    """The present moment, in UTC."""
-    return datetime.now(UTC)
+RESTART = {"cursor_deferral": TOP.deferral, "cursor": TOP.task}
+"""Values of a tally whose annotator looks through the queue from the top."""
 
 
-class PreferenceService:
+class PreferenceService(Facet):
     """The preferences of one project in a store. Making a service, and reading through it, changes nothing.
 
     Args:
@@ -82,12 +81,8 @@ class PreferenceService:
         lease: timedelta = timedelta(minutes=15),
         clock: Callable[[], datetime] = now_utc,
     ) -> None:
-        if not project.strip():
-            raise StoreError("the project's name is empty.")
-        self.store = store
-        self.project = project
+        super().__init__(store, project=project, clock=clock)
         self.lease = lease
-        self.clock = clock
 
     # -- tasks ---------------------------------------------------------------------------------------------------
 
@@ -95,7 +90,7 @@ class PreferenceService:
         """Ask for this many judgements of each task, of those that are there and of those to come; it begins with 1."""
         if judgements_per_task < 1:
             raise StoreError(f"judgements_per_task is {judgements_per_task}: at least one judgement is needed.")
-        with self._turn() as turn:
+        with self.turn() as turn:
             project = Project.id == turn.project_id
             overlap = select(Project.judgements_per_task).where(project).with_for_update()
             if turn.connection.execute(overlap).scalar_one() == judgements_per_task:
@@ -104,7 +99,7 @@ class PreferenceService:
             handed_out = (Task.project_id == turn.project_id) & (Task.wanted > 0)
             turn.connection.execute(update(Task).where(handed_out).values(wanted=judgements_per_task))
             # Tasks that were full may be open again, above where the annotators stand in the queue.
-            turn.connection.execute(update(Tally).where(Tally.project_id == turn.project_id).values(cursor=0))
+            turn.connection.execute(update(Tally).where(Tally.project_id == turn.project_id).values(**RESTART))
 
     def add_tasks(self, tasks: Iterable[NewTask]) -> Added:
         """Add tasks from a stream. A task that is there (same prompt, same responses) is left alone.
@@ -117,7 +112,7 @@ class PreferenceService:
         new = present = 0
         for batch in _batches(tasks, BATCH):
             self._check_project(batch)
-            with self._turn() as turn:
+            with self.turn() as turn:
                 added = add_batch(turn, batch)
             new, present = new + added.new, present + added.present
         return Added(new, present)
@@ -136,7 +131,7 @@ class PreferenceService:
         """
         unfinished = 0
         for batch in _batches(sorted(keys), BATCH):
-            with self._turn() as turn:
+            with self.turn() as turn:
                 unfinished += retire_batch(turn, batch)
         return unfinished
 
@@ -149,7 +144,7 @@ class PreferenceService:
         taken = present = 0
         for batch in _batches(judgements, BATCH):
             self._check_project([judgement.task for judgement in batch])
-            with self._turn() as turn:
+            with self.turn() as turn:
                 result = take_batch(turn, batch)
             taken, present = taken + result.taken, present + result.present
         return Taken(taken, present)
@@ -166,7 +161,7 @@ class PreferenceService:
             StoreError: the name is not usable, or belongs to a person where a simulated annotator asks for it, or the
                 other way round, or to a simulated annotator with other settings.
         """
-        with self._turn() as turn:
+        with self.turn() as turn:
             row = enrol(
                 turn.connection, name, simulated=simulated, settings=settings or {}, now=turn.now, person=not simulated
             )
@@ -192,7 +187,7 @@ class PreferenceService:
         reloaded goes on where it was), with its time renewed.
         """
         self._expire_leases()
-        with self._turn() as turn:
+        with self.turn() as turn:
             actor = acting(turn, annotator_id)
             held = queue.held_lease(turn, actor)
             if held is not None:
@@ -210,7 +205,7 @@ class PreferenceService:
         Raises:
             StoreError: the lease is over, or not theirs.
         """
-        with self._turn() as turn:
+        with self.turn() as turn:
             lease = queue.own_lease(turn, acting(turn, annotator_id), lease_id)
             if lease.state != queue.OPEN:
                 raise StoreError("your time for this task is over: load the next one.")
@@ -222,7 +217,7 @@ class PreferenceService:
         Raises:
             StoreError: the lease is not theirs.
         """
-        with self._turn() as turn:
+        with self.turn() as turn:
             lease = queue.own_lease(turn, acting(turn, annotator_id), lease_id)
             if lease.state == queue.OPEN:
                 queue.end_lease(turn, lease, queue.RELEASED)
@@ -238,6 +233,7 @@ class PreferenceService:
         idempotency_key: str,
         seconds: float | None = None,
         strength: float | None = None,
+        gaps: Sequence[int] = (),
         scores: dict[str, Any] | None = None,
         reason: str | None = None,
         edited: str | None = None,
@@ -249,7 +245,9 @@ class PreferenceService:
             ranking: every response's rank, 1 is best; equal ranks are ties.
             idempotency_key: made once for each view of a task. The same call again returns the same judgement.
             seconds: time on task.
-            strength: how much better the best response is.
+            strength: how much better the best response is, in the source's own steps (2 responses only).
+            gaps: grades of preference, 1 (hardly) to 4 (much better), between neighbouring ranks, the best first: one
+                fewer than there are ranks, or none.
             scores: what was said of single responses or axes.
             edited: the best response, improved by the annotator.
 
@@ -264,7 +262,16 @@ class PreferenceService:
             lease_id,
             annotator_id,
             NewAnswer(
-                JUDGEMENT, idempotency_key, dict(ranking), seconds, strength, scores, reason, edited, tuple(flags)
+                JUDGEMENT,
+                idempotency_key,
+                dict(ranking),
+                seconds,
+                strength,
+                tuple(gaps),
+                scores,
+                reason,
+                edited,
+                tuple(flags),
             ),
         )
 
@@ -291,7 +298,7 @@ class PreferenceService:
             StoreError: the last answer was a skip or a flag, and others have taken the task since.
         """
         self._expire_leases()
-        with self._turn() as turn:
+        with self.turn() as turn:
             actor = acting(turn, annotator_id)
             held = queue.held_lease(turn, actor)
             if held is not None and held.supersedes_id is not None:
@@ -310,50 +317,45 @@ class PreferenceService:
 
     def history(self, annotator_id: str, limit: int = 20) -> list[JudgementRecord]:
         """The annotator's current judgements, the newest first."""
-        with self._look() as turn:
+        with self.look() as turn:
             annotator = known_annotator(turn.connection, annotator_id)
         return latest_judgements(self.store, turn.project_id, annotator.id, limit)
 
     def progress(self) -> Progress:
         """How far the project is."""
-        with self._look() as turn:
+        with self.look() as turn:
             return progress_of(turn)
 
     def annotator_progress(self, annotator_id: str) -> tuple[int, int]:
         """How many tasks the annotator has judged, and how many are left for them."""
-        with self._look() as turn:
+        with self.look() as turn:
             annotator = known_annotator(turn.connection, annotator_id)
             mine = (Tally.project_id == turn.project_id) & (Tally.annotator_id == annotator.id)
             judged = turn.connection.execute(select(Tally.judged).where(mine)).scalar_one_or_none() or 0
             return judged, queue.remaining_for(turn, annotator.id)
 
-    def judgements(self, *, include_superseded: bool = False) -> Iterator[JudgementRecord]:
-        """All judgements as a stream, all from one state of the store, in an order that their contents decide."""
-        with self._look() as turn:
+    def judgements(
+        self, *, include_superseded: bool = False, purposes: Collection[str] = LEARNED_FROM
+    ) -> Iterator[JudgementRecord]:
+        """Judgements as a stream, all from one state of the store, in an order that their contents decide.
+
+        Without other `purposes` (see `records`) they are those that models learn from.
+        """
+        with self.look() as turn:
             project = turn.project_id
-        return stream_judgements(self.store, project, include_superseded=include_superseded)
+        return stream_judgements(self.store, project, include_superseded=include_superseded, purposes=purposes)
 
     def flags(self) -> Iterator[FlagRecord]:
         """The flags that stand, as a stream, in the order in which they were given."""
-        with self._look() as turn:
+        with self.look() as turn:
             project = turn.project_id
         return stream_flags(self.store, project)
 
     # -- inside --------------------------------------------------------------------------------------------------
 
-    @contextmanager
-    def _turn(self) -> Iterator[Turn]:
-        with self.store.write() as connection:
-            yield Turn(connection, ensure_project(connection, self.project), self.clock())
-
-    @contextmanager
-    def _look(self) -> Iterator[Turn]:
-        with self.store.read() as connection:
-            yield Turn(connection, project_in(connection, self.project), self.clock())
-
     def _expire_leases(self) -> None:
         # A transaction of its own: who waits for a task's lock must not hold the locks of other tasks.
-        with self._turn() as turn:
+        with self.turn() as turn:
             queue.expire_leases(turn)
 
     def _check_project(self, tasks: Sequence[NewTask]) -> None:
@@ -362,7 +364,7 @@ class PreferenceService:
                 raise StoreError(f"a task of project {task.project!r} cannot go into project {self.project!r}.")
 
     def _answer(self, lease_id: str, annotator_id: str, new: NewAnswer) -> str:
-        with self._turn() as turn:
+        with self.turn() as turn:
             return answer_lease(turn, acting(turn, annotator_id), lease_id, new)
 
     def _leased(

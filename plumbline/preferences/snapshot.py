@@ -20,7 +20,7 @@ import pyarrow
 import pyarrow.parquet
 
 from plumbline.errors import UserError
-from plumbline.preferences.records import JudgementRecord
+from plumbline.preferences.records import WORK, JudgementRecord
 from plumbline.preferences.service import PreferenceService
 
 MANIFEST = "snapshot.json"
@@ -51,6 +51,9 @@ SCHEMA = pyarrow.schema(
         ("supersedes", pyarrow.string()),
         ("origin", pyarrow.string()),
         ("meta", pyarrow.string()),
+        ("purpose", pyarrow.string()),
+        ("gaps", pyarrow.list_(pyarrow.int8())),
+        ("guideline", pyarrow.int32()),
     ]
 )
 """Columns of a snapshot; `ranks` are in the order of `responses`, open-ended values are JSON text."""
@@ -177,11 +180,17 @@ def _row(record: JudgementRecord) -> dict[str, Any]:
         "supersedes": record.supersedes,
         "origin": record.origin,
         "meta": _json(record.meta),
+        "purpose": record.purpose,
+        "gaps": list(record.gaps),
+        "guideline": record.guideline,
     }
 
 
 def _canonical(record: JudgementRecord) -> str:
-    return _json(_row(record)) + "\n"
+    row = _row(record)
+    # Columns that came later are left out where they say nothing, so that older snapshots keep their names.
+    later: dict[str, Any] = {"purpose": WORK, "gaps": [], "guideline": None}
+    return _json({name: value for name, value in row.items() if name not in later or value != later[name]}) + "\n"
 
 
 def _json(value: Any) -> str:

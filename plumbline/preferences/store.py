@@ -23,7 +23,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from plumbline.errors import NoStoreError, StoreError
 
-SCHEMA_VERSION = "0003"
+SCHEMA_VERSION = "0004"
 """The newest migration; written into every store."""
 
 BUSY_SECONDS = 30

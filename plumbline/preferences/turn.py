@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row, select, update
 
 from plumbline.errors import StoreError
 from plumbline.preferences import records
-from plumbline.preferences.store import insert_new
+from plumbline.preferences.store import Store, insert_new
 from plumbline.preferences.tables import Annotator, Project, Tally
 from plumbline.preferences.validation import checked_name
 
 NO_PROJECT = 0
 """Stands for a project that is not in the store; row ids begin at 1, so that nothing is found of it."""
+
+
+def now_utc() -> datetime:
+    """The present moment, in UTC."""
+    return datetime.now(UTC)
 
 
 @dataclass(frozen=True)
@@ -28,6 +35,17 @@ class Turn:
     now: datetime
 
 
+class Cursor(NamedTuple):
+    """A place in the queue, which is sorted by the tasks' deferral, then by their row ids."""
+
+    deferral: int
+    task: int
+
+
+TOP = Cursor(-(2**31), 0)
+"""Before all tasks."""
+
+
 @dataclass(frozen=True)
 class Actor:
     """The annotator who acts; `cursor` is how far down the queue they are."""
@@ -35,7 +53,36 @@ class Actor:
     id: int
     annotator_id: str
     name: str
-    cursor: int
+    cursor: Cursor
+
+
+class Facet:
+    """One side of the rules of a project in a store; making it, and reading through it, changes nothing.
+
+    Args:
+        store: an open store; several facets and processes may share it.
+        project: the domain's name. Projects in one store do not see each other's tasks.
+        clock: gives the present moment; tests set it.
+    """
+
+    def __init__(self, store: Store, *, project: str, clock: Callable[[], datetime] = now_utc) -> None:
+        if not project.strip():
+            raise StoreError("the project's name is empty.")
+        self.store = store
+        self.project = project
+        self.clock = clock
+
+    @contextmanager
+    def turn(self) -> Iterator[Turn]:
+        """A transaction that may write; inside another one of the same thread it joins that."""
+        with self.store.write() as connection:
+            yield Turn(connection, ensure_project(connection, self.project), self.clock())
+
+    @contextmanager
+    def look(self) -> Iterator[Turn]:
+        """A transaction that only reads: one consistent state."""
+        with self.store.read() as connection:
+            yield Turn(connection, project_in(connection, self.project), self.clock())
 
 
 def project_in(connection: Connection, name: str) -> int:
@@ -74,8 +121,8 @@ def acting(turn: Turn, annotator_id: str) -> Actor:
     row = known_annotator(turn.connection, annotator_id)
     ensure_tally(turn, row.id)
     mine = (Tally.project_id == turn.project_id) & (Tally.annotator_id == row.id)
-    cursor = turn.connection.execute(select(Tally.cursor).where(mine).with_for_update()).scalar_one()
-    return Actor(row.id, row.annotator_id, row.name, cursor)
+    place = select(Tally.cursor_deferral, Tally.cursor).where(mine).with_for_update()
+    return Actor(row.id, row.annotator_id, row.name, Cursor(*turn.connection.execute(place).one()))
 
 
 def ensure_tally(turn: Turn, annotator: int) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from plumbline.conversations import Conversation, conversation_fault
 from plumbline.errors import StoreError, counted
-from plumbline.preferences.records import MAX_RESPONSES, MIN_RESPONSES, NewTask, Ranking
+from plumbline.preferences.records import MAX_GAP, MAX_RESPONSES, MIN_RESPONSES, NewTask, Ranking
 
 MAX_NAME = 100
 
@@ -91,6 +91,20 @@ def checked_ranks(ranking: Mapping[str, int], response_ids: Sequence[str]) -> tu
     if wrong:
         raise StoreError(f"{wrong[0]!r} is no rank: ranks are whole numbers, 1 is best.")
     return dense_ranks([ranking[name] for name in response_ids])
+
+
+def check_gaps(gaps: Sequence[int], ranks: Sequence[int]) -> None:
+    """Refuse grades of preference that do not fit the ranks; no grades at all always fit.
+
+    Raises:
+        StoreError: there is not one for each step from a rank to the next, or one is no whole number from 1 to 4.
+    """
+    steps = max(ranks) - 1
+    if gaps and len(gaps) != steps:
+        raise StoreError(f"{counted(len(gaps), 'grade')} of preference for {counted(steps, 'step')} between ranks.")
+    for gap in gaps:
+        if isinstance(gap, bool) or not isinstance(gap, int) or not 1 <= gap <= MAX_GAP:
+            raise StoreError(f"{gap!r} is no grade of preference: it is a whole number from 1 to {MAX_GAP}.")
 
 
 def as_ranking(response_ids: Sequence[str], ranks: Sequence[int]) -> Ranking:

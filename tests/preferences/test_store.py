@@ -11,13 +11,14 @@ from sqlalchemy import text
 
 from plumbline.errors import StoreError
 from plumbline.preferences import store as store_module
+from plumbline.preferences.account_tables import Base
 from plumbline.preferences.ingest import not_retired
 from plumbline.preferences.migrations.programmatic import known_versions
 from plumbline.preferences.queue import free_tasks
 from plumbline.preferences.reading import content_order, judgement_rows
 from plumbline.preferences.service import PreferenceService
 from plumbline.preferences.store import SCHEMA_VERSION, Store
-from plumbline.preferences.tables import Base, Task
+from plumbline.preferences.tables import Task
 from plumbline.preferences.turn import Turn, acting
 from tests.preferences.conftest import best_first, new_tasks
 
@@ -166,10 +167,10 @@ def test_the_queue_the_stream_and_retiring_are_answered_by_indexes(file_store, f
     who = file_service.sign_in("Anna").annotator_id
     with file_store.write() as connection:
         turn = Turn(connection, 1, clock())
-        queue = _plan(connection, free_tasks(turn, acting(turn, who), after=5))
+        queue = _plan(connection, free_tasks(turn, acting(turn, who), (Task.deferral == 0) & (Task.id > 5)))
         stream = _plan(connection, content_order(judgement_rows(1, include_superseded=False)))
         retiring = _plan(connection, not_retired(turn, ["a", "b"]).order_by(Task.id))
-    assert any("ix_tasks_open (project_id=? AND id>?)" in step for step in queue)
+    assert any("ix_tasks_open (project_id=? AND deferral=? AND id>?)" in step for step in queue)
     assert any("(task_id=? AND annotator_id=?)" in step for step in queue)
     assert any("ix_tasks_key (project_id=? AND key=?)" in step for step in retiring)
     assert not any(step.startswith("SCAN") or "TEMP B-TREE" in step for step in queue)

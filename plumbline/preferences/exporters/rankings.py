@@ -30,6 +30,9 @@ def rows(record: JudgementRecord) -> Iterator[dict[str, Any]]:
         "supersedes": record.supersedes,
         "origin": record.origin,
         "meta": record.meta,
+        "purpose": record.purpose,
+        "gaps": list(record.gaps),
+        "guideline": record.guideline,
     }
 
 
