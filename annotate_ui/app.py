@@ -5,15 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any
 
 import gradio as gr
 from fastapi import FastAPI, Form, Request, Response
 from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse
 from fastapi.staticfiles import StaticFiles
-from pydantic import ValidationError
 
-from annotate_ui.desk import Desk, Reply
+from annotate_ui.calls import call_routes, sentence
+from annotate_ui.desk import Desk
 from annotate_ui.guard import Guard
 from annotate_ui.render import render_guideline, render_shell, render_sign_in
 from annotate_ui.sessions import Session, Sessions
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 STATIC = Path(__file__).parent / "static"
 WORK_PATH = "/annotate"
+CALLS_PATH = "/work"
 HEAD = "".join(f'<link rel="stylesheet" href="/assets/{name}.css">' for name in ("base", "board"))
 SCRIPT = '<script src="/assets/board.js"></script>'
 PREVIEW_TAG = re.compile(r"""<meta\s+(?:property="og:|name="twitter:)[^>]*>\s*""")
@@ -39,15 +40,17 @@ def build_app(service: PreferenceService, *, title: str, guideline: str | None =
         guideline: Markdown for the annotators, or None.
 
     Returns:
-        An application with `/` (sign in), `/annotate/` (the work) and `/assets/`.
+        An application with `/` (sign in), `/annotate/` (the page), `/work/…` (what it asks) and `/assets/`.
     """
     sessions, desk = Sessions(), Desk(service)
     app = FastAPI(title="plumbline", docs_url=None, redoc_url=None, openapi_url=None)
     app.mount("/assets", StaticFiles(directory=STATIC))
     _add_sign_in(app, service, sessions, title)
+    actions = (desk.next, desk.judge, desk.skip, desk.flag, desk.undo, desk.release, desk.renew)
+    app.include_router(call_routes(CALLS_PATH, actions, sessions))
     gr.mount_gradio_app(
         app,
-        build_blocks(desk, sessions, title=title, guideline=guideline),
+        build_blocks(title=title, guideline=guideline),
         path=WORK_PATH,
         auth_dependency=lambda request: session.name if (session := sessions.read(request)) else None,
         theme=plumbline_theme(),
@@ -66,9 +69,8 @@ def build_app(service: PreferenceService, *, title: str, guideline: str | None =
     return app
 
 
-def build_blocks(desk: Desk, sessions: Sessions, *, title: str, guideline: str | None) -> gr.Blocks:
-    """The view: the guideline at the side, the board in the middle. What it shows comes from `desk`, call by call."""
-    actions = (desk.next, desk.judge, desk.skip, desk.flag, desk.undo, desk.release, desk.renew)
+def build_blocks(*, title: str, guideline: str | None) -> gr.Blocks:
+    """The view: the guideline at the side, the board in the middle. What it shows comes from `Desk`, call by call."""
     with gr.Blocks(title=f"{title} · plumbline", analytics_enabled=False, fill_width=True) as blocks:
         if guideline:
             with gr.Sidebar(label="Guideline", open=False, width=360, elem_id="pl-sidebar"):
@@ -78,38 +80,9 @@ def build_blocks(desk: Desk, sessions: Sessions, *, title: str, guideline: str |
             elem_id="pl-board",
             apply_default_css=False,
             head=SCRIPT,
-            js_on_load="plumbline.openBoard(element, server);",
-            server_functions=[_server_function(action, sessions) for action in actions],
+            js_on_load="plumbline.openBoard(element);",
         )
     return blocks
-
-
-def _server_function(action: Callable[[str, Any], Reply], sessions: Sessions) -> Callable[..., Reply]:
-    """`action` as the page calls it: identity from the session's cookie, the message checked, faults as sentences."""
-    message_type = get_type_hints(action)["message"]
-
-    def handle(message: dict[str, Any], request: gr.Request) -> Reply:
-        session = sessions.read(request)
-        if session is None:
-            return {"error": "You are signed out. Reload the page to sign in again."}
-        try:
-            return action(session.annotator_id, message_type.model_validate(message))
-        except UserError as fault:
-            return {"error": _sentence(fault)}
-        except ValidationError as fault:
-            return {"error": f"The page sent something that cannot be stored ({_first_fault(fault)})."}
-
-    handle.__name__ = action.__name__
-    return handle
-
-
-def _sentence(fault: UserError) -> str:
-    return str(fault)[:1].upper() + str(fault)[1:]
-
-
-def _first_fault(fault: ValidationError) -> str:
-    first = fault.errors(include_url=False, include_input=False)[0]
-    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
 
 
 def _add_sign_in(app: FastAPI, service: PreferenceService, sessions: Sessions, title: str) -> None:
@@ -126,7 +99,7 @@ def _add_sign_in(app: FastAPI, service: PreferenceService, sessions: Sessions, t
         try:
             annotator = service.sign_in(name.strip())
         except UserError as fault:
-            return HTMLResponse(render_sign_in(title, name=name, error=_sentence(fault)), status_code=400)
+            return HTMLResponse(render_sign_in(title, name=name, error=sentence(fault)), status_code=400)
         response = RedirectResponse(f"{WORK_PATH}/", status_code=303)
         sessions.start(request, response, Session(annotator.annotator_id, annotator.name))
         return response

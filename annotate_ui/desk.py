@@ -8,8 +8,9 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, TypedDict
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from annotate_ui.calls import Message
 from annotate_ui.render import render_empty, render_task
 from plumbline.preferences.records import Assignment, NoWork
 
@@ -19,12 +20,6 @@ if TYPE_CHECKING:
 Identifier = Annotated[str, Field(min_length=1, max_length=200)]
 Note = Annotated[str, Field(max_length=4000)]
 Seconds = Annotated[float, Field(ge=0, le=7 * 24 * 3600)]
-
-
-class Message(BaseModel):
-    """What the page may send; anything else is refused."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, str_strip_whitespace=True)
 
 
 class LeaseMessage(Message):

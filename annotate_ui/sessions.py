@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Session:
-    """The signed-in annotator, as the service knows them."""
+    """The signed-in annotator, as the service knows them; `role` is annotator, lead or admin."""
 
     annotator_id: str
     name: str
+    role: str = "annotator"
 
 
 class Sessions:

@@ -6,6 +6,18 @@
   const TOAST_SECONDS = 2.5;
   const TEXT_FIELDS = "textarea, select, input:not([type=radio]):not([type=checkbox])";
 
+  /** Ask the server; null where no answer came, or none that can be read. */
+  async function call(action, message) {
+    try {
+      const headers = { "content-type": "application/json" };
+      const answer = await fetch(`/work/${action}`, { method: "POST", headers, body: JSON.stringify(message) });
+      return await answer.json();
+    } catch (fault) {
+      console.error(fault);
+      return null;
+    }
+  }
+
   /** The ranks of one shown task, kept in this tab so that a reload or a lost connection loses nothing. */
   class Draft {
     constructor(leaseId, correcting) {
@@ -65,9 +77,8 @@
   }
 
   class Board {
-    constructor(root, server) {
+    constructor(root) {
       this.root = root;
-      this.server = server;
       this.task = null; // {leaseId, cards, draft, watch}
       this.current = 0;
       this.busy = false;
@@ -89,12 +100,7 @@
       if (this.busy) return;
       this.setBusy(true);
       this.showError("");
-      let reply;
-      try {
-        reply = await this.server[action](message);
-      } catch (fault) {
-        console.error(fault);
-      }
+      const reply = await call(action, message);
       if (reply) this.take(reply, action);
       else this.showError(...(await this.whyUnreachable()));
       this.setBusy(false);
@@ -130,7 +136,7 @@
     async renew() {
       if (!this.task || !this.active || this.busy) return;
       this.active = false;
-      const reply = await this.server.renew({ lease_id: this.task.leaseId }).catch(() => null);
+      const reply = await call("renew", { lease_id: this.task.leaseId });
       if (reply?.error) this.showError(reply.error, "next", "Go on with the next item");
     }
 
@@ -358,7 +364,7 @@
     /** Hand the shown task back first, so that others need not wait for its lease to run out. */
     async signOut(event) {
       event.preventDefault();
-      if (this.task) await this.server.release({ lease_id: this.task.leaseId }).catch(() => null);
+      if (this.task) await call("release", { lease_id: this.task.leaseId });
       event.target.submit();
     }
 
@@ -387,9 +393,9 @@
     }
   }
 
-  function openBoard(root, server) {
+  function openBoard(root) {
     openGuideline();
-    return new Board(root, server);
+    return new Board(root);
   }
 
   window.plumbline = { openBoard };

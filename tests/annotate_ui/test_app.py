@@ -43,14 +43,9 @@ class Page:
     def __init__(self, client: TestClient, name: str) -> None:
         self.client = client
         client.post("/sign-in", data={"name": name})
-        config = client.get("/annotate/config").json()
-        self.board = next(c["id"] for c in config["components"] if c["props"].get("elem_id") == "pl-board")
 
     def ask(self, action: str, **message: Any) -> Any:
-        body = {"data": message, "component_id": self.board, "fn_name": action, "session_hash": "any"}
-        answer = self.client.post("/annotate/gradio_api/component_server/", json=body)
-        assert answer.status_code == 200, answer.text
-        return answer.json()
+        return self.client.post(f"/work/{action}", json=message).json()
 
 
 def lease_of(reply: dict[str, Any]) -> str:
@@ -68,7 +63,7 @@ def test_without_a_session_there_is_only_the_sign_in_page(app: Any) -> None:
         assert "Your name" in client.get("/").text
         assert client.get("/annotate/").headers["location"] == "/"
         assert client.get("/annotate/config").status_code == 401
-        assert client.post("/annotate/gradio_api/component_server/", json={}).status_code == 401
+        assert client.post("/work/next", json={}).status_code == 401
 
 
 def test_a_forged_cookie_is_no_session(ada: Page) -> None:
