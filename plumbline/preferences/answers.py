@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Row, exists, insert, select, update
 
 from plumbline.errors import StoreError
+from plumbline.preferences import audit
 from plumbline.preferences.queue import ANSWERED, OPEN, change_task, held_lease, own_lease, take_place
 from plumbline.preferences.records import Ranking
 from plumbline.preferences.tables import Answer, Lease, Task
@@ -58,27 +59,29 @@ def answer_lease(turn: Turn, actor: Actor, lease_id: str, new: NewAnswer) -> str
     if _is_repeated(turn, answer_id, lease, new.kind, ranks):
         return answer_id
     lease = _usable(turn, actor, lease)
-    turn.connection.execute(
-        insert(Answer).values(
-            answer_id=answer_id,
-            kind=new.kind,
-            project_id=turn.project_id,
-            task_id=lease.task_id,
-            annotator_id=actor.id,
-            lease_id=lease.id,
-            ranks=ranks,
-            shown_order=lease.shown_order,
-            judged_at=turn.now,
-            seconds=new.seconds,
-            strength=new.strength,
-            gaps=list(new.gaps) or None,
-            purpose=lease.purpose,
-            scores=new.scores,
-            reason=new.reason,
-            edited=new.edited,
-            flags=list(new.flags) or None,
-            supersedes_id=lease.supersedes_id,
-        )
+    row = {
+        "answer_id": answer_id,
+        "kind": new.kind,
+        "project_id": turn.project_id,
+        "task_id": lease.task_id,
+        "annotator_id": actor.id,
+        "lease_id": lease.id,
+        "ranks": ranks,
+        "shown_order": lease.shown_order,
+        "judged_at": turn.now,
+        "seconds": new.seconds,
+        "strength": new.strength,
+        "gaps": list(new.gaps) or None,
+        "purpose": lease.purpose,
+        "scores": new.scores,
+        "reason": new.reason,
+        "edited": new.edited,
+        "flags": list(new.flags) or None,
+        "supersedes_id": lease.supersedes_id,
+    }
+    turn.connection.execute(insert(Answer).values(row))
+    audit.record_answer(
+        turn.connection, project=turn.project, annotator_id=actor.annotator_id, task_key=task.key, answer=row
     )
     turn.connection.execute(update(Lease).where(Lease.id == lease.id).values(state=ANSWERED))
     _count(turn, actor, lease, new.kind)

@@ -13,6 +13,7 @@ from sqlalchemy import Select, bindparam, insert, select, update
 
 from plumbline.conversations import prompt_key
 from plumbline.errors import StoreError, UserError
+from plumbline.preferences import audit
 from plumbline.preferences.records import Added, NewJudgement, NewTask, Taken
 from plumbline.preferences.store import insert_new
 from plumbline.preferences.tables import Answer, Project, Tally, Task
@@ -63,14 +64,20 @@ def take_batch(turn: Turn, judgements: Sequence[NewJudgement]) -> Taken:
     annotators = _annotators(turn, judgements)
     tasks = _tasks_by_key(turn, task_rows)
     rows: dict[str, dict[str, Any]] = {}
+    about: dict[str, tuple[str, str]] = {}  # by answer: its task's key and its annotator's id
     for task_row, judgement in zip(task_rows, judgements, strict=True):
-        row = _answer_row(turn, judgement, tasks[task_row["key"]], annotators[judgement.annotator])
+        annotator = annotators[judgement.annotator]
+        row = _answer_row(turn, judgement, tasks[task_row["key"]], annotator.id)
         rows.setdefault(row["answer_id"], row)
+        about.setdefault(row["answer_id"], (task_row["key"], annotator.annotator_id))
     for present in _present(turn, rows):
         del rows[present]
     if rows:
         turn.connection.execute(insert(Answer), list(rows.values()))
         _count(turn, list(rows.values()))
+    for answer_id, row in rows.items():
+        task, annotator_id = about[answer_id]
+        audit.record_answer(turn.connection, project=turn.project, annotator_id=annotator_id, task_key=task, answer=row)
     return Taken(taken=len(rows), present=len(judgements) - len(rows))
 
 
@@ -127,10 +134,10 @@ def _tasks_by_key(turn: Turn, task_rows: Sequence[dict[str, Any]]) -> dict[str, 
     return {row.key: row for row in turn.connection.execute(query) if row.key in keys}
 
 
-def _annotators(turn: Turn, judgements: Sequence[NewJudgement]) -> dict[str, int]:
-    ids: dict[str, int] = {}
+def _annotators(turn: Turn, judgements: Sequence[NewJudgement]) -> dict[str, Any]:
+    known: dict[str, Any] = {}
     for judgement in judgements:
-        if judgement.annotator not in ids:
+        if judgement.annotator not in known:
             row = enrol(
                 turn.connection,
                 judgement.annotator,
@@ -140,8 +147,8 @@ def _annotators(turn: Turn, judgements: Sequence[NewJudgement]) -> dict[str, int
                 person=False,
             )
             ensure_tally(turn, row.id)
-            ids[judgement.annotator] = row.id
-    return ids
+            known[judgement.annotator] = row
+    return known
 
 
 def _answer_row(turn: Turn, judgement: NewJudgement, task: Any, annotator: int) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from plumbline.errors import NoStoreError, StoreError
+from plumbline.preferences import audit
 
 SCHEMA_VERSION = "0004"
 """The newest migration; written into every store."""
@@ -78,7 +79,8 @@ class Store:
         with self._writer, self._told(), self._connect(writes=True) as connection, connection.begin():
             self._current.connection = connection
             try:
-                yield connection
+                with audit.recording(connection):
+                    yield connection
             finally:
                 self._current.connection = None
 

@@ -28,11 +28,12 @@ def now_utc() -> datetime:
 
 @dataclass(frozen=True)
 class Turn:
-    """One transaction: its connection, the project's row id, and the time at which it happens."""
+    """One transaction: its connection, the project's row id, the time at which it happens, and the project's name."""
 
     connection: Connection
     project_id: int
     now: datetime
+    project: str = ""
 
 
 class Cursor(NamedTuple):
@@ -76,13 +77,13 @@ class Facet:
     def turn(self) -> Iterator[Turn]:
         """A transaction that may write; inside another one of the same thread it joins that."""
         with self.store.write() as connection:
-            yield Turn(connection, ensure_project(connection, self.project), self.clock())
+            yield Turn(connection, ensure_project(connection, self.project), self.clock(), self.project)
 
     @contextmanager
     def look(self) -> Iterator[Turn]:
         """A transaction that only reads: one consistent state."""
         with self.store.read() as connection:
-            yield Turn(connection, project_in(connection, self.project), self.clock())
+            yield Turn(connection, project_in(connection, self.project), self.clock(), self.project)
 
 
 def project_in(connection: Connection, name: str) -> int:
