@@ -12,6 +12,7 @@ from pydantic import Field
 
 from annotate_ui.calls import Message
 from annotate_ui.render import render_empty, render_task
+from plumbline.preferences.counting import LiveCounts
 from plumbline.preferences.records import Assignment, NoWork
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class Desk:
     """The page's side of the preference service, one method for each thing that an annotator can do."""
 
     def __init__(self, service: PreferenceService, setup: Setup) -> None:
-        self.service, self.setup = service, setup
+        self.service, self.setup, self.counts = service, setup, LiveCounts(service)
 
     def next(self, annotator_id: str, message: LeaseMessage) -> Reply:
         """Show the next task, or why there is none."""
@@ -82,15 +83,18 @@ class Desk:
 
     def judge(self, annotator_id: str, message: JudgeMessage) -> Reply:
         """Store a ranking, then show the next task."""
-        self.service.judge(
-            message.lease_id,
+        work = self.service.then_next(
             annotator_id,
-            message.ranking,
-            idempotency_key=message.key,
-            seconds=message.seconds,
-            reason=message.reason or None,
+            lambda: self.service.judge(
+                message.lease_id,
+                annotator_id,
+                message.ranking,
+                idempotency_key=message.key,
+                seconds=message.seconds,
+                reason=message.reason or None,
+            ),
         )
-        return self._next_after(annotator_id, self.setup.texts("board.saved"))
+        return {**self._show(annotator_id, work), "notice": self.setup.texts("board.saved")}
 
     def skip(self, annotator_id: str, message: SkipMessage) -> Reply:
         """Leave the task to others, then show the next one."""
@@ -127,9 +131,7 @@ class Desk:
         return {**self._show(annotator_id, self.service.lease_next(annotator_id)), "notice": notice}
 
     def _show(self, annotator_id: str, work: Assignment | NoWork) -> Reply:
-        mine, remaining = self.service.annotator_progress(annotator_id)
-        team = self.service.progress()
-        counts = {"mine": mine, "remaining": remaining, "done": team.done, "required": team.required}
+        counts = self.counts.of(annotator_id)._asdict()
         if isinstance(work, NoWork):
             return {"html": render_empty(self.setup, work.reason, counts)}
         html = render_task(self.setup, work, self._earlier_ranking(annotator_id, work), counts)

@@ -14,7 +14,6 @@ import urllib.request
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import psutil
 
@@ -121,14 +120,14 @@ def main() -> None:
     arguments = parser.parse_args()
 
     from annotate_ui.server import serve
+    from annotate_ui.setup import Setup
     from plumbline.preferences.service import PreferenceService
     from plumbline.preferences.store import Store
 
     store = Store.open(arguments.store)
     service = PreferenceService(store, project=PROJECT, lease=timedelta(minutes=arguments.lease_minutes))
-    options: dict[str, Any] = {"title": "Support", "guideline": None, "host": "127.0.0.1", "port": arguments.port}
     try:
-        serve(service, **options)
+        serve(service, Setup("Support"), host="127.0.0.1", port=arguments.port)
     finally:
         store.close()
 
