@@ -15,10 +15,13 @@ from fastapi.staticfiles import StaticFiles
 from annotate_ui.calls import call_routes, sentence
 from annotate_ui.desk import Desk
 from annotate_ui.guard import Guard
+from annotate_ui.lead import add_lead_pages
+from annotate_ui.lead.desk import LeadDesk
 from annotate_ui.render import render_guideline, render_shell, render_sign_in
 from annotate_ui.sessions import Session, Sessions
 from annotate_ui.theme import plumbline_theme
 from plumbline.errors import UserError
+from plumbline.preferences.quality import Quality
 
 if TYPE_CHECKING:
     from annotate_ui.i18n import Texts
@@ -71,6 +74,8 @@ def build_app(service: PreferenceService, setup: Setup) -> FastAPI:
         ssr_mode=False,
         max_file_size="1kb",
     )
+    quality = Quality(service.store, project=service.project, clock=service.clock)
+    add_lead_pages(app, LeadDesk(service, setup, quality), sessions, setup, _own_page)
     app.add_middleware(Guard)
     return app
 

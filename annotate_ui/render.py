@@ -83,6 +83,11 @@ def render_guideline(guideline: str) -> str:
     return f'<div class="pl-text pl-guideline" dir="auto">{safe_html(guideline, keep_lines=False)}</div>'
 
 
+def render_template(template: str, setup: Setup, /, **values: Any) -> str:
+    """A template of `templates/`, with the setup and its texts; for pages that render in modules of their own."""
+    return _render(template, setup, **values)
+
+
 def _render(template: str, setup: Setup, /, **values: Any) -> str:
     html: str = _environment().get_template(f"{template}.html.j2").render(setup=setup, t=setup.texts, **values)
     return html
