@@ -73,6 +73,11 @@ def render_nav(setup: Setup, here: str, buttons: str = "") -> Markup:
     return Markup(_render("nav", setup, title=setup.title, pages=pages, here=here, buttons=buttons))
 
 
+def render_refused(setup: Setup) -> str:
+    """The page for those whose role may not see what they asked for."""
+    return _render("refused", setup, nav=render_nav)
+
+
 def render_sign_in(setup: Setup, *, name: str = "", error: str | None = None) -> str:
     """The page on which an annotator says their name."""
     return _render("signin", setup, title=setup.title, name=name, error=error and setup.texts.of_service(error))
@@ -81,6 +86,11 @@ def render_sign_in(setup: Setup, *, name: str = "", error: str | None = None) ->
 def render_guideline(guideline: str) -> str:
     """The guideline panel's content."""
     return f'<div class="pl-text pl-guideline" dir="auto">{safe_html(guideline, keep_lines=False)}</div>'
+
+
+def render_template(template: str, setup: Setup, /, **values: Any) -> str:
+    """A template of `templates/`, with the setup and its texts; for pages that render in modules of their own."""
+    return _render(template, setup, **values)
 
 
 def _render(template: str, setup: Setup, /, **values: Any) -> str:

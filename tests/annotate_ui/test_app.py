@@ -12,8 +12,9 @@ from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
 from fastapi.testclient import TestClient
 
-from annotate_ui.app import _own_page, build_app
+from annotate_ui.app import build_app
 from annotate_ui.i18n import Texts
+from annotate_ui.pages import own_page
 from annotate_ui.setup import Setup
 from plumbline.preferences.service import PreferenceService
 from tests.annotate_ui.conftest import new_task, ranks_as_shown
@@ -236,7 +237,7 @@ def test_the_page_without_preview_tags_keeps_every_header() -> None:
         answer.set_cookie("second", "2")
         return answer
 
-    answer = asyncio.run(_own_page(Request({"type": "http", "headers": []}), gradio, Texts("de", "ltr", {})))
+    answer = asyncio.run(own_page(Request({"type": "http", "headers": []}), gradio, Texts("de", "ltr", {})))
     assert [cookie.split(";")[0] for cookie in answer.headers.getlist("set-cookie")] == ["first=1", "second=2"]
     assert answer.headers["content-type"].startswith("text/html")
     assert answer.body.decode() == '<html lang="de" dir="ltr"><title>é</title>'

@@ -1,0 +1,32 @@
+"""The lead's pages in the app: who may open them, what they load, and the routes that they call."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import gradio as gr
+from fastapi import APIRouter
+
+from annotate_ui.calls import call_routes
+from annotate_ui.lead.desk import LeadDesk
+from annotate_ui.lead.render import render_lead
+from annotate_ui.pages import GradioPage
+
+if TYPE_CHECKING:
+    from annotate_ui.sessions import Sessions
+    from annotate_ui.setup import Setup
+
+LEAD_PATH = "/lead"
+LEADS = frozenset({"lead", "admin"})
+
+
+def lead_page(setup: Setup) -> GradioPage:
+    """The page at `/lead/`: tabs whose panels come from `LeadDesk`, call by call."""
+    with gr.Blocks(title=f"{setup.title} · lead · plumbline", analytics_enabled=False, fill_width=True) as blocks:
+        gr.HTML(render_lead(setup), elem_id="pl-lead", apply_default_css=False)
+    return GradioPage(LEAD_PATH, blocks, assets=("lead.css", "lead.js"), roles=LEADS)
+
+
+def lead_routes(desk: LeadDesk, sessions: Sessions) -> APIRouter:
+    """The routes `/lead/…` that the page calls, for leads and admins only."""
+    return call_routes(LEAD_PATH, (desk.quality, desk.queue, desk.decided), sessions, roles=LEADS)

@@ -1,0 +1,187 @@
+"""The lead's pages as HTML. Jinja escapes every value: names, notes and texts come from people and models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from markupsafe import Markup
+
+from annotate_ui.lead import wording
+from annotate_ui.lead.charts import bar_chart, interval_chart
+from annotate_ui.render import render_nav, render_template
+from plumbline.preferences.quality import Figure, PersonQuality, QualityReport
+from plumbline.preferences.quality.agreement import PUBLISHED
+from plumbline.preferences.quality.decided import DecidedTask
+from plumbline.preferences.quality.effects import WORDS_PER_MINUTE
+from plumbline.preferences.quality.notes import Limits
+from plumbline.preferences.quality.report import WORKING
+
+if TYPE_CHECKING:
+    from annotate_ui.setup import Setup
+
+TABS = {
+    "quality": "Quality",
+    "queue": "Queue",
+    "guidelines": "Guidelines",
+    "exports": "Exports",
+    "decided": "Decided",
+}
+
+GOOD_ALPHA, TENTATIVE_ALPHA = 0.8, 0.667
+"""Krippendorff's thresholds: reliable from 0.8, tentative conclusions from 0.667 (Content Analysis, 2004, p. 241)."""
+
+
+class Measure(NamedTuple):
+    """A figure on the agreement of all: its name, chart, number, interval and what to compare it with."""
+
+    name: str
+    figure: Figure
+    value: str
+    interval: str
+    chart: Markup
+    compare: str
+
+
+class Column(NamedTuple):
+    """A column of the table of people."""
+
+    name: str
+    what: str
+    figure: Callable[[PersonQuality], Figure]
+    show: Callable[[Figure], str]
+    chart: Callable[[PersonQuality], Markup] | None
+
+
+class Cell(NamedTuple):
+    """A person's figure: number, interval, chart, and why there is none."""
+
+    column: str
+    value: str
+    interval: str
+    chart: Markup | None
+    why: str | None
+    n: int
+
+
+def render_lead(setup: Setup) -> str:
+    """What stays on the page: the head line, the tabs, and a panel for each."""
+    return render_template("lead/shell", setup, nav=render_nav, tabs=TABS)
+
+
+def render_quality(setup: Setup, report: QualityReport, limits: Limits) -> str:
+    """All figures."""
+    columns = _columns(report)
+    shown = [column for column in columns if any(column.figure(one).value is not None for one in report.people)]
+    left_out = {column.name: _reasons(column, report.people) for column in columns if column not in shown}
+    people = sorted(report.people, key=lambda one: (not one.notes, -one.judged))
+    return render_template(
+        "lead/quality",
+        setup,
+        report=report,
+        measures=_measures(report),
+        columns=shown,
+        left_out=left_out if report.people else {},
+        people=[(one, [_cell(column, one) for column in shown]) for one in people],
+        by_hour=bar_chart(report.forecast.by_hour),
+        finish=wording.finish(report.forecast, report.at),
+        limits=limits,
+        working=WORKING,
+        words_per_minute=WORDS_PER_MINUTE,
+        published=PUBLISHED,
+    )
+
+
+def render_queue(setup: Setup, report: QualityReport, now: datetime) -> str:
+    """Who holds what, and what waits for the lead."""
+    return render_template("lead/queue", setup, queue=report.queue, ago=lambda then: wording.ago(then, now), now=now)
+
+
+def render_decided(setup: Setup, tasks: Sequence[DecidedTask], before: int | None, annotator_id: str | None) -> str:
+    """Judged tasks, each response with its mean rank and what each annotator said."""
+    return render_template(
+        "lead/decided", setup, tasks=tasks, before=before, annotator_id=annotator_id, seconds=wording.seconds
+    )
+
+
+def _measures(report: QualityReport) -> list[Measure]:
+    together = report.agreement
+    published = f"published data: {100 * PUBLISHED[0]:.0f} to {100 * PUBLISHED[1]:.0f}%"
+    alpha = f"good from {GOOD_ALPHA}, tentative from {TENTATIVE_ALPHA:.2f}"
+    return [
+        _share_measure("Pairs agreed on", together.pairwise, f"{published}, shaded; a tie against a choice is half"),
+        _share_measure("Pairs agreed on, without ties", together.decided, f"{published}, shaded"),
+        _coefficient("Krippendorff’s α, ordinal", together.alpha, alpha, (TENTATIVE_ALPHA, GOOD_ALPHA)),
+        _coefficient("Kendall’s τ, mean", together.tau, "1 is the same order, 0 is none, −1 the reverse", ()),
+    ]
+
+
+def _share_measure(name: str, figure: Figure, compare: str) -> Measure:
+    chart = interval_chart(figure, band=PUBLISHED)
+    return Measure(name, figure, wording.percent(figure), wording.percents(figure), chart, compare)
+
+
+def _coefficient(name: str, figure: Figure, compare: str, marks: Sequence[float]) -> Measure:
+    lowest = -1.0 if (figure.low if figure.low is not None else figure.value or 0) < 0 else 0.0
+    chart = interval_chart(figure, low=lowest, marks=marks)
+    return Measure(name, figure, wording.number(figure), wording.numbers(figure), chart, compare)
+
+
+def _columns(report: QualityReport) -> list[Column]:
+    together = report.agreement.pairwise.value
+    marks = () if together is None else (together,)
+
+    def share(figure: Callable[[PersonQuality], Figure], at: Callable[[PersonQuality], Sequence[float]]) -> Any:
+        return lambda one: interval_chart(figure(one), marks=at(one), width=72, height=14)
+
+    def column(
+        name: str, what: str, figure: Any, at: Callable[[PersonQuality], Sequence[float]] = lambda _: ()
+    ) -> Column:
+        return Column(name, what, figure, wording.percent, share(figure, at))
+
+    return [
+        column("Agreement", "Pairs agreed on with others", lambda one: one.agreement, lambda _: marks),
+        column("Reliability", "Probability of the right label", lambda one: one.reliability),
+        column(
+            "First card",
+            "How often the card shown first is best",
+            lambda one: one.effects.first_wins,
+            lambda one: () if one.effects.first_expected is None else (one.effects.first_expected,),
+        ),
+        column(
+            "Longer wins", "Pairs won by the longer response", lambda one: one.effects.longer_wins, lambda _: (0.5,)
+        ),
+        Column("Time", "Median time on task", lambda one: one.effects.seconds, _time, None),
+        column("Too fast", f"Faster than {WORDS_PER_MINUTE} words a minute", lambda one: one.effects.too_fast),
+        Column(
+            "Time and agreement",
+            "Correlation: above 0, slow judgements agree more",
+            lambda one: one.speed_agreement,
+            wording.number,
+            None,
+        ),
+        column("Same again", "Pairs agreed on with themselves", lambda one: one.effects.consistency, lambda _: marks),
+        column("Checks", "Checks passed", lambda one: one.checks),
+    ]
+
+
+def _cell(column: Column, one: PersonQuality) -> Cell:
+    figure = column.figure(one)
+    if figure.value is None:
+        return Cell(column.name, "–", "", None, figure.why, figure.n)
+    if column.show is _time:
+        interval = f"{wording.seconds(figure.low or 0)} to {wording.seconds(figure.high or 0)}"
+    else:
+        interval = wording.numbers(figure) if column.show is wording.number else wording.percents(figure)
+    return Cell(column.name, column.show(figure), interval, column.chart(one) if column.chart else None, None, figure.n)
+
+
+def _time(figure: Figure) -> str:
+    return "–" if figure.value is None else wording.seconds(figure.value)
+
+
+def _reasons(column: Column, people: Sequence[PersonQuality]) -> str:
+    """Why nobody has this figure: the reason that most have."""
+    reasons = [column.figure(one).why or "" for one in people]
+    return max(set(reasons), key=reasons.count) if reasons else ""

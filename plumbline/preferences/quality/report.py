@@ -1,0 +1,266 @@
+"""The report on a project's quality, and the memory that keeps it cheap to ask for again and again."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Row, func, select
+
+from plumbline.preferences.quality.agreement import (
+    Agreement,
+    Couples,
+    agreement_by_person,
+    agreement_of,
+    by_judgement,
+    find_couples,
+)
+from plumbline.preferences.quality.effects import LEAST, Effects, effects_of
+from plumbline.preferences.quality.figures import Figure, correlation, share_of, undefined
+from plumbline.preferences.quality.forecast import Forecast, forecast, recent_times
+from plumbline.preferences.quality.notes import Limits, notes_on
+from plumbline.preferences.quality.queue_state import QueueState, queue_state
+from plumbline.preferences.quality.reliability import reliability_of
+from plumbline.preferences.quality.sample import Facts, Overlap, latest_judgements, people_of, read_overlap
+from plumbline.preferences.reading import progress_of
+from plumbline.preferences.records import Progress
+from plumbline.preferences.store import Store
+from plumbline.preferences.tables import Answer
+from plumbline.preferences.turn import Facet, now_utc
+
+WORKING = "being worked out; it is here in a moment"
+
+REST = 4.0
+"""A new report is made at most so often that this many times its making is rest."""
+
+
+@dataclass(frozen=True)
+class PersonQuality:
+    """What is known of one person.
+
+    Attributes:
+        annotator_id, name, simulated: who they are.
+        judged, skipped, flagged: current answers.
+        agreement: with the others who judged the same tasks, as a share of pairs.
+        reliability: probability of the right label (Dawid and Skene).
+        effects: of their latest judgements.
+        speed_agreement: correlation of log-seconds and agreement: above 0, their slow judgements agree more.
+        checks: share of checks passed.
+        streak: checks passed in a row, up to the last one.
+        paused: why they get no work; None where they do.
+        notes: what the lead should look at, in words.
+    """
+
+    annotator_id: str
+    name: str
+    simulated: bool
+    judged: int
+    skipped: int
+    flagged: int
+    agreement: Figure
+    reliability: Figure
+    effects: Effects
+    speed_agreement: Figure
+    checks: Figure
+    streak: int
+    paused: str | None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class QualityReport:
+    """All figures at one moment.
+
+    Attributes:
+        at: when they were computed.
+        progress, forecast, queue: exact, from the store's own counts.
+        agreement: of all annotators with each other.
+        sampled_tasks, overlapping_tasks: agreement and reliability come from so many of the tasks that were judged more
+            than once.
+        people: the busiest first.
+    """
+
+    at: datetime
+    progress: Progress
+    forecast: Forecast
+    queue: QueueState
+    agreement: Agreement
+    sampled_tasks: int
+    overlapping_tasks: int
+    people: tuple[PersonQuality, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON can hold it."""
+        return _plain(asdict(self))
+
+
+class Quality(Facet):
+    """Figures on the quality of a project's judgements; share one per process, any thread may ask.
+
+    Args:
+        store, project, clock: see `Facet`.
+        limits: from where on a person is pointed out.
+        adjudicate_above: the recipe's `annotate.adjudicate_above`.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        project: str,
+        clock: Callable[[], datetime] = now_utc,
+        limits: Limits | None = None,
+        adjudicate_above: float | None = None,
+    ) -> None:
+        super().__init__(store, project=project, clock=clock)
+        self.limits = limits or Limits()
+        self.adjudicate_above = adjudicate_above
+        self._facts = Facts()
+        self._figures = _Kept()
+        self._reliability = _Kept()
+
+    def report(self, *, wait: bool = True) -> QualityReport:
+        """The figures as the store is now.
+
+        Args:
+            wait: for the annotators' reliability too. Without it that is worked out in another thread, and the figures
+                are undefined, or those of the report before, until it is there.
+        """
+        with self.look() as turn:
+            newest = turn.connection.execute(select(func.max(Answer.id))).scalar_one_or_none()
+            progress = progress_of(turn)
+            queue = queue_state(turn, self.adjudicate_above)
+            tallies = people_of(turn)
+        figures: _Figures = self._figures.get(newest, lambda: self._compute(tallies))
+        reliability: Mapping[int, Figure] | None = self._reliability.get(
+            newest, lambda: reliability_of(figures.overlap, figures.couples), wait=wait
+        )
+        now = self.clock()
+        return QualityReport(
+            at=now,
+            progress=progress,
+            forecast=forecast(figures.times, progress.missing, now),
+            queue=queue,
+            agreement=figures.agreement,
+            sampled_tasks=figures.overlap.tasks,
+            overlapping_tasks=figures.overlap.all_tasks,
+            people=self._people(tallies, figures, reliability),
+        )
+
+    def _compute(self, tallies: Sequence[Row[Any]]) -> _Figures:
+        with self.look() as turn:
+            overlap = read_overlap(turn)
+            times = recent_times(turn)
+            people = [row.annotator_id for row in tallies if row.judged]
+            effects = {who: effects_of(said) for who, said in latest_judgements(turn, people, self._facts)}
+        couples = find_couples(overlap)
+        return _Figures(
+            overlap=overlap,
+            couples=couples,
+            times=times,
+            agreement=agreement_of(overlap, couples),
+            by_person=agreement_by_person(overlap, couples),
+            speed=_speed_and_agreement(overlap, couples),
+            effects=effects,
+        )
+
+    def _people(
+        self, tallies: Sequence[Row[Any]], figures: _Figures, reliability: Mapping[int, Figure] | None
+    ) -> tuple[PersonQuality, ...]:
+        people = [_person(row, figures, reliability) for row in tallies]
+        return tuple(notes_on(people, figures.agreement, self.limits))
+
+
+@dataclass(frozen=True)
+class _Figures:
+    overlap: Overlap
+    couples: Couples
+    times: list[datetime]
+    agreement: Agreement
+    by_person: dict[int, Figure]
+    speed: dict[int, Figure]
+    effects: dict[int, Effects]
+
+
+class _Kept:
+    """A value that is computed anew when its state has changed, but not so often that it keeps the machine busy."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._state: object = None
+        self._value: Any = None
+        self._next = 0.0
+        self._thread: threading.Thread | None = None
+
+    def get(self, state: object, compute: Callable[[], Any], *, wait: bool = True) -> Any:
+        """The value; where it is being computed and we do not `wait`, the one before, None at first."""
+        if self._fresh(state):
+            return self._value
+        if wait:
+            with self._lock:  # who comes second finds it done
+                if not self._fresh(state):
+                    self._make(state, compute)
+        elif self._thread is None or not self._thread.is_alive():
+            self._thread = threading.Thread(target=self._make_alone, args=(state, compute), daemon=True)
+            self._thread.start()
+        return self._value
+
+    def _make_alone(self, state: object, compute: Callable[[], Any]) -> None:
+        with self._lock:
+            self._make(state, compute)
+
+    def _make(self, state: object, compute: Callable[[], Any]) -> None:
+        began = time.monotonic()
+        self._value = compute()
+        self._state = (state,)
+        self._next = time.monotonic() + REST * (time.monotonic() - began)
+
+    def _fresh(self, state: object) -> bool:
+        return self._state is not None and (self._state == (state,) or time.monotonic() < self._next)
+
+
+def _person(row: Row[Any], figures: _Figures, reliability: Mapping[int, Figure] | None) -> PersonQuality:
+    who = row.annotator_id
+    alone = undefined("nobody else has judged their tasks yet")
+    checks = [True] * row.checks_passed + [False] * (row.checks_seen - row.checks_passed)
+    return PersonQuality(
+        annotator_id=row.public_id,
+        name=row.name,
+        simulated=row.simulated,
+        judged=row.judged,
+        skipped=row.skipped,
+        flagged=row.flagged,
+        agreement=figures.by_person.get(who, alone),
+        reliability=undefined(WORKING) if reliability is None else reliability.get(who, alone),
+        effects=figures.effects.get(who) or effects_of([]),
+        speed_agreement=figures.speed.get(who, alone),
+        checks=share_of(checks) if checks else undefined("no checks yet"),
+        streak=row.check_streak,
+        paused=row.paused,
+    )
+
+
+def _speed_and_agreement(overlap: Overlap, couples: Couples) -> dict[int, Figure]:
+    """Of each annotator: how the time they take goes along with their agreement with others."""
+    import numpy as np
+
+    agreed = by_judgement(len(overlap.task), couples)
+    known = np.isfinite(agreed) & (overlap.seconds > 0)
+    seconds = np.log(np.where(known, overlap.seconds, 1.0))
+    figures = {}
+    for person in np.unique(overlap.annotator):
+        rows = known & (overlap.annotator == person)
+        figures[int(person)] = correlation(seconds[rows].tolist(), agreed[rows].tolist(), least=LEAST)
+    return figures
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    return value.isoformat() if isinstance(value, datetime) else value

@@ -1,0 +1,156 @@
+"""The lead's pages over HTTP: who may see what, live figures, and texts that cannot act."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from annotate_ui.app import build_app
+from annotate_ui.sessions import Session, Sessions
+from annotate_ui.setup import Setup
+from plumbline.preferences.quality.report import Quality
+from plumbline.preferences.records import Assignment
+from plumbline.preferences.service import PreferenceService
+from tests.annotate_ui.conftest import new_task
+
+BASE = "http://127.0.0.1:7860"
+CALLS = ("quality", "queue", "decided")
+HOSTILE = "<img src=x onerror=alert(1)>"
+
+
+@pytest.fixture
+def app(service: PreferenceService, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The app, in which a name that begins with Lead has that role."""
+    read = Sessions.read
+
+    def with_role(self: Sessions, request: Any) -> Session | None:
+        found = read(self, request)
+        role = "lead" if found and found.name.startswith("Lead") else "annotator"
+        return found and Session(found.annotator_id, found.name, role)
+
+    monkeypatch.setattr(Sessions, "read", with_role)
+    monkeypatch.setattr("plumbline.preferences.quality.report.REST", 0.0)
+    service.set_overlap(2)
+    service.add_tasks([new_task("first"), new_task("second"), new_task("third")])
+    return build_app(service, Setup("Support", pages=("annotate", "lead")))
+
+
+@pytest.fixture
+def lead(app: Any) -> Iterator[TestClient]:
+    with TestClient(app, base_url=BASE, follow_redirects=False) as client:
+        client.post("/sign-in", data={"name": "Lead Lea"})
+        yield client
+
+
+@pytest.fixture
+def ada(app: Any) -> Iterator[TestClient]:
+    with TestClient(app, base_url=BASE, follow_redirects=False) as client:
+        client.post("/sign-in", data={"name": "Ada"})
+        yield client
+
+
+def judge(service: PreferenceService, name: str, **said: Any) -> Assignment:
+    who = service.sign_in(name).annotator_id
+    work = service.lease_next(who)
+    assert isinstance(work, Assignment)
+    ranking = {card.response_id: rank for rank, card in enumerate(sorted(work.cards, key=lambda one: one.text), 1)}
+    service.judge(work.lease_id, who, ranking, idempotency_key=work.lease_id, **said)
+    return work
+
+
+def test_without_a_session_there_is_only_the_sign_in_page(app: Any) -> None:
+    with TestClient(app, base_url=BASE, follow_redirects=False) as client:
+        assert client.get("/lead/").headers["location"] == "/"
+        assert client.get("/lead").headers["location"] == "/"
+        assert client.get("/lead/config").status_code == 401
+        assert all(client.post(f"/lead/{call}", json={}).status_code == 401 for call in CALLS)
+
+
+def test_annotators_are_refused_and_no_page_of_theirs_holds_data(ada: TestClient, service: PreferenceService) -> None:
+    judge(service, "Ben Secretive")
+    answers = [ada.get("/lead/"), ada.get("/lead"), ada.get("/lead/config"), ada.get("/lead/gradio_api/info")]
+    answers += [ada.post(f"/lead/{call}", json={}) for call in CALLS]
+    assert [answer.status_code for answer in answers[:2]] == [403, 403]
+    assert all(answer.status_code in (401, 403) for answer in answers)
+    assert not any("Secretive" in answer.text for answer in answers)
+    assert "Secretive" not in ada.get("/annotate/").text
+
+
+def test_leads_get_the_page_and_every_panel(lead: TestClient, service: PreferenceService) -> None:
+    judge(service, "Ben")
+    page = lead.get("/lead/")
+    assert page.status_code == 200
+    assert "<pl-lead>" in page.text or "pl-lead" in page.text
+    for call in CALLS:
+        reply = lead.post(f"/lead/{call}", json={}).json()
+        assert "error" not in reply
+        assert reply["html"]
+
+
+def test_a_judgement_is_in_the_figures_at_once(lead: TestClient, service: PreferenceService) -> None:
+    assert "Nobody has judged anything yet" in lead.post("/lead/quality", json={}).json()["html"]
+    judge(service, "Ada")
+    html = lead.post("/lead/quality", json={}).json()["html"]
+    assert "Ada" in html
+    assert "no task was judged twice" in html
+    judge(service, "Ben")
+    html = lead.post("/lead/quality", json={}).json()["html"]
+    assert "100%" in html  # of pairs agreed on
+    assert "no interval: it needs 10 prompts" in html or "interval" in html
+
+
+def test_names_notes_and_texts_are_escaped(lead: TestClient, service: PreferenceService) -> None:
+    service.add_tasks([new_task(HOSTILE, [HOSTILE, f"{HOSTILE} two"])])
+    name = "<script>alert(1)</script>"
+    for _ in range(4):
+        judge(service, name, reason=HOSTILE)
+    who = service.sign_in("Ben<b>").annotator_id
+    service.lease_next(who)
+    for call in CALLS:
+        html = lead.post(f"/lead/{call}", json={}).json()["html"]
+        assert "<script>alert" not in html
+        assert "<img" not in html
+        assert "Ben<b>" not in html
+
+
+def test_decided_tasks_come_page_by_page_each_once(service: PreferenceService, lead: TestClient) -> None:
+    service.add_tasks([new_task(f"more {number}") for number in range(12)])
+    for name in ("Ada", "Ben"):
+        for _ in range(15):
+            judge(service, name)
+    first = lead.post("/lead/decided", json={}).json()["html"]
+    assert first.count('class="pl-decided"') == 10
+    before = int(first.split('data-before="')[1].split('"')[0])
+    second = lead.post("/lead/decided", json={"before": before}).json()["html"]
+    assert second.count('class="pl-decided"') == 5
+    assert "data-before" not in second
+
+
+def test_decided_tasks_of_one_person(service: PreferenceService, lead: TestClient) -> None:
+    judge(service, "Ada")
+    judge(service, "Ada")
+    judge(service, "Ben")
+    ben = service.sign_in("Ben").annotator_id
+    html = lead.post("/lead/decided", json={"annotator_id": ben}).json()["html"]
+    assert html.count('class="pl-decided"') == 1
+    assert "error" in lead.post("/lead/decided", json={"annotator_id": "nobody"}).json()
+
+
+def test_who_holds_what_is_told(service: PreferenceService, lead: TestClient) -> None:
+    who = service.sign_in("Holder").annotator_id
+    work = service.lease_next(who)
+    assert isinstance(work, Assignment)
+    html = lead.post("/lead/queue", json={}).json()["html"]
+    assert "Holder" in html and work.task_id[:8] in html
+
+
+def test_an_undefined_figure_is_a_dash_with_its_reason(service: PreferenceService, lead: TestClient) -> None:
+    judge(service, "Ada")
+    html = lead.post("/lead/quality", json={}).json()["html"]
+    assert "nan" not in html
+    report = Quality(service.store, project="support").report()
+    assert report.agreement.alpha.why
+    assert report.agreement.alpha.why in html
