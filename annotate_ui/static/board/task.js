@@ -276,7 +276,7 @@ export class Task {
     const scores = (this.draft.scores[axis.dataset.axis] ??= {});
     scores[card.dataset.response] = score;
     this.changed();
-    this.say(this.t("scored", { letter: card.dataset.letter, axis: axis.querySelector("legend").textContent, score }));
+    this.say(this.t("scored", { letter: card.dataset.letter, axis: axis.querySelector("legend span").textContent, score }));
   }
 
   /** A digit in a strength or an axis; the focus goes on to what is asked next, or to the submit button. */
