@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 STATIC = Path(__file__).parent / "static"
 WORK_PATH = "/annotate"
 CALLS_PATH = "/work"
-SCRIPT = '<script src="/assets/board.js"></script>'
 
 
 def build_app(service: PreferenceService, setup: Setup) -> FastAPI:
@@ -45,11 +44,12 @@ def build_app(service: PreferenceService, setup: Setup) -> FastAPI:
         UserError: `setup.language` is no language.
     """
     sessions, desk = Sessions(), Desk(service, setup)
+    if setup.guideline:
+        service.guidelines.publish(setup.guideline, from_file=True)
     app = FastAPI(title="plumbline", docs_url=None, redoc_url=None, openapi_url=None)
     app.mount("/assets", StaticFiles(directory=STATIC))
     _add_sign_in(app, service, sessions, setup)
-    actions = (desk.next, desk.judge, desk.skip, desk.flag, desk.undo, desk.release, desk.renew)
-    app.include_router(call_routes(CALLS_PATH, actions, sessions))
+    app.include_router(call_routes(CALLS_PATH, desk.actions, sessions))
     quality = Quality(service.store, project=service.project, clock=service.clock)
     app.include_router(lead_routes(LeadDesk(service, setup, quality), sessions))
     add_pages(app, [board_page(setup), lead_page(setup)], sessions, setup)
@@ -60,17 +60,14 @@ def build_app(service: PreferenceService, setup: Setup) -> FastAPI:
 def board_page(setup: Setup) -> GradioPage:
     """The page at `/annotate/`: the guideline at the side, and the board, which `Desk` fills call by call."""
     with gr.Blocks(title=f"{setup.title} · plumbline", analytics_enabled=False, fill_width=True) as blocks:
-        if setup.guideline:
-            with gr.Sidebar(label=setup.texts("board.guideline"), open=False, width=360, elem_id="pl-sidebar"):
-                gr.HTML(render_guideline(setup.guideline), apply_default_css=False)
+        with gr.Sidebar(label=setup.texts("board.guideline"), open=False, width=360, elem_id="pl-sidebar"):
+            gr.HTML(render_guideline(setup, None), apply_default_css=False)
         gr.HTML(
             render_shell(setup),
             elem_id="pl-board",
             apply_default_css=False,
-            head=SCRIPT,
-            js_on_load="plumbline.openBoard(element);",
         )
-    return GradioPage(WORK_PATH, blocks, assets=("board.css",))
+    return GradioPage(WORK_PATH, blocks, assets=("board.css", "answers.css", "board.js"))
 
 
 def _add_sign_in(app: FastAPI, service: PreferenceService, sessions: Sessions, setup: Setup) -> None:

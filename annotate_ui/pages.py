@@ -36,7 +36,7 @@ class GradioPage:
     Attributes:
         path: such as `/annotate`.
         blocks: what is on it.
-        assets: style sheets and scripts in `static/` that it loads, beside `base.css` and `nav.js`.
+        assets: style sheets and scripts (modules) in `static/` that it loads, beside `base.css` and `nav.js`.
         roles: who may open it; empty for everybody who is signed in.
     """
 
@@ -52,9 +52,10 @@ class GradioPage:
     @property
     def head(self) -> str:
         """What the page loads, as tags."""
-        names = ("base.css", *self.assets, "nav.js")
+        names = ("base.css", *self.assets)
         sheets = [f'<link rel="stylesheet" href="/assets/{name}">' for name in names if name.endswith(".css")]
-        return "".join(sheets + [f'<script src="/assets/{name}"></script>' for name in names if name.endswith(".js")])
+        scripts = [f'<script type="module" src="/assets/{name}"></script>' for name in names if name.endswith(".js")]
+        return "".join([*sheets, '<script src="/assets/nav.js"></script>', *scripts])
 
 
 def add_pages(app: FastAPI, pages: Sequence[GradioPage], sessions: Sessions, setup: Setup) -> None:

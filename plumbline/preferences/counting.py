@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 from sqlalchemy import case, func, select
 
-from plumbline.preferences.queue import remaining_for
 from plumbline.preferences.reading import progress_of
 from plumbline.preferences.tables import Annotator, Tally
 from plumbline.preferences.turn import Facet, Turn
+from plumbline.preferences.waiting import remaining_for
 
 SECONDS_KEPT = 1.0
 """Tasks are counted anew when the last count is older than this and counting takes no more than `SHARE` of the time."""
