@@ -9,8 +9,9 @@ from __future__ import annotations
 import argparse
 from functools import partial
 
-from benchmarks.annotate import kill, outages
+from benchmarks.annotate import kill, outages, scale
 from benchmarks.annotate.checks import faults
+from benchmarks.annotate.compare import compare
 from benchmarks.annotate.levels import HEAD, fill, measure, sqlite_file
 from benchmarks.annotate.server import Server
 from plumbline.preferences.store import Store
@@ -60,13 +61,29 @@ def run_outages(arguments: argparse.Namespace) -> None:
         print(outages.restarted(new_database(folder), stop, partial(control, folder, "start")).row(), flush=True)
 
 
+def run_label_studio(arguments: argparse.Namespace) -> None:
+    """Label Studio and plumbline under the same load."""
+    compare(arguments.levels, arguments.seconds, arguments.items)
+
+
+def run_scale(arguments: argparse.Namespace) -> None:
+    """Next item, quality page and export on 100,000 items and 1,000,000 judgements."""
+    scale.run()
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description="Measure the annotation app.")
     commands = parser.add_subparsers(required=True)
+    commands.add_parser("scale", help=run_scale.__doc__).set_defaults(run=run_scale)
+    compared = commands.add_parser("label-studio", help=run_label_studio.__doc__)
+    compared.set_defaults(run=run_label_studio)
+    compared.add_argument("--levels", type=_numbers, default=[1, 8, 32, 64])
+    compared.add_argument("--seconds", type=float, default=15.0, help="of plumbline at each level; the other 3 times")
+    compared.add_argument("--items", type=int, default=20_000)
     load = commands.add_parser("load", help=run_load.__doc__)
     load.set_defaults(run=run_load)
-    load.add_argument("--levels", type=lambda text: [int(part) for part in text.split(",")], default=[1, 8, 32, 64])
+    load.add_argument("--levels", type=_numbers, default=[1, 8, 32, 64])
     load.add_argument("--seconds", type=float, default=20.0, help="of each level")
     load.add_argument("--warm-up", type=float, default=2.0, help="seconds before each level")
     load.add_argument("--pace", type=float, default=0.0, help="seconds from one submit to the next; 0: no pause")
@@ -83,6 +100,10 @@ def main() -> None:
     commands.add_parser("outages", help=run_outages.__doc__).set_defaults(run=run_outages)
     arguments = parser.parse_args()
     arguments.run(arguments)
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(part) for part in text.split(",")]
 
 
 if __name__ == "__main__":
