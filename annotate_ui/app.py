@@ -10,7 +10,7 @@ from fastapi import FastAPI, Form, Request, Response
 from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse
 from fastapi.staticfiles import StaticFiles
 
-from annotate_ui.calls import call_routes, sentence, unavailable
+from annotate_ui.calls import away, call_routes, sentence, unavailable
 from annotate_ui.desk import Desk
 from annotate_ui.guard import Guard
 from annotate_ui.lead import lead_page, lead_routes
@@ -83,9 +83,10 @@ def _add_sign_in(app: FastAPI, service: PreferenceService, sessions: Sessions, s
     def sign_in(request: Request, name: Annotated[str, Form()] = "") -> Response:
         try:
             annotator = service.sign_in(name.strip())
+        except StoreUnavailable as fault:
+            return HTMLResponse(render_sign_in(setup, name=name, error=away(fault)), status_code=503)
         except UserError as fault:
-            status = 503 if isinstance(fault, StoreUnavailable) else 400
-            return HTMLResponse(render_sign_in(setup, name=name, error=sentence(fault)), status_code=status)
+            return HTMLResponse(render_sign_in(setup, name=name, error=sentence(fault)), status_code=400)
         response = RedirectResponse(f"{WORK_PATH}/", status_code=303)
         sessions.start(request, response, Session(annotator.annotator_id, annotator.name))
         return response

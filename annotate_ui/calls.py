@@ -7,6 +7,7 @@ decides who may do what is in one place.
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, get_type_hints
 
@@ -95,8 +96,14 @@ def sentence(fault: UserError) -> str:
 
 
 def unavailable(fault: StoreUnavailable) -> Response:
-    """The answer while the store cannot be read or written."""
-    return _refused(503, sentence(fault), TRY_AGAIN)
+    """The answer while the store cannot be read or written; who runs the server finds the details in its output."""
+    logging.getLogger(__name__).warning("%s", fault)
+    return _refused(503, away(fault), TRY_AGAIN)
+
+
+def away(fault: StoreUnavailable) -> str:
+    """A store that is away as a sentence for a page: no files, no addresses."""
+    return f"Nothing can be saved just now: {fault.why}. What you entered stays on this page; try again in a moment."
 
 
 def _without_conflict(act: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:

@@ -96,7 +96,16 @@ class StoreError(UserError):
 
 
 class StoreUnavailable(StoreError):
-    """The store cannot be read or written just now, and nothing of the last change was saved; it may heal by itself."""
+    """The store cannot be read or written just now, and nothing of the last change was saved; it may heal by itself.
+
+    Args:
+        message: for who runs the program; may name files, addresses and what the database said.
+        why: the same in a few words for everybody, without these.
+    """
+
+    def __init__(self, message: str, why: str = "the store cannot be used") -> None:
+        self.why = why
+        super().__init__(message)
 
 
 class StoreConflict(StoreUnavailable):

@@ -88,21 +88,24 @@ def measure(server: Server, annotators: int, seconds: float, pace: float, warm_u
     used = server.cpu_seconds(), _own_cpu()
     outcome = asyncio.run(load(server.port, annotators, seconds, pace=pace, warm_up=warm_up))
     wall = outcome.seconds + warm_up
-    times = sorted(outcome.times) or [0.0]
-    p50, p95, p99 = (1000 * times[min(len(times) - 1, int(share * len(times)))] for share in (0.5, 0.95, 0.99))
     return outcome, Level(
         annotators,
         pace,
         outcome.rate,
-        p50,
-        p95,
-        p99,
+        *percentiles(outcome),
         sum(outcome.errors.values()),
         sum(outcome.refusals.values()),
         (server.cpu_seconds() - used[0]) / wall,
         (_own_cpu() - used[1]) / wall,
         server.memory() / 1e6,
     )
+
+
+def percentiles(outcome: Outcome) -> tuple[float, float, float]:
+    """The 50th, 95th and 99th percentile of the submits, in milliseconds."""
+    times = sorted(outcome.times) or [0.0]
+    p50, p95, p99 = (1000 * times[min(len(times) - 1, int(share * len(times)))] for share in (0.5, 0.95, 0.99))
+    return p50, p95, p99
 
 
 def _own_cpu() -> float:

@@ -37,27 +37,32 @@ NOT_REACHED = ("connection", "the database system is")
 UNAVAILABLE = (
     (
         ("disk is full", "no space left", "could not extend file"),
-        "the disk is full. The last change was not saved, all earlier ones are: free some space, then repeat it.",
+        "the disk is full",
+        ". The last change was not saved, all earlier ones are: free some space, then repeat it.",
     ),
     (
         ("disk i/o error", "could not write"),
-        "the disk refuses to be written or read. The last change was not saved, all earlier ones are: look after the "
-        "disk and the rights of the file, then repeat it.",
+        "the disk refuses to be written or read",
+        ". The last change was not saved, all earlier ones are: look after the disk and the rights of the file, then "
+        "repeat it.",
     ),
     (
         ("readonly database", "read-only"),
-        "the store cannot be written; check the rights of the file and its folder.",
+        "the store cannot be written",
+        "; check the rights of the file and its folder.",
     ),
     (
         ("unable to open database file",),
-        "the store cannot be opened; check that its folder exists and can be written.",
+        "the store cannot be opened",
+        "; check that its folder exists and can be written.",
     ),
     (
         ("database is locked", "lock timeout"),
-        f"another program has held the store for over {BUSY_SECONDS} s; end it, then try again.",
+        f"another program has held the store for over {BUSY_SECONDS} s",
+        "; end it, then try again.",
     ),
 )
-"""Words of a database's failure, and what they mean; each of them is over when its cause is."""
+"""Words of a database's failure, what they mean, and what to do; each of them is over when its cause is."""
 
 MIGRATION_LOCK = 0x706C756D  # any constant; PostgreSQL takes it while the tables are made
 
@@ -265,10 +270,15 @@ def _fault(error: DBAPIError, place: str) -> StoreError | None:
     reason = str(error.orig)
     lowered = reason.lower()
     if getattr(error.orig, "sqlstate", None) in CONFLICTS:
-        return StoreConflict("two changes got in each other's way, and this one was not saved: repeat it.")
+        return StoreConflict(
+            "two changes got in each other's way, and this one was not saved: repeat it.", "too much happens at once"
+        )
     if "is not a database" in lowered or "malformed" in lowered:
         return StoreError(f"{place} is not a readable SQLite database: name another file, or restore it from a backup.")
     if error.connection_invalidated or any(words in lowered for words in NOT_REACHED):
-        return StoreUnavailable(f"{place}: the database cannot be reached ({reason.strip().splitlines()[0]}).")
-    sentence = next((sentence for words, sentence in UNAVAILABLE if any(word in lowered for word in words)), None)
-    return None if sentence is None else StoreUnavailable(f"{place}: {sentence}")
+        why = "the database cannot be reached"
+        return StoreUnavailable(f"{place}: {why} ({reason.strip().splitlines()[0]}).", why)
+    for words, why, to_do in UNAVAILABLE:
+        if any(word in lowered for word in words):
+            return StoreUnavailable(f"{place}: {why}{to_do}", why)
+    return None
