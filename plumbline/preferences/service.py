@@ -25,7 +25,8 @@ from plumbline.errors import StoreError
 from plumbline.preferences import queue
 from plumbline.preferences.answers import FLAG, JUDGEMENT, SKIP, NewAnswer, answer_lease, last_answer
 from plumbline.preferences.ingest import BATCH, add_batch, retire_batch, take_batch
-from plumbline.preferences.reading import latest_judgements, progress_of, stream_flags, stream_judgements
+from plumbline.preferences.judgement_stream import stream_judgements
+from plumbline.preferences.reading import latest_judgements, progress_of, stream_flags
 from plumbline.preferences.records import (
     LEARNED_FROM,
     Added,
@@ -335,21 +336,32 @@ class PreferenceService(Facet):
             return judged, queue.remaining_for(turn, annotator.id)
 
     def judgements(
-        self, *, include_superseded: bool = False, purposes: Collection[str] = LEARNED_FROM
+        self,
+        *,
+        include_superseded: bool = False,
+        purposes: Collection[str] = LEARNED_FROM,
+        pseudonyms: bool = False,
     ) -> Iterator[JudgementRecord]:
         """Judgements as a stream, all from one state of the store, in an order that their contents decide.
 
-        Without other `purposes` (see `records`) they are those that models learn from.
+        Without other `purposes` (see `records`) they are those that models learn from. With `pseudonyms`, people have
+        random names.
         """
         with self.look() as turn:
             project = turn.project_id
-        return stream_judgements(self.store, project, include_superseded=include_superseded, purposes=purposes)
+        return stream_judgements(
+            self.store,
+            project,
+            include_superseded=include_superseded,
+            purposes=purposes,
+            pseudonyms=pseudonyms,
+        )
 
-    def flags(self) -> Iterator[FlagRecord]:
+    def flags(self, *, pseudonyms: bool = False) -> Iterator[FlagRecord]:
         """The flags that stand, as a stream, in the order in which they were given."""
         with self.look() as turn:
             project = turn.project_id
-        return stream_flags(self.store, project)
+        return stream_flags(self.store, project, pseudonyms=pseudonyms)
 
     # -- inside --------------------------------------------------------------------------------------------------
 
