@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import gradio as gr
-from fastapi import FastAPI, Form, Request, Response
-from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import FileResponse, PlainTextResponse, RedirectResponse
 from fastapi.staticfiles import StaticFiles
+from starlette.concurrency import run_in_threadpool
 
 from annotate_ui.calls import call_routes, sentence
 from annotate_ui.desk import Desk
-from annotate_ui.guard import Guard
-from annotate_ui.render import render_guideline, render_shell, render_sign_in
-from annotate_ui.sessions import Session, Sessions
+from annotate_ui.guard import Guard, gradio_pages, own_hosts
+from annotate_ui.people import people_routes
+from annotate_ui.render import render_guideline, render_shell
+from annotate_ui.sessions import Sessions
+from annotate_ui.signin import Door, sign_in_routes
 from annotate_ui.theme import plumbline_theme
 from plumbline.errors import UserError
+from plumbline.preferences.accounts import Accounts
+from plumbline.preferences.login_sessions import LoginSessions
+from plumbline.recipe_annotate import AnnotateSection
 
 if TYPE_CHECKING:
     from plumbline.preferences.service import PreferenceService
@@ -31,21 +38,42 @@ SCRIPT = '<script src="/assets/board.js"></script>'
 PREVIEW_TAG = re.compile(r"""<meta\s+(?:property="og:|name="twitter:)[^>]*>\s*""")
 
 
-def build_app(service: PreferenceService, *, title: str, guideline: str | None = None) -> FastAPI:
-    """The annotation app as an ASGI application, to be served on this machine only (see `serve`).
+def build_app(
+    service: PreferenceService,
+    *,
+    title: str,
+    guideline: str | None = None,
+    settings: AnnotateSection | None = None,
+    accounts: Accounts | None = None,
+) -> FastAPI:
+    """The annotation app as an ASGI application; without accounts, to be served on this machine only (see `serve`).
 
     Args:
         service: owns every rule and the store.
         title: what is annotated.
         guideline: Markdown for the annotators, or None.
+        settings: the recipe's section `annotate`.
+        accounts: who may sign in; default: the store's accounts, where the settings ask for accounts.
 
     Returns:
-        An application with `/` (sign in), `/annotate/` (the page), `/work/…` (what it asks) and `/assets/`.
+        An application with `/` (sign in), `/annotate/` (the page), `/work/…` (what it asks), `/account`, `/people`
+        (with accounts) and `/assets/`.
     """
-    sessions, desk = Sessions(), Desk(service)
+    settings = settings or AnnotateSection()
+    if settings.accounts and accounts is None:
+        accounts = Accounts(service.store, clock=service.clock)
+    lifetime = timedelta(hours=settings.session_hours)
+    login = LoginSessions(service.store, accounts=accounts is not None, lifetime=lifetime, clock=service.clock)
+    sessions, desk = Sessions(login), Desk(service)
     app = FastAPI(title="plumbline", docs_url=None, redoc_url=None, openapi_url=None)
     app.mount("/assets", StaticFiles(directory=STATIC))
-    _add_sign_in(app, service, sessions, title)
+    app.add_api_route("/favicon.ico", favicon)
+    home = f"{WORK_PATH}/"
+    app.include_router(sign_in_routes(Door(service, sessions, accounts, title, home)))
+    if accounts is not None:
+        app.include_router(people_routes(accounts, sessions, title=title, home=home))
+    _send_visitors_to_sign_in(app, sessions)
+    app.add_exception_handler(UserError, _tell_in_words)
     actions = (desk.next, desk.judge, desk.skip, desk.flag, desk.undo, desk.release, desk.renew)
     app.include_router(call_routes(CALLS_PATH, actions, sessions))
     gr.mount_gradio_app(
@@ -65,7 +93,7 @@ def build_app(service: PreferenceService, *, title: str, guideline: str | None =
         ssr_mode=False,
         max_file_size="1kb",
     )
-    app.add_middleware(Guard)
+    app.add_middleware(Guard, hosts=own_hosts(settings), pages=gradio_pages(app))
     return app
 
 
@@ -85,49 +113,26 @@ def build_blocks(*, title: str, guideline: str | None) -> gr.Blocks:
     return blocks
 
 
-def _add_sign_in(app: FastAPI, service: PreferenceService, sessions: Sessions, title: str) -> None:
-    """Routes to sign in by name, to sign out, and to ask whether the session still stands."""
+def favicon() -> Response:
+    """The mark, for browsers that ask for it by themselves."""
+    return FileResponse(STATIC / "mark.svg", media_type="image/svg+xml")
 
-    @app.get("/")
-    def sign_in_page(request: Request) -> Response:
-        if sessions.read(request):
-            return RedirectResponse(f"{WORK_PATH}/", status_code=303)
-        return HTMLResponse(render_sign_in(title))
 
-    @app.post("/sign-in")
-    def sign_in(request: Request, name: Annotated[str, Form()] = "") -> Response:
-        try:
-            annotator = service.sign_in(name.strip())
-        except UserError as fault:
-            return HTMLResponse(render_sign_in(title, name=name, error=sentence(fault)), status_code=400)
-        response = RedirectResponse(f"{WORK_PATH}/", status_code=303)
-        sessions.start(request, response, Session(annotator.annotator_id, annotator.name))
-        return response
-
-    @app.post("/sign-out")
-    def sign_out(request: Request) -> Response:
-        response = RedirectResponse("/", status_code=303)
-        sessions.end(request, response)
-        return response
-
-    @app.get("/favicon.ico")
-    def favicon() -> Response:
-        return FileResponse(STATIC / "mark.svg", media_type="image/svg+xml")
-
-    @app.get("/session")
-    def session(request: Request) -> dict[str, str | None]:
-        found = sessions.read(request)
-        return {"name": found.name if found else None}
-
+def _send_visitors_to_sign_in(app: FastAPI, sessions: Sessions) -> None:
     @app.middleware("http")
     async def work_page(request: Request, call_next: Callable[[Request], Any]) -> Response:
         """Whoever opens the work page without a session sees the sign-in page, not Gradio's bare refusal."""
         if request.url.path.rstrip("/") != WORK_PATH or request.method != "GET":
             response: Response = await call_next(request)
             return response
-        if not sessions.read(request):
+        if not await run_in_threadpool(sessions.read, request):
             return RedirectResponse("/", status_code=303)
         return await _without_preview_tags(request, call_next)
+
+
+async def _tell_in_words(request: Request, fault: Exception) -> Response:
+    """What a page without an answer of its own says while the database is away."""
+    return PlainTextResponse(sentence(cast("UserError", fault)), status_code=503)
 
 
 async def _without_preview_tags(request: Request, call_next: Callable[[Request], Any]) -> Response:

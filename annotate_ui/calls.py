@@ -14,7 +14,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.concurrency import run_in_threadpool
 
-from annotate_ui.sessions import Session, Sessions
+from annotate_ui.sessions import Sessions
 from plumbline.errors import UserError
 
 Action = Callable[[str, Any], Mapping[str, Any]]
@@ -40,7 +40,8 @@ def call_routes(prefix: str, actions: Iterable[Action], sessions: Sessions, *, r
         roles: who may ask; empty for everybody who is signed in.
 
     Faults come back as `{"error": sentence}`: with status 401 without a session, 403 with the wrong role, 422 for what
-    is no such message; with 200 where a rule of the service refused, because the page then goes on.
+    is no such message, 503 while the database is away, so that nobody can tell who asks; with 200 where a rule of the
+    service refused, because the page then goes on.
     """
     router = APIRouter(prefix=prefix)
     for action in actions:
@@ -51,7 +52,11 @@ def call_routes(prefix: str, actions: Iterable[Action], sessions: Sessions, *, r
 def _route(action: Action, sessions: Sessions, roles: frozenset[str]) -> Callable[..., Any]:
     message_type: type[Message] = get_type_hints(action)["message"]
 
-    def answer(session: Session | None, body: bytes) -> Response:
+    def answer(request: Request, body: bytes) -> Response:
+        try:
+            session = sessions.read(request)
+        except UserError as fault:  # the database is away
+            return _refused(503, sentence(fault))
         if session is None:
             return _refused(401, SIGNED_OUT)
         if roles and session.role not in roles:
@@ -68,7 +73,7 @@ def _route(action: Action, sessions: Sessions, roles: frozenset[str]) -> Callabl
         if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
             return _refused(415, "This address takes JSON.")
         body = await request.body()
-        return await run_in_threadpool(lambda: answer(sessions.read(request), body))
+        return await run_in_threadpool(answer, request, body)
 
     return handle
 

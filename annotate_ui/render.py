@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from string import ascii_uppercase
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,8 @@ from markupsafe import Markup
 from annotate_ui.markdown import safe_html
 
 if TYPE_CHECKING:
+    from annotate_ui.sessions import Session
+    from plumbline.preferences.accounts import Account
     from plumbline.preferences.records import Assignment
 
 SKIP_REASONS = (
@@ -63,9 +65,34 @@ def render_shell(title: str, *, guideline: bool) -> str:
     return _template("shell").render(title=title, guideline=guideline, skip_reasons=SKIP_REASONS, flag_kinds=FLAG_KINDS)
 
 
-def render_sign_in(title: str, *, name: str = "", error: str | None = None) -> str:
-    """The page on which an annotator says their name."""
-    return _template("signin").render(title=title, name=name, error=error)
+def render_sign_in(title: str, *, name: str = "", error: str | None = None, passwords: bool = False) -> str:
+    """The page on which an annotator says their name, and their password where there are `passwords`."""
+    return _template("signin").render(title=title, name=name, error=error, passwords=passwords)
+
+
+def render_first_password(title: str, *, name: str, error: str | None = None) -> str:
+    """The page on which whoever came with a one-time password chooses another."""
+    return _template("first_password").render(title=title, name=name, error=error)
+
+
+def render_account(
+    title: str, session: Session, *, passwords: bool, changed: bool, error: str | None, home: str
+) -> str:
+    """The page of one's own account: the password, where there are `passwords`, and all sessions."""
+    return _template("account").render(
+        title=title, session=session, passwords=passwords, changed=changed, error=error, home=home
+    )
+
+
+def render_people(title: str, accounts: Sequence[Account], session: Session, *, may_change: bool, home: str) -> str:
+    """The page of accounts; the buttons are there for those who may use them (`may_change`)."""
+    rows = Markup(render_accounts(accounts, own=session.annotator_id, may_change=may_change))
+    return _template("people").render(title=title, rows=rows, session=session, may_change=may_change, home=home)
+
+
+def render_accounts(accounts: Sequence[Account], *, own: str, may_change: bool) -> str:
+    """The list of accounts; `own` is the account of whoever looks."""
+    return _template("accounts").render(accounts=accounts, own=own, may_change=may_change)
 
 
 def render_guideline(guideline: str) -> str:
