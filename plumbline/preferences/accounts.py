@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from sqlalchemy import Connection, Row, Select, delete, insert, select, update
 
 from plumbline.errors import StoreError
-from plumbline.preferences import queue
+from plumbline.preferences import audit, queue
 from plumbline.preferences.account_tables import Account as AccountRow
 from plumbline.preferences.account_tables import LoginSession
 from plumbline.preferences.login_sessions import LoginSessions
@@ -81,7 +81,7 @@ class Accounts:
         store: an open store; several of these, and several processes, may share it.
         clock: gives the present moment; tests set it.
         passwords: how passwords are hashed.
-        record: called for every change, in its transaction; nothing is recorded without it.
+        record: called for every change, in its transaction.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class Accounts:
         *,
         clock: Callable[[], datetime] = now_utc,
         passwords: Passwords | None = None,
-        record: Recorder | None = None,
+        record: Recorder = audit.record,
     ) -> None:
         self.store, self.clock, self._record = store, clock, record
         self.passwords = passwords or Passwords()
@@ -297,8 +297,7 @@ class Accounts:
         connection.execute(update(AccountRow).where(AccountRow.annotator_id == row.id).values(**values))
 
     def _note(self, connection: Connection, by: str | None, action: str, subject: str, **details: Any) -> None:
-        if self._record is not None:
-            self._record(connection, project=None, actor=by, action=action, subject=subject, details=details or None)
+        self._record(connection, project=None, actor=by, action=action, subject=subject, details=details or None)
 
 
 def _accounts() -> Select[Any]:

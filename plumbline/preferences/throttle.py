@@ -17,6 +17,7 @@ from math import ceil
 from sqlalchemy import Connection, delete, select, update
 
 from plumbline.errors import StoreError, counted
+from plumbline.preferences import audit
 from plumbline.preferences.account_tables import Throttle
 from plumbline.preferences.store import insert_new
 
@@ -71,6 +72,9 @@ def count_attempt(connection: Connection, sources: Sequence[Source], now: dateti
             raise TooManyAttempts(row.blocked_until - now)
         failures = 1 if row.last_at <= now - FORGET_AFTER else row.failures + 1
         _set(connection, source, failures, now)
+        if source.wait(failures):
+            details = {"of": source.key.partition(":")[0], "failures": failures}
+            audit.record(connection, at=now, project=None, actor=None, action="sign-in blocked", details=details)
     connection.execute(delete(Throttle).where(Throttle.last_at <= now - FORGET_AFTER))
 
 
