@@ -1,25 +1,32 @@
-"""The app: a sign-in page, and behind it the Gradio page on which annotators work."""
+"""The app: a sign-in page, and behind it the Gradio pages on which annotators and their lead work."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, cast
 
 import gradio as gr
-from fastapi import FastAPI, Form, Request, Response
-from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 
-from annotate_ui.calls import away, call_routes, sentence, unavailable
+from annotate_ui.calls import call_routes, unavailable
 from annotate_ui.desk import Desk
-from annotate_ui.guard import Guard
+from annotate_ui.guard import Guard, gradio_pages, own_hosts
 from annotate_ui.lead import lead_page, lead_routes
 from annotate_ui.lead.desk import LeadDesk
 from annotate_ui.pages import GradioPage, add_pages
-from annotate_ui.render import render_guideline, render_shell, render_sign_in
-from annotate_ui.sessions import Session, Sessions
-from plumbline.errors import StoreUnavailable, UserError
+from annotate_ui.people import people_routes
+from annotate_ui.render import render_guideline, render_shell
+from annotate_ui.sessions import Sessions
+from annotate_ui.signin import Door, sign_in_routes
+from plumbline.errors import StoreUnavailable
+from plumbline.preferences.accounts import Accounts
+from plumbline.preferences.login_sessions import LoginSessions
 from plumbline.preferences.quality import Quality
+from plumbline.recipe_annotate import AnnotateSection
 
 if TYPE_CHECKING:
     from annotate_ui.setup import Setup
@@ -30,30 +37,42 @@ WORK_PATH = "/annotate"
 CALLS_PATH = "/work"
 
 
-def build_app(service: PreferenceService, setup: Setup) -> FastAPI:
-    """The annotation app as an ASGI application, to be served on this machine only (see `serve`).
+def build_app(service: PreferenceService, setup: Setup, settings: AnnotateSection | None = None) -> FastAPI:
+    """The annotation app as an ASGI application; without accounts, to be served on this machine only (see `serve`).
 
     Args:
         service: owns every rule and the store.
-        setup: how the app is set.
+        setup: how the pages are set.
+        settings: the recipe's section `annotate`: accounts, sessions, host names.
 
     Returns:
-        An application with `/` (sign in), `/annotate/` (the page), `/work/…` (what it asks) and `/assets/`.
+        An application with `/` (sign in), `/annotate/` (the annotators' page) and `/work/…` (what it asks), `/lead/`
+        for leads, `/account`, `/people` (with accounts) and `/assets/`.
 
     Raises:
         UserError: `setup.language` is no language.
     """
-    sessions, desk = Sessions(), Desk(service, setup)
+    settings = settings or AnnotateSection()
+    accounts = Accounts(service.store, clock=service.clock) if settings.accounts else None
+    lifetime = timedelta(hours=settings.session_hours)
+    login = LoginSessions(service.store, accounts=settings.accounts, lifetime=lifetime, clock=service.clock)
+    setup = replace(setup, pages=("annotate", "lead", *(("people",) if accounts else ()), "account"))
+    sessions, desk = Sessions(login), Desk(service, setup)
     if setup.guideline:
         service.guidelines.publish(setup.guideline, from_file=True)
     app = FastAPI(title="plumbline", docs_url=None, redoc_url=None, openapi_url=None)
     app.mount("/assets", StaticFiles(directory=STATIC))
-    _add_sign_in(app, service, sessions, setup)
+    app.add_api_route("/favicon.ico", favicon)
+    app.add_exception_handler(StoreUnavailable, _store_unavailable)
+    home = f"{WORK_PATH}/"
+    app.include_router(sign_in_routes(Door(service, sessions, accounts, setup, home)))
+    if accounts is not None:
+        app.include_router(people_routes(accounts, sessions, setup, home=home))
     app.include_router(call_routes(CALLS_PATH, desk.actions, sessions))
     quality = Quality(service.store, project=service.project, clock=service.clock)
     app.include_router(lead_routes(LeadDesk(service, setup, quality), sessions))
     add_pages(app, [board_page(setup), lead_page(setup)], sessions, setup)
-    app.add_middleware(Guard)
+    app.add_middleware(Guard, hosts=own_hosts(settings), pages=gradio_pages(app))
     return app
 
 
@@ -62,50 +81,14 @@ def board_page(setup: Setup) -> GradioPage:
     with gr.Blocks(title=f"{setup.title} · plumbline", analytics_enabled=False, fill_width=True) as blocks:
         with gr.Sidebar(label=setup.texts("board.guideline"), open=False, width=360, elem_id="pl-sidebar"):
             gr.HTML(render_guideline(setup, None), apply_default_css=False)
-        gr.HTML(
-            render_shell(setup),
-            elem_id="pl-board",
-            apply_default_css=False,
-        )
+        gr.HTML(render_shell(setup), elem_id="pl-board", apply_default_css=False)
     return GradioPage(WORK_PATH, blocks, assets=("board.css", "answers.css", "board.js"))
 
 
-def _add_sign_in(app: FastAPI, service: PreferenceService, sessions: Sessions, setup: Setup) -> None:
-    """Routes to sign in by name, to sign out, and to ask whether the session still stands."""
+def favicon() -> Response:
+    """The mark, for browsers that ask for it by themselves."""
+    return FileResponse(STATIC / "mark.svg", media_type="image/svg+xml")
 
-    @app.get("/")
-    def sign_in_page(request: Request) -> Response:
-        if sessions.read(request):
-            return RedirectResponse(f"{WORK_PATH}/", status_code=303)
-        return HTMLResponse(render_sign_in(setup))
 
-    @app.post("/sign-in")
-    def sign_in(request: Request, name: Annotated[str, Form()] = "") -> Response:
-        try:
-            annotator = service.sign_in(name.strip())
-        except StoreUnavailable as fault:
-            return HTMLResponse(render_sign_in(setup, name=name, error=away(fault)), status_code=503)
-        except UserError as fault:
-            return HTMLResponse(render_sign_in(setup, name=name, error=sentence(fault)), status_code=400)
-        response = RedirectResponse(f"{WORK_PATH}/", status_code=303)
-        sessions.start(request, response, Session(annotator.annotator_id, annotator.name))
-        return response
-
-    @app.post("/sign-out")
-    def sign_out(request: Request) -> Response:
-        response = RedirectResponse("/", status_code=303)
-        sessions.end(request, response)
-        return response
-
-    @app.get("/favicon.ico")
-    def favicon() -> Response:
-        return FileResponse(STATIC / "mark.svg", media_type="image/svg+xml")
-
-    @app.get("/session")
-    def session(request: Request) -> dict[str, str | None]:
-        found = sessions.read(request)
-        return {"name": found.name, "role": found.role} if found else {"name": None, "role": None}
-
-    @app.exception_handler(StoreUnavailable)
-    def store_unavailable(request: Request, fault: StoreUnavailable) -> Response:
-        return unavailable(fault)
+def _store_unavailable(request: Request, fault: Exception) -> Response:
+    return unavailable(cast("StoreUnavailable", fault))

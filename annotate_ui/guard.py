@@ -2,69 +2,216 @@
 
 from __future__ import annotations
 
+import asyncio
+import ipaddress
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import PlainTextResponse
+from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
+from plumbline.recipe_annotate import LOOPBACK, AnnotateSection
 
+EVERY_ADDRESS = ("0.0.0.0", "::")
+LARGEST_FORM, LARGEST_BODY = 8 * 1024, 256 * 1024  # bytes
+SECONDS_FOR_BODY = 30
+READS = ("GET", "HEAD", "OPTIONS")
+FORM_TYPES = ("application/x-www-form-urlencoded", "multipart/form-data", "text/plain", "")
+
+# What Gradio's page asks for in a browser, below the path that it is mounted on; with event handlers also the queue.
+PAGE_PARTS = re.compile(r"/?|/assets/[\w.-]+|/static/(?:js|css|img|fonts)/[\w.-]+|/theme\.css|/config/?")
+EVENT_PARTS = re.compile(r"/gradio_api/(?:queue/(?:join|data)|heartbeat/\w+|cancel|reset/?)")
+
+OWN_POLICY = {
+    "default-src": "'none'",
+    "script-src": "'self'",
+    "style-src": "'self'",
+    "img-src": "'self'",
+    "connect-src": "'self'",
+    "form-action": "'self'",
+    "base-uri": "'none'",
+    "frame-ancestors": "'none'",
+}
 # Gradio builds its components with inline scripts and `new Function`; everything else comes from our own address.
-CONTENT_SECURITY_POLICY = "; ".join(
-    [
-        "default-src 'self'",
-        "script-src 'self' 'unsafe-inline' 'unsafe-eval'",
-        "style-src 'self' 'unsafe-inline'",
-        "img-src 'self' data:",
-        "font-src 'self' data:",
-        "object-src 'none'",
-        "base-uri 'self'",
-        "form-action 'self'",
-        "frame-ancestors 'none'",
-    ]
-)
+GRADIO_POLICY = OWN_POLICY | {
+    "script-src": "'self' 'unsafe-inline' 'unsafe-eval'",
+    "style-src": "'self' 'unsafe-inline'",
+    "img-src": "'self' data:",
+    "font-src": "'self' data:",
+    "base-uri": "'self'",
+}
 SECURITY_HEADERS = {
-    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
     "X-Content-Type-Options": "nosniff",
     # Not "no-referrer": with it browsers send `Origin: null` with our own forms.
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), display-capture=(), geolocation=(), microphone=(), payment=(), usb=()",
 }
+HTTPS_ONLY = {"Strict-Transport-Security": "max-age=31536000"}
+
+WRONG_HOST = "This address is not the annotation app's own: open the address that the app printed."
+OTHER_SITE = "This request came from another site."
+NO_PAGE = "There is no such page."
+TOO_LARGE = "This is more than the app takes."
+TOO_SLOW = "The request took too long to arrive."
 
 
 class Guard:
     """Refuses requests that were not meant for this app, and adds the security headers.
 
-    A host name other than the machine's own means DNS rebinding; another origin on a request that changes something
-    means that a foreign page sent it.
+    Args:
+        app: what is guarded.
+        hosts: names under which the app may be asked for, besides the address that it was reached at. Any other means
+            DNS rebinding.
+        pages: where Gradio pages are mounted, and whether these have event handlers (`gradio_pages`). Of what Gradio
+            serves only the parts that such a page needs are reached: neither files nor uploads nor its API.
     """
 
-    def __init__(self, app: ASGIApp, hosts: tuple[str, ...] = LOOPBACK) -> None:
-        self.app, self.hosts = app, hosts
+    def __init__(self, app: ASGIApp, hosts: Iterable[str] = LOOPBACK, pages: Mapping[str, bool] | None = None) -> None:
+        self.app, self.hosts, self.pages = app, frozenset(name.casefold() for name in hosts), dict(pages or {})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection."""
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+            return
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        fault = self._fault(scope["method"], Headers(scope=scope))
-        if fault:
-            await PlainTextResponse(fault, status_code=403)(scope, receive, send)
-            return
+        headers = _headers_for(scope, gradio=self._page_of(scope["path"]) is not None)
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(SECURITY_HEADERS)
+                MutableHeaders(scope=message).update(headers)
             await send(message)
 
-        await self.app(scope, receive, send_with_headers)
+        refused = self._fault(scope, Headers(scope=scope))
+        if refused is None and scope["method"] not in READS:
+            body = await _whole_body(receive, _largest(Headers(scope=scope)))
+            if isinstance(body, Response):
+                refused = body
+            else:
+                receive = _replayed(body, receive)
+        await (refused or self.app)(scope, receive, send_with_headers)
 
-    def _fault(self, method: str, headers: Headers) -> str | None:
+    def _fault(self, scope: Scope, headers: Headers) -> Response | None:
         host = headers.get("host", "")
-        if urlsplit(f"//{host}").hostname not in self.hosts:
-            return "This address is not the annotation app's own: open the address that the app printed."
-        origin = headers.get("origin")
-        if method not in ("GET", "HEAD") and origin is not None and urlsplit(origin).netloc != host:
-            return "This request came from another site."
+        if not self._is_ours(_hostname(f"//{host}"), scope) or len(headers.getlist("host")) != 1:
+            return PlainTextResponse(WRONG_HOST, 403)
+        if scope["method"] not in READS and not _from_our_pages(headers, scope["scheme"], host):
+            return PlainTextResponse(OTHER_SITE, 403)
+        page = self._page_of(scope["path"])
+        if page is not None and not self._needed(page, scope["path"][len(page) :]):
+            return PlainTextResponse(NO_PAGE, 404)
+        length = headers.get("content-length", "0")
+        if not length.isdecimal() or int(length) > _largest(headers):
+            return PlainTextResponse(TOO_LARGE, 413)
         return None
+
+    def _is_ours(self, name: str | None, scope: Scope) -> bool:
+        reached_at = (scope.get("server") or ("",))[0]
+        return name in self.hosts or (name == reached_at and _is_address(reached_at))
+
+    def _page_of(self, path: str) -> str | None:
+        """The Gradio page that a path belongs to."""
+        return next((page for page in self.pages if path == page or path.startswith(f"{page}/")), None)
+
+    def _needed(self, page: str, part: str) -> bool:
+        if ".." in part:
+            return False
+        return bool(PAGE_PARTS.fullmatch(part) or (self.pages[page] and EVENT_PARTS.fullmatch(part)))
+
+
+def own_hosts(settings: AnnotateSection) -> tuple[str, ...]:
+    """Under which names the app may be asked for: those of this machine's loopback, and those of the recipe."""
+    bound = () if settings.host in EVERY_ADDRESS else (settings.host,)
+    return (*LOOPBACK, *bound, *settings.names)
+
+
+def gradio_pages(app: Any) -> dict[str, bool]:
+    """Where an application has Gradio pages mounted, and whether these have event handlers."""
+    mounts = {route.path: route.app for route in app.routes if hasattr(getattr(route, "app", None), "get_blocks")}
+    return {path: bool(mounted.get_blocks().fns) for path, mounted in mounts.items()}
+
+
+def _from_our_pages(headers: Headers, scheme: str, host: str) -> bool:
+    """Whether a request that changes something was sent by one of our pages, or by no browser.
+
+    Browsers say where a form comes from. One that brings a cookie and does not say it is none of ours.
+    """
+    site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+    if site not in (None, "same-origin", "none"):
+        return False
+    if origin is None:
+        kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+        sends_form = kind in FORM_TYPES and headers.get("content-length", "") != "0"
+        return site is not None or "cookie" not in headers or not sends_form
+    parts = urlsplit(origin)
+    return parts.netloc == host and (scheme != "https" or parts.scheme == "https")
+
+
+def _hostname(address: str) -> str | None:
+    try:
+        return urlsplit(address).hostname
+    except ValueError:
+        return None
+
+
+def _is_address(name: str) -> bool:
+    try:
+        return not ipaddress.ip_address(name).is_unspecified
+    except ValueError:
+        return False
+
+
+def _largest(headers: Headers) -> int:
+    """The most bytes that a request may bring: only JSON may be long."""
+    return LARGEST_BODY if headers.get("content-type", "").startswith("application/json") else LARGEST_FORM
+
+
+async def _whole_body(receive: Receive, largest: int) -> bytes | Response:
+    """The body, read before anybody works on it; a refusal as soon as it is too long, whatever its head said."""
+    body = bytearray()
+    try:
+        async with asyncio.timeout(SECONDS_FOR_BODY):
+            while True:
+                message = await receive()
+                if message["type"] != "http.request":
+                    return PlainTextResponse(TOO_SLOW, 408)  # nobody is there to read it
+                body += message.get("body", b"")
+                if len(body) > largest:
+                    return PlainTextResponse(TOO_LARGE, 413)
+                if not message.get("more_body", False):
+                    return bytes(body)
+    except TimeoutError:
+        return PlainTextResponse(TOO_SLOW, 408)
+
+
+def _replayed(body: bytes, receive: Receive) -> Receive:
+    """The body once, then what else happens to the connection."""
+    given = False
+
+    async def replay() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return replay
+
+
+def _headers_for(scope: Scope, *, gradio: bool) -> dict[str, str]:
+    return (_GRADIO_HEADERS if gradio else _OWN_HEADERS) | (HTTPS_ONLY if scope["scheme"] == "https" else {})
+
+
+def _as_header(policy: Mapping[str, str]) -> str:
+    return "; ".join(f"{name} {value}" for name, value in policy.items())
+
+
+_OWN_HEADERS = SECURITY_HEADERS | {"Content-Security-Policy": _as_header(OWN_POLICY)}
+_GRADIO_HEADERS = SECURITY_HEADERS | {"Content-Security-Policy": _as_header(GRADIO_POLICY)}

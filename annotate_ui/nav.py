@@ -17,4 +17,6 @@ PAGES = (
     Page("annotate", "/annotate/"),
     Page("arena", "/arena/"),
     Page("lead", "/lead/", ("lead", "admin")),
+    Page("people", "/people", ("lead", "admin")),
+    Page("account", "/account"),
 )

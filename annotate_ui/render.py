@@ -18,7 +18,9 @@ from plumbline.preferences.records import ALL_BAD, FLAG, SKIP
 
 if TYPE_CHECKING:
     from annotate_ui.i18n import Texts
+    from annotate_ui.sessions import Session
     from annotate_ui.setup import Setup
+    from plumbline.preferences.accounts import Account
     from plumbline.preferences.guidelines import GuidelineVersion
     from plumbline.preferences.records import Assignment, NeedsConsent, NoWork, OwnWork
 
@@ -122,9 +124,32 @@ def render_refused(setup: Setup) -> str:
     return _render("refused", setup, nav=render_nav)
 
 
-def render_sign_in(setup: Setup, *, name: str = "", error: str | None = None) -> str:
-    """The page on which an annotator says their name."""
-    return _render("signin", setup, title=setup.title, name=name, error=error and setup.texts.of_service(error))
+def render_sign_in(setup: Setup, *, name: str = "", error: str | None = None, passwords: bool = False) -> str:
+    """The page on which an annotator says their name, and their password where there are `passwords`."""
+    fault = error and setup.texts.of_service(error)
+    return _render("signin", setup, title=setup.title, name=name, error=fault, passwords=passwords)
+
+
+def render_first_password(setup: Setup, *, name: str, error: str | None = None) -> str:
+    """The page on which whoever came with a one-time password chooses another."""
+    return _render("first_password", setup, title=setup.title, name=name, error=error)
+
+
+def render_account(setup: Setup, session: Session, *, passwords: bool, changed: bool, error: str | None) -> str:
+    """The page of one's own account: the password, where there are `passwords`, and all sessions."""
+    about = {"session": session, "passwords": passwords, "changed": changed, "error": error}
+    return _render("account", setup, title=setup.title, nav=render_nav, **about)
+
+
+def render_people(setup: Setup, accounts: Sequence[Account], session: Session, *, may_change: bool) -> str:
+    """The page of accounts; the buttons are there for those who may use them (`may_change`)."""
+    rows = Markup(render_accounts(setup, accounts, own=session.annotator_id, may_change=may_change))
+    return _render("people", setup, title=setup.title, nav=render_nav, rows=rows, may_change=may_change)
+
+
+def render_accounts(setup: Setup, accounts: Sequence[Account], *, own: str, may_change: bool) -> str:
+    """The list of accounts; `own` is the account of whoever looks."""
+    return _render("accounts", setup, accounts=accounts, own=own, may_change=may_change)
 
 
 def render_guideline(setup: Setup, guideline: GuidelineVersion | None) -> str:

@@ -1,4 +1,4 @@
-"""Run the annotation app on this machine until Ctrl-C or SIGTERM."""
+"""Run the annotation app until Ctrl-C or SIGTERM, in one process or in several."""
 
 from __future__ import annotations
 
@@ -10,21 +10,46 @@ import sys
 import threading
 import webbrowser
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
+from uvicorn.supervisors import Multiprocess
 
 from annotate_ui.app import build_app
-from annotate_ui.guard import LOOPBACK
 from plumbline.console import console
 from plumbline.errors import UserError
+from plumbline.preferences.service import PreferenceService
+from plumbline.preferences.store import Store
+from plumbline.recipe_annotate import LOOPBACK, AnnotateSection
 
 if TYPE_CHECKING:
+    from fastapi import FastAPI
+
     from annotate_ui.setup import Setup
-    from plumbline.preferences.service import PreferenceService
+    from plumbline.preferences.rules import Rules
 
 # Open pages hold a connection; they must not keep the server from ending.
 SECONDS_TO_CLOSE = 1
+
+
+@dataclass(frozen=True)
+class AppFactory:
+    """What a server process of its own needs to make the app: plain values, and a store that it opens itself."""
+
+    store: str
+    project: str
+    lease: timedelta
+    rules: Rules
+    setup: Setup
+    settings: AnnotateSection
+
+    def __call__(self) -> FastAPI:
+        """The app, on a store that stays open as long as the process lives."""
+        store = Store.open(self.store, create=False)
+        service = PreferenceService(store, project=self.project, lease=self.lease, rules=self.rules)
+        return build_app(service, self.setup, self.settings)
 
 
 def serve(
@@ -34,34 +59,97 @@ def serve(
     host: str,
     port: int,
     open_browser: bool = False,
+    settings: AnnotateSection | None = None,
 ) -> None:
     """Serve the annotation app until Ctrl-C; SIGTERM ends it the same way, and the process with status 143.
 
     Args:
         service: owns every rule and the store.
-        setup: how the app is set.
-        host: an address of this machine only (127.0.0.1, ::1 or localhost).
+        setup: how the pages are set.
+        host: an address of this machine; without accounts, of its loopback (127.0.0.1, ::1 or localhost).
         port: the port, or 0 for any that is free.
         open_browser: open the page in the default browser.
+        settings: the recipe's section `annotate`: accounts, host names, a proxy, the number of server processes.
 
     Raises:
-        UserError: the setup names no language that is there, the address is not local, the port is in use, or the
-            system does not let us open it.
+        UserError: the setup names no language that is there, the address is not local and there are no accounts, the
+            port is in use, the system does not let us open it, or several processes are asked for on SQLite.
         SystemExit: on SIGTERM.
     """
-    app = build_app(service, setup)
-    listener = open_listener(host, port)
+    settings = settings or AnnotateSection()
+    setup.texts  # noqa: B018  # read them before anything is opened
+    check_workers(service.store, settings.workers)
+    listener = open_listener(host, port, accounts=settings.accounts)
     address = address_of(host, listener)
-    config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=SECONDS_TO_CLOSE)
     console.print(f"The annotation app is open at [bold]{address}[/bold] (Ctrl-C ends it)")
     if open_browser:
         threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
     try:
-        # uvicorn closes on either signal, then hands it on.
         with contextlib.suppress(KeyboardInterrupt), _exit_on_sigterm(), listener:
-            uvicorn.Server(config).run(sockets=[listener])
+            if settings.workers > 1:
+                _run_several(_factory(service, setup, settings), settings, listener)
+            else:
+                app = build_app(service, setup, settings)
+                # uvicorn closes on either signal, then hands it on.
+                uvicorn.Server(server_config(app, settings)).run(sockets=[listener])
     finally:
         console.print("The annotation app has ended; all acknowledged judgements are stored.")
+
+
+def server_config(app: Any, settings: AnnotateSection, **more: Any) -> uvicorn.Config:
+    """How the app is served. Only the proxy that the recipe names is believed what it says of its clients."""
+    return uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=SECONDS_TO_CLOSE,
+        proxy_headers=settings.proxy is not None,
+        forwarded_allow_ips=settings.proxy or [],
+        **more,
+    )
+
+
+def check_workers(store: Store, workers: int) -> None:
+    """Refuse several server processes on SQLite.
+
+    Raises:
+        UserError: see above.
+    """
+    if workers > 1 and store.is_sqlite:
+        raise UserError(
+            f"annotate.workers is {workers}, and the store {store.place} is SQLite, which only one process can write "
+            "at a time: set workers to 1, or annotate.store to a PostgreSQL database (postgresql://…)."
+        )
+
+
+def _factory(service: PreferenceService, setup: Setup, settings: AnnotateSection) -> AppFactory:
+    store = service.store.engine.url.render_as_string(hide_password=False)
+    return AppFactory(store, service.project, service.lease, service.rules, setup, settings)
+
+
+def _run_several(factory: AppFactory, settings: AnnotateSection, listener: socket.socket) -> None:
+    """Server processes on one listening socket, each with the whole app; one that dies is replaced."""
+    supervisor = _Supervisor(server_config(factory, settings, factory=True, workers=settings.workers), [listener])
+    supervisor.run()
+    if supervisor.ended_by is None:
+        raise UserError("the server processes could not start: what stopped them is told above.")
+    if supervisor.ended_by == signal.SIGTERM:
+        sys.exit(128 + signal.SIGTERM)
+
+
+class _Supervisor(Multiprocess):
+    """Remembers which signal ended it; None where the processes could not start."""
+
+    ended_by: signal.Signals | None = None
+
+    def handle_int(self) -> None:
+        self.ended_by = signal.SIGINT
+        super().handle_int()
+
+    def handle_term(self) -> None:
+        self.ended_by = signal.SIGTERM
+        super().handle_term()
 
 
 @contextlib.contextmanager
@@ -74,13 +162,13 @@ def _exit_on_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def open_listener(host: str, port: int) -> socket.socket:
+def open_listener(host: str, port: int, *, accounts: bool = False) -> socket.socket:
     """Open the listening socket, so that a port in use is found before anything else starts.
 
     Raises:
         UserError: see `serve`.
     """
-    address = _loopback_address(host)
+    address = _checked_address(host, accounts=accounts)
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     # Only where the socket names its protocol does asyncio send small packets at once; else each answer waits 40 ms.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
@@ -106,11 +194,13 @@ def address_of(host: str, listener: socket.socket) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}/"
 
 
-def _loopback_address(host: str) -> str:
+def _checked_address(host: str, *, accounts: bool) -> str:
     if host in LOOPBACK:
         return "127.0.0.1" if host == "localhost" else host
+    if accounts and host:
+        return host
     raise UserError(
-        f"annotate.host {host!r} could be reached from other machines, and the annotation app has no accounts yet: "
-        "anybody could sign in under any name. Use 127.0.0.1, and for a remote machine forward the port: "
+        f"annotate.host {host!r} could be reached from other machines, and without accounts anybody could sign in "
+        "under any name: set annotate.accounts to true, or use 127.0.0.1 and forward the port: "
         "ssh -L 7860:127.0.0.1:7860 THE_MACHINE"
     )

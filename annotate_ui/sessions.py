@@ -1,18 +1,15 @@
-"""Who is signed in: a cookie signed with a secret that lives as long as the server."""
+"""Who is signed in: a random token in a cookie, looked up in the database with every request."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import hmac
-import json
-import secrets
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
+
+    from plumbline.preferences.login_sessions import LoginSessions, SignedIn
 
 
 @dataclass(frozen=True)
@@ -25,41 +22,51 @@ class Session:
 
 
 class Sessions:
-    """Issues and reads session cookies.
+    """Carries sessions in cookies. Nothing is kept in this process, so that any server process knows them all."""
 
-    The secret is made at start and kept in memory: a restart signs everybody out, and nothing secret is on disk.
-    """
+    def __init__(self, login: LoginSessions) -> None:
+        self.login = login
 
-    def __init__(self, secret: bytes | None = None) -> None:
-        self._secret = secret or secrets.token_bytes(32)
+    def carry(self, request: Request, response: Response, token: str) -> None:
+        """Give the browser a session's token; the session that it came with ends.
 
-    def start(self, request: Request, response: Response, session: Session) -> None:
-        """Set the session's cookie; scripts cannot read it and other sites cannot send it along with a form."""
-        payload = _encode(json.dumps([session.annotator_id, session.name]).encode())
-        response.set_cookie(
-            _cookie_name(request), f"{payload}.{self._signature(payload)}", httponly=True, samesite="lax", path="/"
-        )
+        Scripts cannot read the cookie, other sites cannot send it along with a form, and over https no other host
+        can set it.
+        """
+        if before := request.cookies.get(_cookie_name(request)):
+            self.login.end(before)
+        response.set_cookie(_cookie_name(request), token, **_attributes(request))
 
     def end(self, request: Request, response: Response) -> None:
-        """Forget the session."""
-        response.delete_cookie(_cookie_name(request), httponly=True, samesite="lax", path="/")
+        """End the session, in the database and in the browser."""
+        if token := request.cookies.get(_cookie_name(request)):
+            self.login.end(token)
+        response.delete_cookie(_cookie_name(request), **_attributes(request))
 
     def read(self, request: Request) -> Session | None:
-        """The session of a request, or None where the cookie is missing or was not signed by this server."""
-        payload, _, signature = request.cookies.get(_cookie_name(request), "").partition(".")
-        if not payload or not hmac.compare_digest(signature.encode(), self._signature(payload).encode()):
-            return None
-        annotator_id, name = json.loads(base64.urlsafe_b64decode(payload))
-        return Session(annotator_id, name)
+        """The session of a request, with the role that its account has now; None where there is none.
 
-    def _signature(self, payload: str) -> str:
-        return _encode(hmac.new(self._secret, payload.encode(), hashlib.sha256).digest())
+        Raises:
+            StoreError: the database cannot be reached.
+        """
+        found = self._signed_in(request)
+        return None if found is None or found.one_time else Session(found.annotator_id, found.name, found.role)
 
+    def newcomer(self, request: Request) -> Session | None:
+        """Who signed in with a one-time password and has to choose another before anything else."""
+        found = self._signed_in(request)
+        return Session(found.annotator_id, found.name, found.role) if found is not None and found.one_time else None
 
-def _encode(raw: bytes) -> str:
-    return base64.urlsafe_b64encode(raw).decode()
+    def _signed_in(self, request: Request) -> SignedIn | None:
+        token = request.cookies.get(_cookie_name(request))
+        return self.login.read(token) if token else None
 
 
 def _cookie_name(request: Request) -> str:
     # Browsers do not keep cookies of two ports apart, and two apps may run side by side.
-    return f"plumbline_session_{request.url.port or 'default'}"
+    name = f"plumbline_session_{request.url.port or 'default'}"
+    return f"__Host-{name}" if request.url.scheme == "https" else name
+
+
+def _attributes(request: Request) -> dict[str, Any]:
+    return {"httponly": True, "samesite": "lax", "path": "/", "secure": request.url.scheme == "https"}

@@ -4,6 +4,7 @@
     plumbline check recipe.yaml         validate it and print the plan; with --deep, measure what makes PPO fail
     plumbline run recipe.yaml           run the chain; it stops where people are needed
     plumbline annotate recipe.yaml      open the annotation app
+    plumbline users add recipe.yaml ANNA --role admin    an account for it
     plumbline lineage runs/NAME/dpo     what a model was made from
 
 Heavy libraries are imported inside the commands, so that `plumbline --help` answers at once. A user's mistake ends in
@@ -15,8 +16,6 @@ from __future__ import annotations
 import errno
 import json
 import logging
-import re
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,8 +25,11 @@ import typer
 from typer.core import TyperCommand
 
 from plumbline.allocator import reuse_freed_memory
+from plumbline.cli_parts import RUNS, Overrides, RecipeFile, RunName, RunsFolder
+from plumbline.cli_parts import open_chain as _chain
+from plumbline.cli_users import need_an_admin, users
 from plumbline.errors import UserError, WaitingForPeople, counted
-from plumbline.logs import log_to_run, quieten, quieten_libraries
+from plumbline.logs import quieten
 from plumbline.preferences.formats import EXPORTED, IMPORTED
 
 if TYPE_CHECKING:
@@ -46,28 +48,6 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe: a YAML file.")]
-Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="SECTION.KEY=VALUE", help="Values set over the recipe's own.")
-]
-
-
-def _checked_name(run: str | None) -> str | None:
-    """The run's name; a path would make a run where nobody looks for it."""
-    from plumbline.recipe import NAME_PATTERN
-
-    if run is not None and not re.fullmatch(NAME_PATTERN, run):
-        raise UserError(
-            f"--run {run}: a run's name begins with a letter or digit and has only letters, digits, '_', '.' and '-'; "
-            "the folder that runs lie in is given with --runs."
-        )
-    return run
-
-
-RunName = Annotated[
-    str | None, typer.Option("--run", callback=_checked_name, help="The run's name; default: the recipe's name.")
-]
-RunsFolder = Annotated[Path, typer.Option("--runs", help="Where run folders lie.")]
 Force = Annotated[
     list[str] | None,
     typer.Option(
@@ -76,7 +56,6 @@ Force = Annotated[
         help="Redo a stage and all that depends on it. After a kill, the same command goes on.",
     ),
 ]
-RUNS = Path("runs")
 
 
 @app.command()
@@ -206,10 +185,11 @@ def annotate(
     settings = chain.recipe.annotate
     _need_samples(chain)
     fill_store(chain.domain)
+    need_an_admin(chain)
     guideline = read_text(settings.guideline) if settings.guideline else None
     with chain.domain.service() as service:
         setup = Setup.of_recipe(chain.recipe.name, settings, guideline=guideline)
-        serve(service, setup, host=settings.host, port=settings.port, open_browser=open_browser)
+        serve(service, setup, host=settings.host, port=settings.port, open_browser=open_browser, settings=settings)
 
 
 @app.command()
@@ -286,6 +266,9 @@ def lineage(
     typer.echo(json.dumps(node.to_json(), indent=2) if as_json else "\n".join(as_lines(node)))
 
 
+app.add_typer(users, name="users")
+
+
 class _PlainUsage(TyperCommand):
     """A command whose usage line has no braces around what must be given."""
 
@@ -294,7 +277,7 @@ class _PlainUsage(TyperCommand):
         return [piece.strip("{}") for piece in super().collect_usage_pieces(ctx)]
 
 
-for _command in app.registered_commands:
+for _command in (*app.registered_commands, *users.registered_commands):
     _command.cls = _PlainUsage
 
 
@@ -307,36 +290,6 @@ def _tell(line: str) -> None:
     """A result, on standard output and in the log."""
     typer.echo(line)
     log.info(line)
-
-
-def _chain(
-    recipe: Path, overrides: list[str] | None, run: str | None, runs: Path, command: str, *, create: bool = True
-) -> Chain:
-    """The chain of a command, which logs to the run folder where there is one."""
-    from plumbline.chain import Chain, read_recipe
-    from plumbline.console import console
-    from plumbline.runs import Run
-
-    checked = read_recipe(recipe, overrides or [])
-    folder = Run(runs / (run or checked.name), create=create)
-    if folder.root.is_dir():
-        log_to_run(folder.root, command)
-    else:
-        quieten_libraries()
-    return Chain(
-        checked,
-        recipe,
-        folder,
-        notify=lambda line: console.print(line, highlight=False, markup=False),
-        arguments=_arguments(recipe, overrides or [], folder.name, runs),
-    )
-
-
-def _arguments(recipe: Path, overrides: Sequence[str], run: str, runs: Path) -> str:
-    """What to write behind a command's name to work on the same run with the same settings, for a shell."""
-    place = [] if runs == RUNS else ["--runs", str(runs)]
-    shown = ["annotate.store=…" if one.startswith("annotate.store=") and "@" in one else one for one in overrides]
-    return shlex.join([str(recipe), "--run", run, *place, *shown])
 
 
 def _refuse_unknown_run(run: str, runs: Path, what_to_know: str) -> None:

@@ -122,6 +122,11 @@ class AnnotateSection(Section):
         default_factory=list, description="Host names under which browsers reach the app, such as `rank.example.org`."
     )
     port: int = Field(7860, ge=0, le=65535, description="Port of the app; 0 takes a free one.")
+    proxy: str | None = Field(
+        None,
+        description="Address of a reverse proxy that ends https, such as `127.0.0.1`: only from there "
+        "`X-Forwarded-For` and `X-Forwarded-Proto` are believed.",
+    )
     workers: int = Field(1, ge=1, le=64, description="Server processes; more than one needs a PostgreSQL store.")
     webhooks: list[Webhook] = Field(default_factory=list, description="Addresses that are told what happens.")
     arena: ArenaSection | None = Field(None, description="The arena; without this section there is none.")
@@ -129,7 +134,15 @@ class AnnotateSection(Section):
 
     @model_validator(mode="after")
     def _accounts_past_this_machine(self) -> AnnotateSection:
-        if self.host not in LOOPBACK and not self.accounts:
+        if self.accounts:
+            return self
+        if self.names or self.proxy:
+            key = "names" if self.names else "proxy"
+            raise ValueError(
+                f"{key} lets other machines reach the app, and without accounts anybody could sign in under any name: "
+                "set accounts to true"
+            )
+        if self.host not in LOOPBACK:
             raise ValueError(
                 f"host {self.host!r} can be reached from other machines, and without accounts anybody could sign in "
                 "under any name: set accounts to true, or use 127.0.0.1 and forward the port: "

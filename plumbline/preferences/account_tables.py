@@ -5,26 +5,31 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ForeignKey, Index, String, text
+from sqlalchemy import ForeignKey, Index, String, false, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from plumbline.preferences.tables import Base
 
 
 class Account(Base):
-    """What an annotator signs in with: `role` is annotator, lead or admin; `password` an argon2 hash."""
+    """What an annotator signs in with: `role` is annotator, lead or admin; `password` an argon2 hash, or none yet.
+
+    A password that somebody else made for them (`one_time`) only lets them choose another. `changed_at` is when the
+    password was set.
+    """
 
     __tablename__ = "accounts"
     annotator_id: Mapped[int] = mapped_column(ForeignKey("annotators.id"), primary_key=True)
     role: Mapped[str] = mapped_column(String(16))
     password: Mapped[str | None]
+    one_time: Mapped[bool] = mapped_column(server_default=false())
     active: Mapped[bool]
     created_at: Mapped[datetime]
     changed_at: Mapped[datetime]
 
 
 class LoginSession(Base):
-    """A signed-in browser; only a digest of the cookie's token is kept."""
+    """A signed-in browser; only a digest of the cookie's token is kept (`login_sessions.digest_of`)."""
 
     __tablename__ = "login_sessions"
     id: Mapped[int] = mapped_column(primary_key=True)

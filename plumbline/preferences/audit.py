@@ -47,12 +47,12 @@ class Pending:
 def record(
     connection: Connection,
     *,
-    at: datetime,
     project: str | None,
     actor: str | None,
     action: str,
     subject: str | None = None,
     details: Mapping[str, Any] | None = None,
+    at: datetime | None = None,
 ) -> None:
     """Add an entry to the log, together with the transaction (`Store.write`) that the connection is in.
 
@@ -60,19 +60,19 @@ def record(
     names nor what somebody wrote.
 
     Args:
-        at: when it happened.
         project: the project's name; None for what concerns the whole store.
         actor: the annotator id of whoever did it; None for the command line.
         action: a verb or a thing in at most 32 characters, such as `account-role`.
         subject: the id of what it was done to.
         details: values that JSON can hold.
+        at: when it happened; default: now.
     """
     pending = connection.info.get(PENDING)
     if pending is None:
         raise RuntimeError("audit entries are written in a transaction of `Store.write`")
     pending.entries.append(
         {
-            "at": _moment(at),
+            "at": _moment(at or datetime.now(UTC)),
             "project": project,
             "actor": actor,
             "action": action,

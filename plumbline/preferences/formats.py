@@ -9,7 +9,7 @@ from plumbline.errors import UserError
 IMPORTED = ("rankings", "hh", "oasst", "tulu_human_eval", "pandalm", "llamafactory", "openai", "trl")
 """Modules of `importers`; the first one that recognises a row decides, so the most particular formats come first."""
 
-EXPORTED = ("trl", "rankings", "flags")
+EXPORTED = ("trl", "dpo", "kto", "csv", "demonstrations", "rankings", "argilla", "label_studio", "flags")
 """Modules of `exporters`; the first is the default. `flags` writes the flags that stand, the others judgements."""
 
 

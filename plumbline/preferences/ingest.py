@@ -16,7 +16,7 @@ from plumbline.errors import StoreError, UserError
 from plumbline.preferences import audit
 from plumbline.preferences.records import Added, NewJudgement, NewTask, Taken
 from plumbline.preferences.store import insert_new
-from plumbline.preferences.tables import Answer, Project, Tally, Task
+from plumbline.preferences.tables import Answer, Guideline, Project, Tally, Task
 from plumbline.preferences.turn import Turn, enrol, ensure_tally
 from plumbline.preferences.validation import dense_ranks, digest, response_key, task_fault, task_key
 
@@ -64,11 +64,13 @@ def take_batch(turn: Turn, judgements: Sequence[NewJudgement]) -> Taken:
     _add_rows(turn, task_rows)
     annotators = _annotators(turn, judgements)
     tasks = _tasks_by_key(turn, task_rows)
+    guidelines = _guidelines(turn) if any(judgement.guideline for judgement in judgements) else {}
     rows: dict[str, dict[str, Any]] = {}
     about: dict[str, tuple[str, str]] = {}  # by answer: its task's key and its annotator's id
     for task_row, judgement in zip(task_rows, judgements, strict=True):
         annotator = annotators[judgement.annotator]
-        row = _answer_row(turn, judgement, tasks[task_row["key"]], annotator.id)
+        guideline = guidelines.get(judgement.guideline)
+        row = _answer_row(turn, judgement, tasks[task_row["key"]], annotator.id, guideline)
         rows.setdefault(row["answer_id"], row)
         about.setdefault(row["answer_id"], (task_row["key"], annotator.annotator_id))
     for present in _present(turn, rows):
@@ -154,7 +156,15 @@ def _annotators(turn: Turn, judgements: Sequence[NewJudgement]) -> dict[str, Any
     return known
 
 
-def _answer_row(turn: Turn, judgement: NewJudgement, task: Any, annotator: int) -> dict[str, Any]:
+def _guidelines(turn: Turn) -> dict[int | None, int]:
+    """The row ids of the project's guidelines by version."""
+    query = select(Guideline.version, Guideline.id).where(Guideline.project_id == turn.project_id)
+    return {row.version: row.id for row in turn.connection.execute(query)}
+
+
+def _answer_row(
+    turn: Turn, judgement: NewJudgement, task: Any, annotator: int, guideline: int | None
+) -> dict[str, Any]:
     size = len(judgement.task.responses)
     if len(judgement.ranks) != size or min(judgement.ranks) < 1:
         raise StoreError(f"{len(judgement.ranks)} ranks for {size} responses: every response has one rank, from 1.")
@@ -177,6 +187,9 @@ def _answer_row(turn: Turn, judgement: NewJudgement, task: Any, annotator: int) 
         "reason": judgement.reason,
         "edited": judgement.edited,
         "flags": list(judgement.flags) or None,
+        "purpose": judgement.purpose,
+        "gaps": list(judgement.gaps) or None,
+        "guideline_id": guideline,
         "origin": judgement.task.origin,
     }
 

@@ -40,7 +40,7 @@ def pairs_of(ranks: Sequence[int], strength: float | None = None, gaps: Sequence
     for first, second in combinations(range(len(ranks)), 2):
         if ranks[first] == ranks[second]:
             continue
-        chosen, rejected = sorted((first, second), key=lambda index: ranks[index])
+        chosen, rejected = (first, second) if ranks[first] < ranks[second] else (second, first)
         steps = gaps[ranks[chosen] - 1 : ranks[rejected] - 1] or (ranks[rejected] - ranks[chosen],)
         margin = strength if strength is not None and len(ranks) == 2 else float(sum(steps))
         yield Pair(chosen, rejected, margin)

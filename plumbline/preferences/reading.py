@@ -1,14 +1,15 @@
-"""Reading judgements out of the store as a stream: memory does not grow with their number."""
+"""Reading the newest judgements, the flags that stand, and how far a project is; see `judgement_stream` for all."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from sqlalchemy import Row, Select, func, select
 from sqlalchemy.orm import aliased
 
 from plumbline.preferences.answers import FLAG, JUDGEMENT, current
+from plumbline.preferences.judgement_stream import pseudonym_of
 from plumbline.preferences.records import FlagRecord, JudgementRecord, Progress, ResponseRecord
 from plumbline.preferences.store import Store
 from plumbline.preferences.tables import Annotator, Answer, Guideline, Project, Tally, Task
@@ -18,18 +19,6 @@ from plumbline.preferences.validation import as_ranking
 FETCHED_AT_ONCE = 500
 
 
-def stream_judgements(
-    store: Store, project_id: int, *, include_superseded: bool, purposes: Collection[str]
-) -> Iterator[JudgementRecord]:
-    """Judgements in an order that depends on their contents alone, all from one state of the store."""
-    rows = judgement_rows(project_id, include_superseded=include_superseded)
-    query = content_order(rows.where(Answer.purpose.in_(purposes)))
-    with store.read() as connection:
-        streaming = connection.execution_options(stream_results=True, yield_per=FETCHED_AT_ONCE)
-        for row in streaming.execute(query):
-            yield as_record(row)
-
-
 def latest_judgements(store: Store, project_id: int, annotator: int, limit: int) -> list[JudgementRecord]:
     """The annotator's current judgements, the newest first."""
     query = judgement_rows(project_id, include_superseded=False).where(Answer.annotator_id == annotator)
@@ -37,7 +26,7 @@ def latest_judgements(store: Store, project_id: int, annotator: int, limit: int)
         return [as_record(row) for row in connection.execute(query.order_by(Answer.id.desc()).limit(limit))]
 
 
-def stream_flags(store: Store, project_id: int) -> Iterator[FlagRecord]:
+def stream_flags(store: Store, project_id: int, *, pseudonyms: bool = False) -> Iterator[FlagRecord]:
     """The flags that stand, in the order in which they were given."""
     query = (
         select(
@@ -47,6 +36,7 @@ def stream_flags(store: Store, project_id: int) -> Iterator[FlagRecord]:
             Answer.flags,
             Answer.reason,
             Answer.judged_at,
+            Annotator.annotator_id,
             Annotator.name,
             Annotator.simulated,
         )
@@ -60,7 +50,8 @@ def stream_flags(store: Store, project_id: int) -> Iterator[FlagRecord]:
         for row in connection.execution_options(stream_results=True, yield_per=FETCHED_AT_ONCE).execute(query):
             kind, note = row.flags[0], row.reason or ""
             responses = _responses(row.responses)
-            yield FlagRecord(row.key, row.prompt, responses, kind, note, row.name, row.simulated, row.judged_at)
+            name = pseudonym_of(row.annotator_id) if pseudonyms and not row.simulated else row.name
+            yield FlagRecord(row.key, row.prompt, responses, kind, note, name, row.simulated, row.judged_at)
 
 
 def judgement_rows(project_id: int, *, include_superseded: bool) -> Select[Any]:
@@ -101,11 +92,6 @@ def judgement_rows(project_id: int, *, include_superseded: bool) -> Select[Any]:
         .where(Task.project_id == project_id, Answer.kind == JUDGEMENT)
     )
     return query if include_superseded else query.where(current())
-
-
-def content_order(query: Select[Any]) -> Select[Any]:
-    """Sort by keys that are digests of contents: the index of tasks gives the order, nothing is sorted in memory."""
-    return query.order_by(Task.prompt_key, Task.key, Answer.answer_id)
 
 
 def as_record(row: Row[Any]) -> JudgementRecord:

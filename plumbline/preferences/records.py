@@ -67,6 +67,9 @@ class NewJudgement:
         judgement_id: keeps the id of a judgement that another store exported.
         strength: how much better the best response is, in the source's own steps (2 responses only).
         scores: what was said of single responses or axes.
+        purpose: why it was asked for, see `LEARNED_FROM`.
+        gaps: grades of preference between neighbouring ranks, the best first; empty where none were given.
+        guideline: version of the guideline that the annotator saw; kept where the project has that version.
     """
 
     task: NewTask
@@ -84,6 +87,9 @@ class NewJudgement:
     reason: str | None = None
     edited: str | None = None
     flags: tuple[str, ...] = ()
+    purpose: str = WORK
+    gaps: tuple[int, ...] = ()
+    guideline: int | None = None
 
 
 class Added(NamedTuple):

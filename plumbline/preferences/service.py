@@ -29,9 +29,10 @@ from plumbline.preferences.drafts import checked_draft, put_draft
 from plumbline.preferences.guidelines import Guidelines, missing_consent
 from plumbline.preferences.handing import next_lease, reopened_lease
 from plumbline.preferences.intake import Intake
+from plumbline.preferences.judgement_stream import stream_judgements
 from plumbline.preferences.own_work import own_answer, own_answers
 from plumbline.preferences.queue_control import QueueControl
-from plumbline.preferences.reading import latest_judgements, progress_of, stream_flags, stream_judgements
+from plumbline.preferences.reading import latest_judgements, progress_of, stream_flags
 from plumbline.preferences.records import (
     ADJUDICATION,
     FLAG,
@@ -416,21 +417,32 @@ class PreferenceService(Intake):
             return judged, -(-left // 10) * 10 if self.rules.checks else left
 
     def judgements(
-        self, *, include_superseded: bool = False, purposes: Collection[str] = LEARNED_FROM
+        self,
+        *,
+        include_superseded: bool = False,
+        purposes: Collection[str] = LEARNED_FROM,
+        pseudonyms: bool = False,
     ) -> Iterator[JudgementRecord]:
         """Judgements as a stream, all from one state of the store, in an order that their contents decide.
 
-        Without other `purposes` (see `records`) they are those that models learn from.
+        Without other `purposes` (see `records`) they are those that models learn from. With `pseudonyms`, people have
+        random names.
         """
         with self.look() as turn:
             project = turn.project_id
-        return stream_judgements(self.store, project, include_superseded=include_superseded, purposes=purposes)
+        return stream_judgements(
+            self.store,
+            project,
+            include_superseded=include_superseded,
+            purposes=purposes,
+            pseudonyms=pseudonyms,
+        )
 
-    def flags(self) -> Iterator[FlagRecord]:
+    def flags(self, *, pseudonyms: bool = False) -> Iterator[FlagRecord]:
         """The flags that stand, as a stream, in the order in which they were given."""
         with self.look() as turn:
             project = turn.project_id
-        return stream_flags(self.store, project)
+        return stream_flags(self.store, project, pseudonyms=pseudonyms)
 
     # -- inside --------------------------------------------------------------------------------------------------
 

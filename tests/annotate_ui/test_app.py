@@ -69,41 +69,10 @@ def test_without_a_session_there_is_only_the_sign_in_page(app: Any) -> None:
         assert client.post("/work/next", json={}).status_code == 401
 
 
-def test_a_forged_cookie_is_no_session(ada: Page) -> None:
-    name, value = next(iter(ada.client.cookies.items()))
-    payload, signature = value.split(".")
-    for forged in (f"{payload}.", payload, f"{payload}x.{signature}", f"x.{signature}", "…", "."):
-        answer = ada.client.get("/session", headers={"cookie": f"{name}={forged}".encode()})
-        ada.client.cookies.clear()
-        assert answer.json() == {"name": None, "role": None}
-
-
-def test_signing_out_ends_the_session(ada: Page) -> None:
-    assert ada.client.get("/session").json() == {"name": "Ada", "role": "annotator"}
-    ada.client.post("/sign-out")
-    assert ada.client.get("/session").json() == {"name": None, "role": None}
-
-
-def test_a_name_is_needed(app: Any) -> None:
-    with TestClient(app, base_url=BASE) as client:
-        answer = client.post("/sign-in", data={"name": "   "})
-        assert answer.status_code == 400
-        assert 'role="alert"' in answer.text
-
-
-def test_other_sites_and_other_host_names_are_refused(app: Any) -> None:
-    with TestClient(app, base_url=BASE) as client:
-        foreign = {"origin": "http://evil.example"}
-        assert client.post("/sign-in", data={"name": "Ada"}, headers=foreign).status_code == 403
-        assert client.post("/sign-in", data={"name": "Ada"}, headers={"origin": "null"}).status_code == 403
-        assert client.get("/", headers={"host": "rebound.example:7860"}).status_code == 403
-        assert client.get("/", headers={"host": "localhost:7860"}).status_code == 200
-
-
 def test_every_answer_forbids_foreign_content(app: Any) -> None:
     with TestClient(app, base_url=BASE) as client:
         policy = client.get("/").headers["content-security-policy"]
-        assert "default-src 'self'" in policy
+        assert "default-src 'none'" in policy
         assert "http" not in policy
 
 

@@ -27,7 +27,7 @@ def test_a_port_in_use_is_told_before_anything_starts() -> None:
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.5", "", "::", "example.org", "127.0.0.1.example.org"])
 def test_an_address_that_others_could_reach_is_refused(host: str) -> None:
-    with pytest.raises(UserError, match="no accounts yet"):
+    with pytest.raises(UserError, match="without accounts anybody could sign in"):
         open_listener(host, 0)
 
 

@@ -205,14 +205,14 @@ def test_an_import_is_one_entry_and_its_judgements_are_checked(store, service, t
     export_preferences(service, tmp_path / "all.jsonl", format="rankings")
     other = PreferenceService(store, project="other")
     import_preferences(tmp_path / "all.jsonl", other)
-    assert verify(store).entries == 7
+    assert verify(store).entries == 8  # six judgements, the export, the import
     report = verify(store, contents=True)
     assert (report.answers, report.faults) == (12, [])
     with store.write() as connection:
         last = connection.execute(select(Answer.id).order_by(Answer.id.desc()).limit(1)).scalar_one()
         connection.execute(update(Answer).where(Answer.id == last).values(ranks=[1, 1]))
     report = verify(store, contents=True)
-    assert [fault.number for fault in report.faults] == [7]
+    assert [fault.number for fault in report.faults] == [8]
 
 
 def test_answers_of_one_transaction_are_one_entry(store, service):

@@ -13,9 +13,9 @@ from plumbline.errors import StoreError
 from plumbline.preferences import store as store_module
 from plumbline.preferences.account_tables import Base
 from plumbline.preferences.ingest import not_retired
+from plumbline.preferences.judgement_stream import task_page
 from plumbline.preferences.migrations.programmatic import known_versions
 from plumbline.preferences.queue import free_tasks
-from plumbline.preferences.reading import content_order, judgement_rows
 from plumbline.preferences.service import PreferenceService
 from plumbline.preferences.store import SCHEMA_VERSION, Store
 from plumbline.preferences.tables import Task
@@ -168,14 +168,14 @@ def test_the_queue_the_stream_and_retiring_are_answered_by_indexes(file_store, f
     with file_store.write() as connection:
         turn = Turn(connection, 1, clock())
         queue = _plan(connection, free_tasks(turn, acting(turn, who), (Task.deferral == 0) & (Task.id > 5)))
-        stream = _plan(connection, content_order(judgement_rows(1, include_superseded=False)))
+        stream = _plan(connection, task_page(1, ("a", "b")))
         retiring = _plan(connection, not_retired(turn, ["a", "b"]).order_by(Task.id))
     assert any("ix_tasks_open (project_id=? AND deferral=? AND id>?)" in step for step in queue)
     assert any("(task_id=? AND annotator_id=?)" in step for step in queue)
     assert any("ix_tasks_key (project_id=? AND key=?)" in step for step in retiring)
     assert not any(step.startswith("SCAN") or "TEMP B-TREE" in step for step in queue)
-    assert any(step.startswith("SEARCH tasks USING INDEX") and step.endswith("(project_id=?)") for step in stream)
-    assert not any("TEMP B-TREE FOR ORDER BY" in step for step in stream)  # only ties within a task are sorted
+    assert any("(project_id=? AND (prompt_key,key)>(?,?))" in step for step in stream)
+    assert not any("TEMP B-TREE" in step for step in stream)
 
 
 def _plan(connection, query):

@@ -2,40 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from plumbline.preferences.records import JudgementRecord, ResponseRecord
+from plumbline.conversations import Split
+from plumbline.preferences.exporters.base import origin_of, position_of
+from plumbline.preferences.records import JudgementRecord
 
 FORMAT = "rankings"
+SUFFIX = "jsonl"
 
 
-def rows(record: JudgementRecord) -> Iterator[dict[str, Any]]:
-    """One row; each response carries its rank (1 is best, equal ranks are ties) and where it was shown."""
-    yield {
-        "judgement_id": record.judgement_id,
-        "task_id": record.task_id,
-        "prompt": record.prompt,
-        "responses": [_response(record, response) for response in record.responses],
-        "annotator": record.annotator,
-        "simulated": record.simulated,
-        "annotator_settings": record.annotator_settings,
-        "judged_at": None if record.judged_at is None else record.judged_at.isoformat(),
-        "seconds": record.seconds,
-        "strength": record.strength,
-        "scores": record.scores,
-        "reason": record.reason,
-        "edited": record.edited,
-        "flags": list(record.flags),
-        "supersedes": record.supersedes,
-        "origin": record.origin,
-        "meta": record.meta,
-        "purpose": record.purpose,
-        "gaps": list(record.gaps),
-        "guideline": record.guideline,
-    }
-
-
-def _response(record: JudgementRecord, response: ResponseRecord) -> dict[str, Any]:
-    position = record.shown_order.index(response.response_id) if record.shown_order else None
-    return {**response._asdict(), "rank": record.ranking[response.response_id], "shown_position": position}
+def rows(records: Sequence[JudgementRecord], split: Split) -> Iterator[dict[str, Any]]:
+    """One row a judgement; each response carries its rank (1 is best, equal ranks are ties) and where it was shown."""
+    common = [response._asdict() for response in records[0].responses]
+    for record in records:
+        yield {
+            **origin_of(record, split, 1.0),
+            "prompt": record.prompt,
+            "responses": [
+                {**response, "rank": rank, "shown_position": position_of(record, response["response_id"])}
+                for response, rank in zip(common, record.ranking.values(), strict=True)
+            ],
+            "annotator_settings": record.annotator_settings,
+            "judged_at": None if record.judged_at is None else record.judged_at.isoformat(),
+            "seconds": record.seconds,
+            "strength": record.strength,
+            "gaps": list(record.gaps),
+            "scores": record.scores,
+            "reason": record.reason,
+            "edited": record.edited,
+            "flags": list(record.flags),
+            "supersedes": record.supersedes,
+            "origin": record.origin,
+            "meta": record.meta,
+        }

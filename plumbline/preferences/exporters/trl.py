@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from plumbline.preferences.pairs import preference_rows
+from plumbline.conversations import Split
+from plumbline.preferences.exporters.base import origin_of, position_of
+from plumbline.preferences.pairs import pairs_of
 from plumbline.preferences.records import JudgementRecord
 
 FORMAT = "trl"
+SUFFIX = "jsonl"
 
 
-def rows(record: JudgementRecord) -> Iterator[dict[str, Any]]:
-    """The pairs of one judgement."""
-    texts = [response.text for response in record.responses]
-    ranks = [record.ranking[response.response_id] for response in record.responses]
-    for pair in preference_rows(record.prompt, texts, ranks, record.strength, record.gaps):
-        yield pair | {
-            "judgement_id": record.judgement_id,
-            "annotator": record.annotator,
-            "simulated": record.simulated,
-        }
+def rows(records: Sequence[JudgementRecord], split: Split) -> Iterator[dict[str, Any]]:
+    """The pairs of each judgement."""
+    responses = records[0].responses
+    messages = [[{"role": "assistant", "content": response.text}] for response in responses]
+    for record in records:
+        pairs = list(pairs_of(list(record.ranking.values()), record.strength, record.gaps))
+        positions = [position_of(record, response.response_id) for response in responses]
+        origin = origin_of(record, split, 1 / len(pairs)) if pairs else {}
+        for chosen, rejected, margin in pairs:
+            yield {
+                "prompt": record.prompt,
+                "chosen": messages[chosen],
+                "rejected": messages[rejected],
+                "margin": margin,
+                "chosen_position": positions[chosen],
+                "rejected_position": positions[rejected],
+                **origin,
+            }

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from plumbline.conversations import Conversation, conversation_fault
-from plumbline.preferences.records import NewJudgement, NewResponse, NewTask
+from plumbline.preferences.records import WORK, NewJudgement, NewResponse, NewTask
 from plumbline.preferences.validation import MAX_NAME, digest, note_fault, response_key, task_fault, task_key
 
 
@@ -49,6 +49,9 @@ class Judged:
     reason: str | None = None
     edited: str | None = None
     flags: tuple[str, ...] = ()
+    purpose: str = WORK
+    gaps: tuple[int, ...] = ()
+    guideline: int | None = None
     meta: dict[str, Any] = field(default_factory=dict)
 
 
@@ -98,6 +101,9 @@ def as_new_judgement(judged: Judged, format: str, project: str) -> NewJudgement:
         reason=judged.reason,
         edited=judged.edited,
         flags=judged.flags,
+        purpose=judged.purpose,
+        gaps=judged.gaps,
+        guideline=judged.guideline,
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
+from plumbline.errors import StoreError
 from plumbline.preferences.importers.base import (
     Judged,
     RowFault,
@@ -16,9 +17,11 @@ from plumbline.preferences.importers.base import (
     optional_text,
     text_of,
 )
-from plumbline.preferences.records import NewResponse
+from plumbline.preferences.records import ADJUDICATION, ARENA, ATTENTION, GOLD, REPEAT, WORK, NewResponse
+from plumbline.preferences.validation import check_gaps, dense_ranks
 
 FORMAT = "rankings"
+PURPOSES = (WORK, GOLD, ATTENTION, REPEAT, ADJUDICATION, ARENA)
 
 
 def detect(row: dict[str, Any]) -> bool:
@@ -54,6 +57,9 @@ def judgements(row: dict[str, Any]) -> Iterator[Judged]:
         reason=optional_text(row, "reason"),
         edited=optional_text(row, "edited"),
         flags=_flags(row),
+        purpose=_purpose(row),
+        gaps=_gaps(row, ranks),
+        guideline=_guideline(row),
         meta=optional_object(row, "meta") or {},
     )
 
@@ -72,6 +78,33 @@ def _flags(row: dict[str, Any]) -> tuple[str, ...]:
     if not isinstance(flags, list) or not all(isinstance(flag, str) for flag in flags):
         raise RowFault("`flags` is not a list of texts")
     return tuple(flags)
+
+
+def _purpose(row: dict[str, Any]) -> str:
+    purpose = row.get("purpose") or WORK
+    if not isinstance(purpose, str) or purpose not in PURPOSES:
+        raise RowFault(f"`purpose` is {str(purpose)[:40]!r}; known are {', '.join(PURPOSES)}")
+    return purpose
+
+
+def _gaps(row: dict[str, Any], ranks: list[Any]) -> tuple[int, ...]:
+    gaps = row.get("gaps") or []
+    if not isinstance(gaps, list):
+        raise RowFault("`gaps` is not a list of grades")
+    if not gaps or not ranks:  # a task without responses is told elsewhere
+        return ()
+    try:
+        check_gaps(gaps, dense_ranks(ranks))
+    except StoreError as fault:
+        raise RowFault(f"`gaps`: {fault}") from None
+    return tuple(gaps)
+
+
+def _guideline(row: dict[str, Any]) -> int | None:
+    version = row.get("guideline")
+    if version is not None and (isinstance(version, bool) or not isinstance(version, int) or version < 1):
+        raise RowFault(f"`guideline` is {version!r}, expected the number of a version")
+    return version
 
 
 def _moment(value: Any) -> datetime | None:

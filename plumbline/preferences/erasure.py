@@ -1,0 +1,267 @@
+"""Erasing a person from a store: their name, account and sessions always; their judgements and texts by choice.
+
+What stays of kept judgements is rankings, grades, scores, flags and times, under a random name. An arena vote stays
+with the conversation that it is about, which the annotator may have typed; to be rid of that, remove the judgements.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, delete, exists, func, or_, select, update
+from sqlalchemy.exc import DBAPIError
+
+from plumbline.errors import StoreError
+from plumbline.preferences import audit
+from plumbline.preferences.account_tables import Account, LoginSession, Throttle
+from plumbline.preferences.audit_check import ERASE, REMOVED
+from plumbline.preferences.queue import OPEN, RELEASED
+from plumbline.preferences.records import ADJUDICATION, WORK
+from plumbline.preferences.store import Store
+from plumbline.preferences.tables import (
+    Annotator,
+    Answer,
+    Battle,
+    Consent,
+    Draft,
+    Lease,
+    PoolMember,
+    Project,
+    Tally,
+    Task,
+    TaskAllowance,
+)
+from plumbline.preferences.throttle import sources_of
+from plumbline.preferences.turn import TOP, now_utc
+
+KEPT = "kept"
+OF_PERSON = (Draft, Consent, PoolMember, TaskAllowance, LoginSession, Account)
+"""Tables of which everything is deleted in either case."""
+
+
+@dataclass(frozen=True)
+class Erased:
+    """What an erasure did.
+
+    Attributes:
+        annotator_id: the random id, which is what the audit log holds.
+        name: the name that was erased; kept nowhere.
+        pseudonym: the name that what was kept has now.
+        judgements, skips, flags: how many answers were there, earlier versions of corrected ones included.
+        removed: whether the answers were removed.
+        texts_removed: whether reasons and edited responses were.
+        reopened: tasks that ask for more judgements than before.
+        answer_ids: of all their answers, to look for in snapshots.
+        clean: whether the database freed its old pages, so that the name's bytes are gone from its files.
+    """
+
+    annotator_id: str
+    name: str
+    pseudonym: str
+    judgements: int
+    skips: int
+    flags: int
+    removed: bool
+    texts_removed: bool
+    reopened: int
+    answer_ids: frozenset[str]
+    clean: bool = True
+
+
+def erase(
+    store: Store,
+    name: str,
+    *,
+    remove_judgements: bool,
+    keep_texts: bool = False,
+    actor: str | None = None,
+    clock: Callable[[], datetime] = now_utc,
+) -> Erased:
+    """Erase a person, in one transaction.
+
+    Args:
+        name: as they signed in; case does not matter.
+        remove_judgements: remove what they answered; their tasks are handed out again. Otherwise it stays under a
+            pseudonym.
+        keep_texts: keep the reasons and edited responses of kept judgements.
+        actor: the annotator id of whoever does this, for the audit log.
+
+    Raises:
+        StoreError: there is nobody of this name, or it is a simulated annotator.
+    """
+    with store.write() as connection:
+        if store.is_sqlite:  # what is deleted or replaced is overwritten with zeros
+            connection.exec_driver_sql("PRAGMA secure_delete = ON")
+        person = _person(connection, name)
+        found = _counts(connection, person.id)
+        ids = frozenset(connection.execute(select(Answer.answer_id).where(Answer.annotator_id == person.id)).scalars())
+        pseudonym = f"erased-{secrets.token_hex(6)}"
+        _end_leases(connection, person.id)
+        for table in OF_PERSON:
+            connection.execute(delete(table).where(table.annotator_id == person.id))
+        connection.execute(delete(Throttle).where(Throttle.key == sources_of(person.name, "")[0].key))
+        reopened = 0
+        if remove_judgements:
+            reopened = _remove_answers(connection, person.id)
+        else:
+            _keep_answers(connection, person.id, keep_texts=keep_texts)
+        values = {"name": pseudonym, "name_key": pseudonym, "settings": {}, "erased_at": clock()}
+        connection.execute(update(Annotator).where(Annotator.id == person.id).values(**values))
+        texts_removed = remove_judgements or not keep_texts
+        details = {
+            "judgements": REMOVED if remove_judgements else KEPT,
+            "texts": REMOVED if texts_removed else KEPT,
+            "answers": found,
+            "reopened": reopened,
+        }
+        audit.record(
+            connection,
+            at=clock(),
+            project=None,
+            actor=actor,
+            action=ERASE,
+            subject=person.annotator_id,
+            details=details,
+        )
+    return Erased(
+        annotator_id=person.annotator_id,
+        name=person.name,
+        pseudonym=pseudonym,
+        judgements=found.get("judgement", 0),
+        skips=found.get("skip", 0),
+        flags=found.get("flag", 0),
+        removed=remove_judgements,
+        texts_removed=texts_removed,
+        reopened=reopened,
+        answer_ids=ids,
+        clean=clean_files(store),
+    )
+
+
+def clean_files(store: Store) -> bool:
+    """Write the database's files anew, without the bytes of what was deleted before; says whether that worked.
+
+    It does not work while another program uses an SQLite file, or its disk has no room for a copy.
+    """
+    raw = store.engine.connect()
+    try:
+        driver: Any = raw.connection.dbapi_connection
+        if store.is_sqlite:
+            driver.execute("VACUUM")
+            return bool(driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0)
+        driver.rollback()
+        driver.autocommit = True
+        driver.execute("VACUUM annotators, answers, leases, drafts, tallies, accounts, battles")
+        driver.autocommit = False
+        return True
+    except Exception as error:
+        if not isinstance(error, DBAPIError | store.engine.dialect.dbapi.Error):  # type: ignore[union-attr]
+            raise
+        return False
+    finally:
+        raw.close()
+
+
+def _person(connection: Connection, name: str) -> Row[Any]:
+    key = " ".join(name.split()).casefold()
+    row = connection.execute(select(Annotator.__table__).where(Annotator.name_key == key)).one_or_none()
+    if row is None:
+        raise StoreError(f"there is nobody called {name!r} in this store.")
+    if row.simulated:
+        raise StoreError(f"{row.name!r} is a simulated annotator: there is no person to erase.")
+    if row.erased_at is not None:
+        raise StoreError(f"{row.name!r} is the pseudonym of somebody who was erased already.")
+    return row
+
+
+def _counts(connection: Connection, person: int) -> dict[str, int]:
+    query = select(Answer.kind, func.count()).where(Answer.annotator_id == person).group_by(Answer.kind)
+    return {row.kind: row[1] for row in connection.execute(query)}
+
+
+def _end_leases(connection: Connection, person: int) -> None:
+    """Give back what is in their hands."""
+    theirs = (Lease.annotator_id == person) & (Lease.state == OPEN)
+    held = connection.execute(select(Lease.task_id, Lease.slot).where(theirs)).all()
+    connection.execute(update(Lease).where(theirs).values(state=RELEASED))
+    _recount(connection, [lease.task_id for lease in held if lease.slot])
+
+
+def _keep_answers(connection: Connection, person: int, *, keep_texts: bool) -> None:
+    connection.execute(update(Tally).where(Tally.annotator_id == person).values(paused=None, quota=None))
+    # Turns of the arena without a vote are no judgements.
+    connection.execute(delete(Battle).where(Battle.annotator_id == person, Battle.answer_id.is_(None), ~_has_later()))
+    if not keep_texts:
+        theirs = (Answer.annotator_id == person) & or_(Answer.reason.is_not(None), Answer.edited.is_not(None))
+        connection.execute(update(Answer).where(theirs).values(reason=None, edited=None))
+
+
+def _has_later() -> Any:
+    later = Battle.__table__.alias("later")
+    return exists().where(later.c.before_id == Battle.id)
+
+
+def _remove_answers(connection: Connection, person: int) -> int:
+    """Remove all answers with their leases; returns how many tasks ask for more judgements than before."""
+    query = select(Answer.task_id, Answer.project_id, Answer.purpose).where(Answer.annotator_id == person)
+    answered = connection.execute(query.distinct()).all()
+    tasks = sorted({row.task_id for row in answered})
+    decided = sorted({row.task_id for row in answered if row.purpose == ADJUDICATION})
+    before = _missing(connection, tasks)
+    connection.execute(delete(Battle).where(Battle.annotator_id == person))
+    connection.execute(delete(Answer).where(Answer.annotator_id == person))
+    connection.execute(delete(Lease).where(Lease.annotator_id == person))
+    connection.execute(delete(Tally).where(Tally.annotator_id == person))
+    _recount(connection, tasks)
+    for some in _pieces(tasks):
+        connection.execute(update(Task).where(Task.id.in_(some)).values(disagreement=None))
+        connection.execute(delete(Task).where(Task.id.in_(some), Task.origin == "arena", ~_is_used()))
+    for some in _pieces(decided):
+        connection.execute(update(Task).where(Task.id.in_(some)).values(adjudicated=False))
+    # The others look through the queue from its top again: these tasks lie above where they stand.
+    projects = select(Project.id).where(Project.id.in_({row.project_id for row in answered}))
+    restart = {"cursor_deferral": TOP.deferral, "cursor": TOP.task}
+    connection.execute(update(Tally).where(Tally.project_id.in_(projects)).values(**restart))
+    return sum(missing > before.get(task, 0) for task, missing in _missing(connection, tasks).items())
+
+
+def _is_used() -> Any:
+    return or_(
+        exists().where(Answer.task_id == Task.id),
+        exists().where(Battle.task_id == Task.id),
+        exists().where(Lease.task_id == Task.id),
+    )
+
+
+def _missing(connection: Connection, tasks: list[int]) -> dict[int, int]:
+    """How many judgements each task asks for."""
+    missing = {}
+    for some in _pieces(tasks):
+        query = select(Task.id, Task.wanted, Task.judged, Task.flagged, Task.retired).where(Task.id.in_(some))
+        for row in connection.execute(query):
+            closed = row.flagged or row.retired
+            missing[row.id] = 0 if closed else max(row.wanted - row.judged, 0)
+    return missing
+
+
+def _recount(connection: Connection, tasks: list[int]) -> None:
+    """Count the tasks' judgements, flags and places anew from what is there (see `Task`)."""
+    later = Answer.__table__.alias("later")
+    current = ~exists().where(later.c.supersedes_id == Answer.id)
+    of_task = select(func.count()).where(Answer.task_id == Task.id, current)
+    counted = or_(Answer.lease_id.is_(None), Answer.purpose == WORK)
+    judged = of_task.where(Answer.kind == "judgement", counted).scalar_subquery()
+    flagged = of_task.where(Answer.kind == "flag").scalar_subquery()
+    held = select(func.count()).where(Lease.task_id == Task.id, Lease.state == OPEN, Lease.slot).scalar_subquery()
+    for some in _pieces(sorted(set(tasks))):
+        values = {"judged": judged, "flagged": flagged, "taken": judged + held}
+        connection.execute(update(Task).where(Task.id.in_(some)).values(**values))
+
+
+def _pieces(ids: list[int], size: int = 500) -> Iterator[list[int]]:
+    for start in range(0, len(ids), size):
+        yield ids[start : start + size]

@@ -1,0 +1,143 @@
+"""An export as a stream of bytes, for a file or for a browser."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
+from typing import Any
+
+import orjson
+
+from plumbline.conversations import Split, split_of
+from plumbline.preferences.exporters.base import Exporter
+from plumbline.preferences.service import PreferenceService
+
+CHUNK = 256 * 1024
+"""Bytes that are handed on together."""
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What is exported.
+
+    Attributes:
+        pseudonyms: people have random names instead of their own.
+        simulated: with judgements by simulated annotators.
+        split: of this split alone.
+        validation, test: shares of these splits, which the hash of a prompt decides.
+    """
+
+    pseudonyms: bool = False
+    simulated: bool = True
+    split: Split | None = None
+    validation: float = 0.1
+    test: float = 0.1
+
+
+class Export:
+    """One export; the counts are right when all chunks were taken.
+
+    Attributes:
+        rows: rows written so far.
+        records: judgements (or flags) that went into them; `simulated` of them are simulated.
+        annotators: judgements by annotator's name.
+    """
+
+    def __init__(self, service: PreferenceService, exporter: Exporter, options: ExportOptions) -> None:
+        self.service, self.exporter, self.options = service, exporter, options
+        self.rows = self.records = self.simulated = 0
+        self.annotators: Counter[str] = Counter()
+        self._file, self._judgements = hashlib.sha256(), hashlib.sha256()
+
+    @property
+    def sha256(self) -> str:
+        """Digest of the bytes so far."""
+        return self._file.hexdigest()
+
+    @property
+    def snapshot(self) -> str:
+        """Names the exported judgements, in whatever format; 32 hexadecimal digits."""
+        return self._judgements.hexdigest()[:32]
+
+    def chunks(self) -> Iterator[bytes]:
+        """The bytes, in large pieces."""
+        buffer = bytearray()
+        for piece in self._pieces():
+            buffer += piece
+            if len(buffer) >= CHUNK:
+                yield self._taken(buffer)
+                buffer.clear()
+        yield self._taken(buffer)
+
+    def _taken(self, buffer: bytearray) -> bytes:
+        chunk = bytes(buffer)
+        self._file.update(chunk)
+        return chunk
+
+    def _pieces(self) -> Iterator[bytes]:
+        suffix = self.exporter.SUFFIX
+        if suffix == "csv":
+            return _as_csv(self._rows())
+        if suffix == "json":
+            return _as_array(self._rows())
+        return (as_json(row) + b"\n" for row in self._rows())
+
+    def _rows(self) -> Iterator[dict[str, Any]]:
+        options = self.options
+        records: Iterable[Any] = (
+            self.service.flags(pseudonyms=options.pseudonyms)
+            if self.exporter.FORMAT == "flags"
+            else self.service.judgements(pseudonyms=options.pseudonyms)
+        )
+        for _, group in groupby(records, key=attrgetter("task_id")):
+            of_task = [record for record in group if options.simulated or not record.simulated]
+            if not of_task:
+                continue
+            split = split_of(of_task[0].prompt, validation=options.validation, test=options.test)
+            if options.split not in (None, split):
+                continue
+            for record in of_task:
+                self.records += 1
+                self.simulated += record.simulated
+                self.annotators[record.annotator] += 1
+                self._judgements.update(f"{getattr(record, 'judgement_id', record.task_id)}\n".encode())
+            for row in self.exporter.rows(of_task, split):
+                self.rows += 1
+                yield row
+
+
+def as_json(row: Any) -> bytes:
+    """A row as compact JSON in UTF-8."""
+    try:
+        return orjson.dumps(row)
+    except TypeError:  # a number of more than 64 bits, or half of a surrogate pair, in what somebody imported
+        return json.dumps(row, ensure_ascii=True, separators=(",", ":")).encode()
+
+
+def _as_array(rows: Iterator[dict[str, Any]]) -> Iterator[bytes]:
+    before = b"[\n"
+    for row in rows:
+        yield before + as_json(row)
+        before = b",\n"
+    yield b"\n]\n" if before == b",\n" else b"[]\n"
+
+
+def _as_csv(rows: Iterator[dict[str, Any]]) -> Iterator[bytes]:
+    buffer = io.StringIO()
+    writer: Any = None
+    for row in rows:
+        if writer is None:
+            # Quotes around every text: no line's end or comma in it can begin another cell.
+            writer = csv.DictWriter(buffer, list(row), quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
+            writer.writeheader()
+        writer.writerow(row)
+        yield buffer.getvalue().encode()
+        buffer.seek(0)
+        buffer.truncate()

@@ -1,0 +1,158 @@
+"""All judgements of a project as a stream: memory does not grow with their number, and each task is read once.
+
+Tasks come in pages by the index of their contents, then the answers to a page's tasks: a task's prompt and responses
+are neither sent nor parsed again for each of its judgements.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, Row, Select, select, tuple_
+
+from plumbline.preferences.records import JudgementRecord, ResponseRecord
+from plumbline.preferences.store import Store
+from plumbline.preferences.tables import Annotator, Answer, Guideline, Project, Task
+
+TASKS_AT_ONCE = 200
+
+Place = tuple[str, str]
+"""Where a task stands among the others: its prompt's key and its own."""
+
+
+class _Annotator(NamedTuple):
+    name: str
+    simulated: bool
+    settings: dict[str, Any]
+
+
+class _Known(NamedTuple):
+    """What is read once: the project's name, the annotators and the guidelines' versions, by row id."""
+
+    project: str
+    annotators: dict[int, _Annotator]
+    guidelines: dict[int, int]
+
+
+def stream_judgements(
+    store: Store,
+    project_id: int,
+    *,
+    include_superseded: bool,
+    purposes: Collection[str],
+    pseudonyms: bool = False,
+) -> Iterator[JudgementRecord]:
+    """Judgements in an order that depends on their contents alone, all from one state of the store.
+
+    Those of one task follow each other.
+
+    Args:
+        include_superseded: also those that were corrected.
+        purposes: see `plumbline.preferences.records`.
+        pseudonyms: put a random name in the place of each annotator's own.
+    """
+    with store.read() as connection:
+        known = _known(connection, project_id, pseudonyms)
+        place: Place = ("", "")
+        while tasks := connection.execute(task_page(project_id, place)).all():
+            by_task: dict[int, list[Row[Any]]] = {}
+            for answer in _answers(connection, [task.id for task in tasks], include_superseded, purposes):
+                by_task.setdefault(answer.task_id, []).append(answer)
+            for task in tasks:
+                if task.id in by_task:
+                    yield from _records(task, by_task[task.id], known)
+            place = (tasks[-1].prompt_key, tasks[-1].key)
+
+
+def task_page(project_id: int, after: Place) -> Select[Any]:
+    """The query for the next tasks in the order of their contents; the index of contents answers it."""
+    return (
+        select(Task.id, Task.key, Task.prompt_key, Task.prompt, Task.responses, Task.origin, Task.meta)
+        .where(Task.project_id == project_id, tuple_(Task.prompt_key, Task.key) > after)
+        .order_by(Task.prompt_key, Task.key)
+        .limit(TASKS_AT_ONCE)
+    )
+
+
+def pseudonym_of(annotator_id: str) -> str:
+    """A name that tells annotators apart and tells nothing of them."""
+    return f"annotator-{annotator_id[:12]}"
+
+
+def _known(connection: Connection, project_id: int, pseudonyms: bool) -> _Known:
+    project = connection.execute(select(Project.name).where(Project.id == project_id)).scalar_one_or_none()
+    columns = (Annotator.id, Annotator.annotator_id, Annotator.name, Annotator.simulated, Annotator.settings)
+    annotators = {}
+    for row in connection.execute(select(*columns)):
+        name = pseudonym_of(row.annotator_id) if pseudonyms and not row.simulated else row.name
+        annotators[row.id] = _Annotator(name, row.simulated, row.settings)
+    versions = select(Guideline.id, Guideline.version).where(Guideline.project_id == project_id)
+    guidelines = {row.id: row.version for row in connection.execute(versions)}
+    return _Known(project or "", annotators, guidelines)
+
+
+def _answers(
+    connection: Connection, tasks: list[int], include_superseded: bool, purposes: Collection[str]
+) -> list[Row[Any]]:
+    earlier, later = Answer.__table__.alias("earlier"), Answer.__table__.alias("later")
+    query = (
+        select(
+            Answer.task_id,
+            Answer.answer_id,
+            Answer.ranks,
+            Answer.shown_order,
+            Answer.judged_at,
+            Answer.seconds,
+            Answer.strength,
+            Answer.scores,
+            Answer.reason,
+            Answer.edited,
+            Answer.flags,
+            Answer.purpose,
+            Answer.gaps,
+            Answer.guideline_id,
+            Answer.annotator_id,
+            earlier.c.answer_id.label("supersedes"),
+        )
+        .outerjoin(earlier, earlier.c.id == Answer.supersedes_id)
+        .where(Answer.task_id.in_(tasks), Answer.kind == "judgement", Answer.purpose.in_(purposes))
+    )
+    if not include_superseded:
+        query = query.outerjoin(later, later.c.supersedes_id == Answer.id).where(later.c.id.is_(None))
+    return sorted(connection.execute(query).all(), key=lambda row: row.answer_id)
+
+
+def _records(task: Row[Any], answers: list[Row[Any]], known: _Known) -> Iterator[JudgementRecord]:
+    ids = [response["id"] for response in task.responses]
+    responses = tuple(
+        ResponseRecord(response["id"], response["text"], response["source"], response["source_hash"], response["meta"])
+        for response in task.responses
+    )
+    for row in answers:
+        annotator = known.annotators[row.annotator_id]
+        yield JudgementRecord(
+            judgement_id=row.answer_id,
+            task_id=task.key,
+            project=known.project,
+            prompt=task.prompt,
+            responses=responses,
+            ranking=dict(zip(ids, row.ranks, strict=True)),
+            annotator=annotator.name,
+            simulated=annotator.simulated,
+            annotator_settings=annotator.settings,
+            judged_at=row.judged_at,
+            seconds=row.seconds,
+            shown_order=tuple([ids[index] for index in row.shown_order or ()]),
+            strength=row.strength,
+            scores=row.scores,
+            reason=row.reason,
+            edited=row.edited,
+            flags=tuple(row.flags or ()),
+            supersedes=row.supersedes,
+            origin=task.origin,
+            meta=task.meta,
+            purpose=row.purpose,
+            gaps=tuple(row.gaps or ()),
+            guideline=known.guidelines.get(row.guideline_id),
+        )

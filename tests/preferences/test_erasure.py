@@ -1,0 +1,207 @@
+"""Erasing a person: by pseudonym or with all judgements, in one transaction, and out of the database's files."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import func, insert, select
+
+from plumbline.errors import StoreError
+from plumbline.preferences.account_tables import LoginSession, Throttle
+from plumbline.preferences.accounts import Accounts
+from plumbline.preferences.audit_check import verify
+from plumbline.preferences.erasure import erase
+from plumbline.preferences.login_sessions import LoginSessions
+from plumbline.preferences.records import Assignment, NewJudgement
+from plumbline.preferences.service import PreferenceService
+from plumbline.preferences.tables import Annotator, Answer, Battle, Draft, Lease, Project, Tally, Task
+from tests.cheap_passwords import cheap_passwords
+from tests.preferences.conftest import best_first, new_task, new_tasks
+
+NAME = "Ottilie Zwetschgenbaum"
+
+
+def answer(service, who, **said):
+    work = service.lease_next(who)
+    return service.judge(work.lease_id, who, best_first(work), idempotency_key=work.lease_id, **said)
+
+
+def task_counts(store):
+    with store.read() as connection:
+        query = select(Task.judged, Task.flagged, Task.taken).order_by(Task.id)
+        return [tuple(row) for row in connection.execute(query)]
+
+
+@pytest.fixture
+def busy(service, clock):
+    """Ottilie has judged, corrected, skipped, flagged and holds a task; Ben has judged beside her."""
+    service.set_overlap(2)
+    service.add_tasks(new_tasks(6))
+    who = service.sign_in(NAME).annotator_id
+    answer(service, who, reason=f"{NAME} says so", edited="written by me")
+    again = service.reopen_last(who)
+    service.judge(again.lease_id, who, best_first(again), idempotency_key="c", reason="better so")
+    answer(service, who)
+    service.skip(service.lease_next(who).lease_id, who, reason="too private", idempotency_key="s")
+    service.flag(service.lease_next(who).lease_id, who, kind="broken", note="look", idempotency_key="f")
+    ben = service.sign_in("Ben").annotator_id
+    for _ in range(3):
+        answer(service, ben, reason="Ben's own")
+    held = service.lease_next(who)
+    assert isinstance(held, Assignment)
+    with service.turn() as turn:
+        row = turn.connection.execute(select(Annotator.id).where(Annotator.annotator_id == who)).scalar_one()
+        task = turn.connection.execute(select(Task.id).order_by(Task.id.desc()).limit(1)).scalar_one()
+        draft = {"task_id": task, "annotator_id": row, "purpose": "work", "content": {"reason": f"draft of {NAME}"}}
+        turn.connection.execute(insert(Draft), {**draft, "saved_at": turn.now})
+    accounts = Accounts(service.store, clock=clock, passwords=cheap_passwords())
+    accounts.create(NAME, "annotator", password="a long pass phrase")
+    sessions = LoginSessions(service.store, accounts=True, clock=clock, lifetime=timedelta(hours=1))
+    accounts.sign_in(NAME, "a long pass phrase", address="203.0.113.5", sessions=sessions)
+    return service
+
+
+def test_with_judgements_kept_only_the_person_is_gone(busy, store):
+    before = {record.judgement_id: record for record in busy.judgements()}
+    report = erase(store, NAME.upper(), remove_judgements=False)
+    assert (report.judgements, report.skips, report.flags, report.removed) == (3, 1, 1, False)
+    after = {record.judgement_id: record for record in busy.judgements()}
+    assert before.keys() == after.keys()
+    for identity, record in after.items():
+        earlier = before[identity]
+        assert (record.ranking, record.shown_order) == (earlier.ranking, earlier.shown_order)
+        theirs = earlier.annotator == NAME
+        assert record.annotator == (report.pseudonym if theirs else earlier.annotator)
+        assert (record.reason, record.edited) == ((None, None) if theirs else (earlier.reason, earlier.edited))
+    with store.read() as connection:
+        counts = [
+            connection.execute(select(func.count()).select_from(one)).scalar_one() for one in (Draft, LoginSession)
+        ]
+        assert counts == [0, 0]
+        assert (
+            connection.execute(select(func.count()).select_from(Throttle).where(Throttle.key.like("name:%"))).scalar()
+            == 0
+        )
+    assert report.answer_ids >= {record.judgement_id for record in before.values() if record.annotator == NAME}
+    assert busy.progress().by_annotator == {report.pseudonym: 2, "Ben": 3}
+    assert Accounts(store).all() == []
+
+
+def test_texts_can_be_kept(busy, store):
+    report = erase(store, NAME, remove_judgements=False, keep_texts=True)
+    reasons = {record.reason for record in busy.judgements() if record.annotator == report.pseudonym}
+    assert "better so" in reasons
+
+
+def test_removed_judgements_are_asked_for_again(busy, store):
+    with store.read() as connection:
+        bens = connection.execute(
+            select(func.count()).select_from(Answer).join(Annotator).where(Annotator.name == "Ben")
+        ).scalar_one()
+    report = erase(store, NAME, remove_judgements=True)
+    assert report.removed
+    assert report.reopened > 0
+    with store.read() as connection:
+        assert connection.execute(select(func.count()).select_from(Answer)).scalar_one() == bens
+        for table in (Tally, Lease):
+            query = select(func.count()).select_from(table).join(Annotator, Annotator.id == table.annotator_id)
+            assert connection.execute(query.where(Annotator.name != "Ben")).scalar_one() == 0
+    assert task_counts(store)[:6] == sorted(task_counts(store)[:6], reverse=True)
+    assert set(task_counts(store)) == {(1, 0, 1), (0, 0, 0)}
+    progress = busy.progress()
+    assert (progress.done, progress.missing, progress.flagged, progress.by_annotator) == (3, 9, 0, {"Ben": 3})
+    carl = busy.sign_in("Carl").annotator_id
+    for _ in range(6):
+        answer(busy, carl)
+    ben = busy.sign_in("Ben").annotator_id
+    for _ in range(3):
+        answer(busy, ben)
+    assert busy.progress().missing == 0
+
+
+@pytest.mark.parametrize("remove", [True, False])
+def test_the_log_still_holds_and_says_nothing_of_the_person(busy, store, remove):
+    report = erase(store, NAME, remove_judgements=remove)
+    found = verify(store, contents=True)
+    assert (found.holds, found.faults) == (True, [])
+    with store.read() as connection:
+        rows = str(connection.exec_driver_sql("SELECT actor, subject, details FROM audit WHERE action = 'erase'").all())
+    assert report.annotator_id in rows
+    assert NAME not in rows
+    with store.write() as connection:  # the erasure does not hide what was changed otherwise
+        connection.exec_driver_sql("UPDATE answers SET ranks = '[1, 1]' WHERE id = (SELECT max(id) FROM answers)")
+    assert not verify(store, contents=True).holds
+
+
+def test_imported_judgements_of_one_person_are_removed_from_a_batch(service, store):
+    task = new_task("imported", origin="import:trl")
+    said = [NewJudgement(task, (1, 2), name, f"key {name}") for name in ("trl:Ann", "trl:Bob")]
+    service.take(said)
+    assert task_counts(store) == [(2, 0, 2)]
+    erase(store, "trl:ann", remove_judgements=True)
+    assert task_counts(store) == [(1, 0, 1)]
+    assert verify(store, contents=True).holds
+
+
+@pytest.mark.parametrize("remove", [True, False])
+def test_the_bytes_of_the_name_are_gone_from_the_files(tmp_path, file_store, file_service, remove):
+    file_service.add_tasks(new_tasks(200))
+    who = file_service.sign_in(NAME).annotator_id
+    for _ in range(50):
+        answer(file_service, who, reason=f"{NAME} thinks so " * 20)
+
+    def everywhere():
+        return b"".join(path.read_bytes() for path in Path(file_store.place).parent.glob("preferences.db*"))
+
+    assert b"Zwetschgenbaum" in everywhere()
+    report = erase(file_store, NAME, remove_judgements=remove)
+    assert report.clean
+    assert b"zwetschgenbaum" not in everywhere().lower()
+
+
+def test_arena_votes_stay_or_go_with_their_conversation(service, store):
+    who = service.sign_in(NAME).annotator_id
+    task = new_task("typed by Ottilie", origin="import:arena")
+    service.take([NewJudgement(task, (1, 2), NAME, "vote")])
+    with service.turn() as turn:
+        turn.connection.exec_driver_sql("UPDATE tasks SET origin = 'arena'")
+        person = turn.connection.execute(select(Annotator.id).where(Annotator.annotator_id == who)).scalar_one()
+        row = {"project_id": turn.project_id, "annotator_id": person, "prompt": [], "left": {}, "right": {}}
+        for number, (voted, before) in enumerate([(1, None), (None, 1)], 1):
+            more = {"battle_id": f"{number}", "task_id": voted, "answer_id": voted, "before_id": before}
+            turn.connection.execute(insert(Battle), {**row, **more, "created_at": turn.now})
+    kept = erase(store, NAME, remove_judgements=False)
+    with store.read() as connection:
+        assert list(connection.execute(select(Battle.battle_id)).scalars()) == ["1"]
+    with store.write() as connection:
+        connection.exec_driver_sql("UPDATE annotators SET erased_at = NULL")
+    erase(store, kept.pseudonym, remove_judgements=True)
+    with store.read() as connection:
+        for table in (Battle, Answer, Task):
+            assert connection.execute(select(func.count()).select_from(table)).scalar_one() == 0
+        assert connection.execute(select(func.count()).select_from(Project)).scalar_one() == 1
+
+
+def test_nobody_and_those_who_are_no_people_are_refused(service, store):
+    service.sign_in("robot", simulated=True)
+    with pytest.raises(StoreError, match="nobody called 'Zoe'"):
+        erase(store, "Zoe", remove_judgements=False)
+    with pytest.raises(StoreError, match="simulated"):
+        erase(store, "robot", remove_judgements=False)
+    service.sign_in("Anna")
+    report = erase(store, "Anna", remove_judgements=False)
+    with pytest.raises(StoreError, match="erased already"):
+        erase(store, report.pseudonym, remove_judgements=True)
+    assert service.sign_in("Anna").annotator_id != report.annotator_id
+
+
+def test_a_failure_undoes_all_of_it(busy, store, monkeypatch):
+    def broken(*given, **named):
+        raise RuntimeError("power cut")
+
+    monkeypatch.setattr("plumbline.preferences.erasure.audit.record", broken)
+    with pytest.raises(RuntimeError):
+        erase(store, NAME, remove_judgements=True)
+    monkeypatch.undo()
+    assert busy.progress().by_annotator[NAME] == 2
+    assert PreferenceService(store, project="support").sign_in(NAME).name == NAME
