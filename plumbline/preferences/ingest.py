@@ -168,6 +168,7 @@ def _answer_row(turn: Turn, judgement: NewJudgement, task: Any, annotator: int) 
         "edited": judgement.edited,
         "flags": list(judgement.flags) or None,
         "origin": judgement.task.origin,
+        "purpose": judgement.purpose,
     }
 
 
