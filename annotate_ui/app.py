@@ -21,36 +21,42 @@ from annotate_ui.theme import plumbline_theme
 from plumbline.errors import UserError
 
 if TYPE_CHECKING:
+    from annotate_ui.i18n import Texts
+    from annotate_ui.setup import Setup
     from plumbline.preferences.service import PreferenceService
 
 STATIC = Path(__file__).parent / "static"
 WORK_PATH = "/annotate"
 CALLS_PATH = "/work"
-HEAD = "".join(f'<link rel="stylesheet" href="/assets/{name}.css">' for name in ("base", "board"))
+NAV_SCRIPT = '<script src="/assets/nav.js"></script>'
+HEAD = "".join(f'<link rel="stylesheet" href="/assets/{name}.css">' for name in ("base", "board")) + NAV_SCRIPT
 SCRIPT = '<script src="/assets/board.js"></script>'
 PREVIEW_TAG = re.compile(r"""<meta\s+(?:property="og:|name="twitter:)[^>]*>\s*""")
+HTML_TAG = re.compile(r"""<html(\s+lang="[^"]*")?""")
 
 
-def build_app(service: PreferenceService, *, title: str, guideline: str | None = None) -> FastAPI:
+def build_app(service: PreferenceService, setup: Setup) -> FastAPI:
     """The annotation app as an ASGI application, to be served on this machine only (see `serve`).
 
     Args:
         service: owns every rule and the store.
-        title: what is annotated.
-        guideline: Markdown for the annotators, or None.
+        setup: how the app is set.
 
     Returns:
         An application with `/` (sign in), `/annotate/` (the page), `/work/…` (what it asks) and `/assets/`.
+
+    Raises:
+        UserError: `setup.language` is no language.
     """
-    sessions, desk = Sessions(), Desk(service)
+    sessions, desk = Sessions(), Desk(service, setup)
     app = FastAPI(title="plumbline", docs_url=None, redoc_url=None, openapi_url=None)
     app.mount("/assets", StaticFiles(directory=STATIC))
-    _add_sign_in(app, service, sessions, title)
+    _add_sign_in(app, service, sessions, setup)
     actions = (desk.next, desk.judge, desk.skip, desk.flag, desk.undo, desk.release, desk.renew)
     app.include_router(call_routes(CALLS_PATH, actions, sessions))
     gr.mount_gradio_app(
         app,
-        build_blocks(title=title, guideline=guideline),
+        build_blocks(setup),
         path=WORK_PATH,
         auth_dependency=lambda request: session.name if (session := sessions.read(request)) else None,
         theme=plumbline_theme(),
@@ -69,14 +75,14 @@ def build_app(service: PreferenceService, *, title: str, guideline: str | None =
     return app
 
 
-def build_blocks(*, title: str, guideline: str | None) -> gr.Blocks:
+def build_blocks(setup: Setup) -> gr.Blocks:
     """The view: the guideline at the side, the board in the middle. What it shows comes from `Desk`, call by call."""
-    with gr.Blocks(title=f"{title} · plumbline", analytics_enabled=False, fill_width=True) as blocks:
-        if guideline:
-            with gr.Sidebar(label="Guideline", open=False, width=360, elem_id="pl-sidebar"):
-                gr.HTML(render_guideline(guideline), apply_default_css=False)
+    with gr.Blocks(title=f"{setup.title} · plumbline", analytics_enabled=False, fill_width=True) as blocks:
+        if setup.guideline:
+            with gr.Sidebar(label=setup.texts("board.guideline"), open=False, width=360, elem_id="pl-sidebar"):
+                gr.HTML(render_guideline(setup.guideline), apply_default_css=False)
         gr.HTML(
-            render_shell(title, guideline=bool(guideline)),
+            render_shell(setup),
             elem_id="pl-board",
             apply_default_css=False,
             head=SCRIPT,
@@ -85,21 +91,21 @@ def build_blocks(*, title: str, guideline: str | None) -> gr.Blocks:
     return blocks
 
 
-def _add_sign_in(app: FastAPI, service: PreferenceService, sessions: Sessions, title: str) -> None:
+def _add_sign_in(app: FastAPI, service: PreferenceService, sessions: Sessions, setup: Setup) -> None:
     """Routes to sign in by name, to sign out, and to ask whether the session still stands."""
 
     @app.get("/")
     def sign_in_page(request: Request) -> Response:
         if sessions.read(request):
             return RedirectResponse(f"{WORK_PATH}/", status_code=303)
-        return HTMLResponse(render_sign_in(title))
+        return HTMLResponse(render_sign_in(setup))
 
     @app.post("/sign-in")
     def sign_in(request: Request, name: Annotated[str, Form()] = "") -> Response:
         try:
             annotator = service.sign_in(name.strip())
         except UserError as fault:
-            return HTMLResponse(render_sign_in(title, name=name, error=sentence(fault)), status_code=400)
+            return HTMLResponse(render_sign_in(setup, name=name, error=sentence(fault)), status_code=400)
         response = RedirectResponse(f"{WORK_PATH}/", status_code=303)
         sessions.start(request, response, Session(annotator.annotator_id, annotator.name))
         return response
@@ -117,7 +123,7 @@ def _add_sign_in(app: FastAPI, service: PreferenceService, sessions: Sessions, t
     @app.get("/session")
     def session(request: Request) -> dict[str, str | None]:
         found = sessions.read(request)
-        return {"name": found.name if found else None}
+        return {"name": found.name, "role": found.role} if found else {"name": None, "role": None}
 
     @app.middleware("http")
     async def work_page(request: Request, call_next: Callable[[Request], Any]) -> Response:
@@ -127,16 +133,17 @@ def _add_sign_in(app: FastAPI, service: PreferenceService, sessions: Sessions, t
             return response
         if not sessions.read(request):
             return RedirectResponse("/", status_code=303)
-        return await _without_preview_tags(request, call_next)
+        return await _own_page(request, call_next, setup.texts)
 
 
-async def _without_preview_tags(request: Request, call_next: Callable[[Request], Any]) -> Response:
-    """Gradio's page less the tags that offer its own picture and text to other sites' link previews."""
+async def _own_page(request: Request, call_next: Callable[[Request], Any], texts: Texts) -> Response:
+    """Gradio's page in our language, less the tags that offer its own picture and text to link previews."""
     plain = [(name, value) for name, value in request.scope["headers"] if name != b"accept-encoding"]
     request.scope["headers"] = plain  # so that the page is not compressed
     answer = await call_next(request)
-    page = b"".join([part async for part in answer.body_iterator]).decode()
-    kept = Response(PREVIEW_TAG.sub("", page), status_code=answer.status_code)
+    page = PREVIEW_TAG.sub("", b"".join([part async for part in answer.body_iterator]).decode())
+    page = HTML_TAG.sub(f'<html lang="{texts.lang}" dir="{texts.direction}"', page, count=1)
+    kept = Response(page, status_code=answer.status_code)
     # As a list, for a header may be there several times, as set-cookie.
     kept.raw_headers += [(name, value) for name, value in answer.headers.raw if name != b"content-length"]
     return kept

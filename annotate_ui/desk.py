@@ -15,6 +15,7 @@ from annotate_ui.render import render_empty, render_task
 from plumbline.preferences.records import Assignment, NoWork
 
 if TYPE_CHECKING:
+    from annotate_ui.setup import Setup
     from plumbline.preferences.service import PreferenceService
 
 Identifier = Annotated[str, Field(min_length=1, max_length=200)]
@@ -72,8 +73,8 @@ class Reply(TypedDict, total=False):
 class Desk:
     """The page's side of the preference service, one method for each thing that an annotator can do."""
 
-    def __init__(self, service: PreferenceService) -> None:
-        self.service = service
+    def __init__(self, service: PreferenceService, setup: Setup) -> None:
+        self.service, self.setup = service, setup
 
     def next(self, annotator_id: str, message: LeaseMessage) -> Reply:
         """Show the next task, or why there is none."""
@@ -89,26 +90,26 @@ class Desk:
             seconds=message.seconds,
             reason=message.reason or None,
         )
-        return self._next_after(annotator_id, "Saved.")
+        return self._next_after(annotator_id, self.setup.texts("board.saved"))
 
     def skip(self, annotator_id: str, message: SkipMessage) -> Reply:
         """Leave the task to others, then show the next one."""
         self.service.skip(message.lease_id, annotator_id, reason=message.reason, idempotency_key=message.key)
-        return self._next_after(annotator_id, "Skipped.")
+        return self._next_after(annotator_id, self.setup.texts("board.skipped"))
 
     def flag(self, annotator_id: str, message: FlagMessage) -> Reply:
         """Report a faulty task, then show the next one."""
         self.service.flag(
             message.lease_id, annotator_id, kind=message.kind, note=message.note, idempotency_key=message.key
         )
-        return self._next_after(annotator_id, "Flagged.")
+        return self._next_after(annotator_id, self.setup.texts("board.flagged"))
 
     def undo(self, annotator_id: str, message: LeaseMessage) -> Reply:
         """Show the annotator's last answer again, to correct it."""
         assignment = self.service.reopen_last(annotator_id)
         if assignment is None:
-            return {"notice": "There is nothing to undo yet."}
-        return {**self._show(annotator_id, assignment), "notice": "Your last answer is open again."}
+            return {"notice": self.setup.texts("board.nothing_to_undo")}
+        return {**self._show(annotator_id, assignment), "notice": self.setup.texts("board.reopened")}
 
     def release(self, annotator_id: str, message: LeaseMessage) -> Reply:
         """Hand the shown task back unanswered; of a correction, the earlier answer stands."""
@@ -130,8 +131,8 @@ class Desk:
         team = self.service.progress()
         counts = {"mine": mine, "remaining": remaining, "done": team.done, "required": team.required}
         if isinstance(work, NoWork):
-            return {"html": render_empty(work.reason, counts)}
-        html = render_task(work, self._earlier_ranking(annotator_id, work), counts)
+            return {"html": render_empty(self.setup, work.reason, counts)}
+        html = render_task(self.setup, work, self._earlier_ranking(annotator_id, work), counts)
         return {"html": html, "expires_in": seconds_until(work.expires_at)}
 
     def _earlier_ranking(self, annotator_id: str, assignment: Assignment) -> dict[str, int]:

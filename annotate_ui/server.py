@@ -20,6 +20,7 @@ from plumbline.console import console
 from plumbline.errors import UserError
 
 if TYPE_CHECKING:
+    from annotate_ui.setup import Setup
     from plumbline.preferences.service import PreferenceService
 
 # Open pages hold a connection; they must not keep the server from ending.
@@ -28,9 +29,8 @@ SECONDS_TO_CLOSE = 1
 
 def serve(
     service: PreferenceService,
+    setup: Setup,
     *,
-    title: str,
-    guideline: str | None,
     host: str,
     port: int,
     open_browser: bool = False,
@@ -39,19 +39,19 @@ def serve(
 
     Args:
         service: owns every rule and the store.
-        title: what is annotated, shown at the top.
-        guideline: Markdown for the annotators, or None.
+        setup: how the app is set.
         host: an address of this machine only (127.0.0.1, ::1 or localhost).
         port: the port, or 0 for any that is free.
         open_browser: open the page in the default browser.
 
     Raises:
-        UserError: the address is not local, the port is in use, or the system does not let us open it.
+        UserError: the setup names no language that is there, the address is not local, the port is in use, or the
+            system does not let us open it.
         SystemExit: on SIGTERM.
     """
+    app = build_app(service, setup)
     listener = open_listener(host, port)
     address = address_of(host, listener)
-    app = build_app(service, title=title, guideline=guideline)
     config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=SECONDS_TO_CLOSE)
     console.print(f"The annotation app is open at [bold]{address}[/bold] (Ctrl-C ends it)")
     if open_browser:

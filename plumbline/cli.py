@@ -198,7 +198,7 @@ def annotate(
     open_browser: Annotated[bool, typer.Option("--open", help="Open the browser.")] = False,
 ) -> None:
     """Open the annotation app on a run's sampled responses."""
-    from annotate_ui import serve
+    from annotate_ui import Setup, serve
     from plumbline.annotation import fill_store
     from plumbline.datafiles import read_text
 
@@ -208,14 +208,8 @@ def annotate(
     fill_store(chain.domain)
     guideline = read_text(settings.guideline) if settings.guideline else None
     with chain.domain.service() as service:
-        serve(
-            service,
-            title=chain.recipe.name,
-            guideline=guideline,
-            host=settings.host,
-            port=settings.port,
-            open_browser=open_browser,
-        )
+        setup = Setup.of_recipe(chain.recipe.name, settings, guideline=guideline)
+        serve(service, setup, host=settings.host, port=settings.port, open_browser=open_browser)
 
 
 @app.command()

@@ -85,7 +85,6 @@
       this.active = false; // whether the annotator did anything since the lease was renewed
       this.timers = [];
       this.listen();
-      this.showName();
       this.ask("next", {});
     }
 
@@ -125,11 +124,6 @@
         return [`The annotation app cannot be reached. ${kept}: try again when it runs.`];
       }
       return [`The annotation app could not answer. ${kept}: try again.`];
-    }
-
-    async showName() {
-      const session = await (await fetch("/session")).json();
-      this.part("name").textContent = session.name ?? "";
     }
 
     /** Keep the lease while the annotator works; an abandoned page lets it run out. */

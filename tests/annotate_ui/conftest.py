@@ -14,6 +14,7 @@ import uvicorn
 
 from annotate_ui.app import build_app
 from annotate_ui.server import address_of, open_listener
+from annotate_ui.setup import Setup
 from plumbline.preferences.records import JudgementRecord, NewResponse, NewTask
 from plumbline.preferences.service import PreferenceService
 from plumbline.preferences.store import Store
@@ -70,7 +71,7 @@ def served(app: Any) -> Iterator[str]:
 
 @pytest.fixture
 def address(service: PreferenceService) -> Iterator[str]:
-    with served(build_app(service, title="Support", guideline="# How to rank\n\nBest first.")) as url:
+    with served(build_app(service, Setup("Support", guideline="# How to rank\n\nBest first."))) as url:
         yield url
 
 

@@ -12,7 +12,9 @@ from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
 from fastapi.testclient import TestClient
 
-from annotate_ui.app import _without_preview_tags, build_app
+from annotate_ui.app import _own_page, build_app
+from annotate_ui.i18n import Texts
+from annotate_ui.setup import Setup
 from plumbline.preferences.service import PreferenceService
 from tests.annotate_ui.conftest import new_task, ranks_as_shown
 
@@ -22,7 +24,7 @@ BASE = "http://127.0.0.1:7860"
 @pytest.fixture
 def app(service: PreferenceService) -> Any:
     service.add_tasks([new_task("first"), new_task("second")])
-    return build_app(service, title="Support", guideline="Best first.")
+    return build_app(service, Setup("Support", guideline="Best first."))
 
 
 @pytest.fixture
@@ -72,13 +74,13 @@ def test_a_forged_cookie_is_no_session(ada: Page) -> None:
     for forged in (f"{payload}.", payload, f"{payload}x.{signature}", f"x.{signature}", "…", "."):
         answer = ada.client.get("/session", headers={"cookie": f"{name}={forged}".encode()})
         ada.client.cookies.clear()
-        assert answer.json() == {"name": None}
+        assert answer.json() == {"name": None, "role": None}
 
 
 def test_signing_out_ends_the_session(ada: Page) -> None:
-    assert ada.client.get("/session").json() == {"name": "Ada"}
+    assert ada.client.get("/session").json() == {"name": "Ada", "role": "annotator"}
     ada.client.post("/sign-out")
-    assert ada.client.get("/session").json() == {"name": None}
+    assert ada.client.get("/session").json() == {"name": None, "role": None}
 
 
 def test_a_name_is_needed(app: Any) -> None:
@@ -226,7 +228,7 @@ def test_the_page_without_preview_tags_keeps_every_header() -> None:
     """All of those given several times too; the length is that of what is left."""
 
     async def gradio(request: Request) -> Response:
-        page = '<meta property="og:image" content="x"><title>é</title>'
+        page = '<html lang="en"><meta property="og:image" content="x"><title>é</title>'
         answer = StreamingResponse(
             iter([page.encode()]), media_type="text/html", headers={"content-length": str(len(page))}
         )
@@ -234,8 +236,8 @@ def test_the_page_without_preview_tags_keeps_every_header() -> None:
         answer.set_cookie("second", "2")
         return answer
 
-    answer = asyncio.run(_without_preview_tags(Request({"type": "http", "headers": []}), gradio))
+    answer = asyncio.run(_own_page(Request({"type": "http", "headers": []}), gradio, Texts("de", "ltr", {})))
     assert [cookie.split(";")[0] for cookie in answer.headers.getlist("set-cookie")] == ["first=1", "second=2"]
     assert answer.headers["content-type"].startswith("text/html")
-    assert answer.body.decode() == "<title>é</title>"
+    assert answer.body.decode() == '<html lang="de" dir="ltr"><title>é</title>'
     assert answer.headers.getlist("content-length") == [str(len(answer.body))]

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from annotate_ui.app import build_app
+from annotate_ui.setup import Setup
 from plumbline.preferences.records import JudgementRecord
 from plumbline.preferences.service import PreferenceService
 from tests.annotate_ui.conftest import new_task, ranks_as_shown, served
@@ -70,7 +71,7 @@ def test_ranking_by_mouse_and_correcting_it(open_page: OpenPage, service: Prefer
     assert ranks_as_shown(judgements(service, 1)[0]) == [2, 1, 2]
 
     page.click("button:has-text('Undo')")
-    page.wait_for_selector("text=You are correcting your last answer")
+    page.wait_for_selector("text=You are correcting an earlier answer")
     assert prompt_of(page) == first
     assert page.locator(".pl-rank input:checked").evaluate_all("all => all.map(one => one.value)") == ["2", "1", "2"]
     page.click("[aria-label='Response C'] .pl-rank >> nth=2")
@@ -169,7 +170,7 @@ ATTACK = (
 def test_what_others_wrote_never_acts(browser: Any, service: PreferenceService) -> None:
     service.add_tasks([new_task(ATTACK, [ATTACK, ATTACK + " again"])])
     name = "<img src=x onerror=window.hacked=1>"
-    with served(build_app(service, title=ATTACK[:60], guideline=ATTACK)) as address:
+    with served(build_app(service, Setup(ATTACK[:60], guideline=ATTACK))) as address:
         page = browser.new_page()
         requested: list[str] = []
         page.on("request", lambda request: requested.append(request.url))

@@ -39,12 +39,12 @@ def test_the_address_names_the_port_that_was_given(host: str) -> None:
 
 SCRIPT = """
 import sys
-from annotate_ui import serve
+from annotate_ui import Setup, serve
 from plumbline.preferences.service import PreferenceService
 from plumbline.preferences.store import Store
 
 service = PreferenceService(Store.open(sys.argv[1]), project="support")
-serve(service, title="Support", guideline=None, host="127.0.0.1", port=0)
+serve(service, Setup("Support"), host="127.0.0.1", port=0)
 """
 
 
