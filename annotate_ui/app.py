@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +13,10 @@ from fastapi import FastAPI, Form, Request, Response
 from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse
 from fastapi.staticfiles import StaticFiles
 
+from annotate_ui.arena.desk import ArenaDesk
+from annotate_ui.arena.pages import HEAD as ARENA_HEAD
+from annotate_ui.arena.pages import PATH as ARENA_PATH
+from annotate_ui.arena.pages import arena_blocks, arena_routes
 from annotate_ui.calls import call_routes, sentence
 from annotate_ui.desk import Desk
 from annotate_ui.guard import Guard
@@ -21,6 +26,7 @@ from annotate_ui.theme import plumbline_theme
 from plumbline.errors import UserError
 
 if TYPE_CHECKING:
+    from annotate_ui.arena import ArenaSetup
     from annotate_ui.i18n import Texts
     from annotate_ui.setup import Setup
     from plumbline.preferences.service import PreferenceService
@@ -35,32 +41,46 @@ PREVIEW_TAG = re.compile(r"""<meta\s+(?:property="og:|name="twitter:)[^>]*>\s*""
 HTML_TAG = re.compile(r"""<html(\s+lang="[^"]*")?""")
 
 
-def build_app(service: PreferenceService, setup: Setup) -> FastAPI:
+def build_app(service: PreferenceService, setup: Setup, arena: ArenaSetup | None = None) -> FastAPI:
     """The annotation app as an ASGI application, to be served on this machine only (see `serve`).
 
     Args:
         service: owns every rule and the store.
         setup: how the app is set.
+        arena: the models of the arena, where there is one.
 
     Returns:
-        An application with `/` (sign in), `/annotate/` (the page), `/work/…` (what it asks) and `/assets/`.
+        An application with `/` (sign in), `/annotate/` (the page), `/work/…` (what it asks) and `/assets/`; `/arena/`
+        where there is an arena.
 
     Raises:
         UserError: `setup.language` is no language.
     """
+    if arena is not None:
+        setup = replace(setup, pages=(*setup.pages, "arena"))
     sessions, desk = Sessions(), Desk(service, setup)
     app = FastAPI(title="plumbline", docs_url=None, redoc_url=None, openapi_url=None)
     app.mount("/assets", StaticFiles(directory=STATIC))
     _add_sign_in(app, service, sessions, setup)
     actions = (desk.next, desk.judge, desk.skip, desk.flag, desk.undo, desk.release, desk.renew)
     app.include_router(call_routes(CALLS_PATH, actions, sessions))
+    mount_page(app, build_blocks(setup), WORK_PATH, sessions)
+    if arena is not None:
+        app.include_router(arena_routes(ArenaDesk(setup, arena), sessions))
+        mount_page(app, arena_blocks(setup), ARENA_PATH, sessions, head=ARENA_HEAD)
+    app.add_middleware(Guard)
+    return app
+
+
+def mount_page(app: FastAPI, blocks: gr.Blocks, path: str, sessions: Sessions, *, head: str = "") -> None:
+    """Mount a page for everybody who is signed in; `head` is what it loads beside what all pages load."""
     gr.mount_gradio_app(
         app,
-        build_blocks(setup),
-        path=WORK_PATH,
+        blocks,
+        path=path,
         auth_dependency=lambda request: session.name if (session := sessions.read(request)) else None,
         theme=plumbline_theme(),
-        head=HEAD,
+        head=HEAD + head,
         allowed_paths=[],
         show_error=False,
         run_history=False,
@@ -71,8 +91,6 @@ def build_app(service: PreferenceService, setup: Setup) -> FastAPI:
         ssr_mode=False,
         max_file_size="1kb",
     )
-    app.add_middleware(Guard)
-    return app
 
 
 def build_blocks(setup: Setup) -> gr.Blocks:
@@ -128,7 +146,7 @@ def _add_sign_in(app: FastAPI, service: PreferenceService, sessions: Sessions, s
     @app.middleware("http")
     async def work_page(request: Request, call_next: Callable[[Request], Any]) -> Response:
         """Whoever opens the work page without a session sees the sign-in page, not Gradio's bare refusal."""
-        if request.url.path.rstrip("/") != WORK_PATH or request.method != "GET":
+        if request.url.path.rstrip("/") not in (WORK_PATH, ARENA_PATH) or request.method != "GET":
             response: Response = await call_next(request)
             return response
         if not sessions.read(request):

@@ -83,6 +83,11 @@ def render_guideline(guideline: str) -> str:
     return f'<div class="pl-text pl-guideline" dir="auto">{safe_html(guideline, keep_lines=False)}</div>'
 
 
+def render_part(template: str, setup: Setup, /, **values: Any) -> str:
+    """A template of `templates/` with the words of the setup's language as `t`, and the head line as `nav`."""
+    return _render(template, setup, nav=render_nav, **values)
+
+
 def _render(template: str, setup: Setup, /, **values: Any) -> str:
     html: str = _environment().get_template(f"{template}.html.j2").render(setup=setup, t=setup.texts, **values)
     return html

@@ -20,6 +20,7 @@ from plumbline.console import console
 from plumbline.errors import UserError
 
 if TYPE_CHECKING:
+    from annotate_ui.arena import ArenaSetup
     from annotate_ui.setup import Setup
     from plumbline.preferences.service import PreferenceService
 
@@ -31,6 +32,7 @@ def serve(
     service: PreferenceService,
     setup: Setup,
     *,
+    arena: ArenaSetup | None = None,
     host: str,
     port: int,
     open_browser: bool = False,
@@ -40,6 +42,7 @@ def serve(
     Args:
         service: owns every rule and the store.
         setup: how the app is set.
+        arena: the models of the arena, where there is one.
         host: an address of this machine only (127.0.0.1, ::1 or localhost).
         port: the port, or 0 for any that is free.
         open_browser: open the page in the default browser.
@@ -49,7 +52,7 @@ def serve(
             system does not let us open it.
         SystemExit: on SIGTERM.
     """
-    app = build_app(service, setup)
+    app = build_app(service, setup, arena)
     listener = open_listener(host, port)
     address = address_of(host, listener)
     config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=SECONDS_TO_CLOSE)

@@ -71,6 +71,7 @@ class Speakers:
         self._load = load or load_speaker
         self._loaded: OrderedDict[str, tuple[Any, Any]] = OrderedDict()
         self._lock = threading.Lock()
+        self._tokenizer: PreTrainedTokenizerBase | None = None
 
     def check(self, prompt: Conversation) -> None:
         """Refuse a prompt that leaves no room for a response in a policy's window; models are not loaded for that.
@@ -85,8 +86,7 @@ class Speakers:
         window = context_window(folder)
         if window is None:
             return
-        tokenizer = self._tokenizer or load_tokenizer(folder)
-        self._tokenizer = tokenizer
+        tokenizer = self._tokenizer = self._tokenizer or load_tokenizer(folder)
         length = len(encode_prompts(tokenizer, [neutral(prompt, tokenizer)])[0])
         room = window - self.sampling.max_new_tokens
         if length > room:
@@ -95,14 +95,15 @@ class Speakers:
                 "shorten your message, or start a new conversation."
             )
 
-    _tokenizer: PreTrainedTokenizerBase | None = None
-
     def speak(self, duel: Duel) -> Iterator[tuple[Said, Said]]:
         """Both answers as they grow, in step."""
         voices = [self._voice(one.name, duel.prompt) for one in (duel.left, duel.right)]
         end = time.monotonic() + self.sampling.seconds
         try:
-            while any([voice.step() for voice in voices]) and time.monotonic() < end:
+            going = True
+            while going and time.monotonic() < end:
+                steps = [voice.step() for voice in voices]  # both, before anything is told of either
+                going = any(steps)
                 yield voices[0].said, voices[1].said
             yield voices[0].whole, voices[1].whole
         finally:

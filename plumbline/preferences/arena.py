@@ -2,8 +2,8 @@
 
 A *battle* is one turn of a conversation. Its annotator sees two sides, and no policy's name before the conversation is
 over; after that none of its turns takes a vote. A vote is a judgement like all others: a task of origin `arena` that is
-handed out to nobody, with an answer of purpose `arena`. Where both texts are the same, or one is empty, there is nothing
-to learn from: such a vote counts in the ranking and makes no task.
+handed out to nobody, with an answer of purpose `arena`. Where both texts are the same, or one is empty, there is
+nothing to learn from: such a vote counts in the ranking and makes no task.
 """
 
 from __future__ import annotations
@@ -41,6 +41,10 @@ MAX_PROMPT = 8000
 
 UNDER_WAY = timedelta(minutes=10)
 """For so long a battle without a vote counts as one when the next pair is chosen."""
+
+
+class NotAnsweredError(StoreError):
+    """There is nothing to vote on yet."""
 
 
 @dataclass(frozen=True)
@@ -175,18 +179,25 @@ class Arena(Facet):
         Raises:
             StoreError: the prompt is empty or too long.
         """
-        _check_prompt(prompt)
+        check_prompt(prompt)
         with self.turn() as turn:
             actor = acting(turn, annotator_id)
             self._close(turn, _open_battles(turn, actor))
             pair = self._least_compared(turn)
             return self._open(turn, actor, prompt, pair, before=None)
 
-    def go_on(self, annotator_id: str, battle_id: str, text: str) -> Round:
+    def go_on(
+        self,
+        annotator_id: str,
+        battle_id: str,
+        text: str,
+        *,
+        check: Callable[[Conversation], None] | None = None,
+    ) -> Round:
         """The next turn: the preferred response (of a tie, either one) and a new message of the annotator.
 
         The same two policies answer, on sides drawn anew. Asked twice for the same turn, it returns the one that is
-        there.
+        there. `check` may refuse the conversation as it would become.
 
         Raises:
             StoreError: the message is empty or too long, there is no vote yet, or the conversation is over.
@@ -194,14 +205,14 @@ class Arena(Facet):
         with self.turn() as turn:
             actor = acting(turn, annotator_id)
             battle = _own_battle(turn, actor, battle_id)
-            after = turn.connection.execute(
-                select(Battle.__table__).where(Battle.before_id == battle.id)
-            ).one_or_none()
+            after = turn.connection.execute(select(Battle.__table__).where(Battle.before_id == battle.id)).one_or_none()
             if after is not None:
                 return self._round(turn, after)
             kept = self._kept_response(turn, battle)
             prompt = [*battle.prompt, Message(role="assistant", content=kept), Message(role="user", content=text)]
-            _check_prompt(prompt)
+            check_prompt(prompt)
+            if check is not None:
+                check(prompt)
             pair = (battle.left["source"], battle.right["source"])
             return self._open(turn, actor, prompt, pair, before=battle.id)
 
@@ -251,7 +262,12 @@ class Arena(Facet):
             if battle.left["text"] is not None:
                 return
             values = {
-                side: {**stored, "text": _storable(said.text), "finished": said.finished, "named": self._named(said, stored)}
+                side: {
+                    **stored,
+                    "text": _storable(said.text),
+                    "finished": said.finished,
+                    "named": self._named(said, stored),
+                }
                 for side, stored, said in ((LEFT, battle.left, left), (RIGHT, battle.right, right))
             }
             turn.connection.execute(update(Battle).where(Battle.id == battle.id).values(**values))
@@ -334,10 +350,10 @@ class Arena(Facet):
 
     def _kept_response(self, turn: Turn, battle: Row[Any]) -> str:
         """The response with which the conversation goes on."""
-        if battle.vote is None:
-            raise StoreError("vote on this turn first: the better response continues the conversation.")
         if battle.revealed_at is not None:
             raise StoreError("this conversation is over: start a new one.")
+        if battle.vote is None:
+            raise StoreError("vote on this turn first: the better response continues the conversation.")
         if len(_conversation(turn, battle)) >= self.rules.turns:
             raise StoreError(f"a conversation has at most {self.rules.turns} turns: start a new one.")
         order = [battle.vote] if battle.vote in SIDES else self.chance.sample(SIDES, 2)
@@ -403,7 +419,12 @@ class Arena(Facet):
         return Round(battle.battle_id, number, battle.prompt, left, right, battle.vote, goes_on)
 
 
-def _check_prompt(prompt: Conversation) -> None:
+def check_prompt(prompt: Conversation) -> None:
+    """Refuse a conversation that cannot be asked.
+
+    Raises:
+        StoreError: its last message is empty, too long, or no valid text.
+    """
     text = prompt[-1]["content"]
     fault = text_fault(text)
     if fault:
@@ -455,7 +476,7 @@ def _as_seen(battle: Row[Any], seen: tuple[int, int] | None) -> tuple[dict[str, 
     sides = []
     for side, length in zip((battle.left, battle.right), seen or (None, None), strict=True):
         if side["text"] is None:
-            raise StoreError("the models have not answered yet: wait for them, then vote.")
+            raise NotAnsweredError("the models have not answered yet: wait for them, then vote.")
         if length is not None and length < len(side["text"]):
             side = {**side, "text": side["text"][:length], "finished": False}
         if not side["text"].strip() and not side["finished"]:

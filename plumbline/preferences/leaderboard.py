@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from plumbline.preferences.arena_statistics import (
     Estimate,
@@ -16,11 +16,21 @@ from plumbline.preferences.arena_statistics import (
     strengths,
     win_rate,
 )
-from plumbline.preferences.arena_votes import Vote, counted_votes
-from plumbline.preferences.sequential import Sequential, sequential_test
+from plumbline.preferences.arena_votes import Vote, counted_votes, read_votes
+from plumbline.preferences.sequential import FORETELL_FROM, Sequential, sequential_test
+
+if TYPE_CHECKING:
+    from plumbline.preferences.turn import Facet
+    from plumbline.recipe_annotate import ArenaSection
 
 ALPHA = 0.05
 RESAMPLES = 500
+
+
+def leaderboard_of(facet: Facet, section: ArenaSection) -> dict[str, Any]:
+    """The leaderboard of a project's votes, as the recipe's section asks for it."""
+    votes = read_votes(facet.store, facet.project)
+    return leaderboard(votes, baseline=section.baseline, cap=section.votes_per_person, margin=section.margin)
 
 
 def leaderboard(
@@ -89,11 +99,11 @@ def sentence(policy: str, baseline: str, test: Sequential, margin: float) -> str
         return f"Enough: {policy} is {test.verdict} than {baseline}."
     if test.verdict == "no difference":
         return f"Enough: {policy} and {baseline} differ by no more than {100 * margin:g} points of win rate."
-    if test.more is None:
-        return "Not decided: too few votes to say how many more are needed." if test.votes < 10 else (
-            "Not decided: too close to say how many more votes are needed."
-        )
-    return f"Not decided: about {_round(test.more)} more votes, if they fall as until now."
+    what = f"{policy} and {baseline} are not told apart yet"
+    if test.more is not None:
+        return f"{what}: about {_round(test.more)} more votes of this pair, if they fall as until now."
+    few = test.votes < FORETELL_FROM
+    return f"{what}: too {'few votes' if few else 'close'} to say how many more are needed."
 
 
 def as_text(board: dict[str, Any]) -> str:

@@ -27,8 +27,9 @@ BOLDNESS = 0.5
 """Largest share of the capital that a bet may lose."""
 
 BLOCK = 1024
-FAR = 100_000
-"""Beyond so many further votes nothing is foretold."""
+
+FORETELL_FROM, FAR = 10, 100_000
+"""With fewer votes, or when more than so many are needed, nothing is foretold."""
 
 
 class Sequential(NamedTuple):
@@ -116,7 +117,7 @@ def _bets(scores: Floats, alpha: float) -> Floats:
 
 def _votes_to_come(scores: Floats, alpha: float, margin: float) -> int | None:
     """About how many further votes decide, if they fall as until now; None when too few or too many to say."""
-    if len(scores) < 10:
+    if len(scores) < FORETELL_FROM:
         return None
     # The rate and spread seen so far, drawn a little to the middle.
     mean = (1 + scores.sum()) / (2 + len(scores))
