@@ -43,7 +43,7 @@ def open_arena(domain: Domain, store: Store) -> ArenaSetup:
     section = arena_section(domain)
     folders = policy_folders(domain, section)
     contenders = tuple(
-        Contender(name, identify(folder).weights_hash, _known_as(name, domain.recipe.model.name))
+        Contender(name, identify(folder).weights_hash, known_as(name, domain.recipe.model.name))
         for name, folder in folders.items()
     )
     prompts = tuple(row.prompt for row in domain.prompts("test"))
@@ -93,7 +93,7 @@ def arena_results(domain: Domain) -> dict[str, Any]:
         return leaderboard_of(service, section)
 
 
-def _known_as(policy: str, model: str) -> tuple[str, ...]:
+def known_as(policy: str, model: str) -> tuple[str, ...]:
     """Words by which a text would tell which model wrote it: the policy's name, the model's, and its family's."""
     name = Path(model).name
     family = re.match(r"[A-Za-z]{4,}", name)

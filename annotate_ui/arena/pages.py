@@ -92,4 +92,4 @@ class _Lines(StreamingResponse):
             await super().__call__(scope, receive, send)
         finally:
             with anyio.CancelScope(shield=True):
-                await self.body_iterator.aclose()  # type: ignore[union-attr]
+                await self.body_iterator.aclose()  # type: ignore[attr-defined]

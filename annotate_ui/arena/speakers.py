@@ -153,7 +153,7 @@ class _Voice:
 
     def step(self) -> bool:
         """Say one token more; False when there is none."""
-        token = next(self._tokens, None)  # type: ignore[call-overload]
+        token = next(self._tokens, None)
         if token is None:
             return False
         self._ids.append(token)

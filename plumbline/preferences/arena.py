@@ -300,18 +300,16 @@ class Arena(Facet):
             actor = acting(turn, annotator_id)
             battle = _own_battle(turn, actor, battle_id)
             if battle.vote is not None:
-                if vote not in (battle.vote, battle.left.get("asked")):
+                if vote not in (battle.vote, battle.left["asked"]):
                     raise StoreError("you have voted on this turn already, and that vote stands.")
                 return self._round(turn, battle)
             if battle.revealed_at is not None:
                 raise StoreError("this conversation is over, so no vote on it counts: start a new one.")
             sides = _as_seen(battle, seen)
-            values = {"left": sides[0], "right": sides[1], "voted_at": turn.now}
-            if sides[0]["text"].strip() == sides[1]["text"].strip() and vote != BOTH_BAD:
-                values |= {"vote": TIE, "left": {**sides[0], "asked": vote}}
-            else:
-                values["vote"] = vote
-            values |= self._judgement(turn, actor, battle, sides, values["vote"], seconds)
+            identical = sides[0]["text"].strip() == sides[1]["text"].strip()
+            counted = TIE if identical and vote != BOTH_BAD else vote
+            values = {"vote": counted, "voted_at": turn.now, "left": {**sides[0], "asked": vote}, "right": sides[1]}
+            values |= self._judgement(turn, actor, battle, sides, counted, seconds)
             turn.connection.execute(update(Battle).where(Battle.id == battle.id).values(**values))
             return self._round(turn, _own_battle(turn, actor, battle_id))
 
