@@ -12,6 +12,8 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 
+from annotate_ui.arena.desk import ArenaDesk
+from annotate_ui.arena.pages import arena_page, arena_routes
 from annotate_ui.calls import call_routes, unavailable
 from annotate_ui.desk import Desk
 from annotate_ui.guard import Guard, gradio_pages, own_hosts
@@ -29,6 +31,7 @@ from plumbline.preferences.quality import Quality
 from plumbline.recipe_annotate import AnnotateSection
 
 if TYPE_CHECKING:
+    from annotate_ui.arena import ArenaSetup
     from annotate_ui.setup import Setup
     from plumbline.preferences.service import PreferenceService
 
@@ -37,17 +40,24 @@ WORK_PATH = "/annotate"
 CALLS_PATH = "/work"
 
 
-def build_app(service: PreferenceService, setup: Setup, settings: AnnotateSection | None = None) -> FastAPI:
+def build_app(
+    service: PreferenceService,
+    setup: Setup,
+    settings: AnnotateSection | None = None,
+    *,
+    arena: ArenaSetup | None = None,
+) -> FastAPI:
     """The annotation app as an ASGI application; without accounts, to be served on this machine only (see `serve`).
 
     Args:
         service: owns every rule and the store.
         setup: how the pages are set.
         settings: the recipe's section `annotate`: accounts, sessions, host names.
+        arena: the models of the arena, where there is one.
 
     Returns:
         An application with `/` (sign in), `/annotate/` (the annotators' page) and `/work/…` (what it asks), `/lead/`
-        for leads, `/account`, `/people` (with accounts) and `/assets/`.
+        for leads, `/arena/` where there is one, `/account`, `/people` (with accounts) and `/assets/`.
 
     Raises:
         UserError: `setup.language` is no language.
@@ -56,7 +66,8 @@ def build_app(service: PreferenceService, setup: Setup, settings: AnnotateSectio
     accounts = Accounts(service.store, clock=service.clock) if settings.accounts else None
     lifetime = timedelta(hours=settings.session_hours)
     login = LoginSessions(service.store, accounts=settings.accounts, lifetime=lifetime, clock=service.clock)
-    setup = replace(setup, pages=("annotate", "lead", *(("people",) if accounts else ()), "account"))
+    there = {"annotate": True, "arena": arena is not None, "lead": True, "people": settings.accounts, "account": True}
+    setup = replace(setup, pages=tuple(page for page, is_there in there.items() if is_there))
     sessions, desk = Sessions(login), Desk(service, setup)
     if setup.guideline:
         service.guidelines.publish(setup.guideline, from_file=True)
@@ -71,7 +82,11 @@ def build_app(service: PreferenceService, setup: Setup, settings: AnnotateSectio
     app.include_router(call_routes(CALLS_PATH, desk.actions, sessions))
     quality = Quality(service.store, project=service.project, clock=service.clock)
     app.include_router(lead_routes(LeadDesk(service, setup, quality), sessions))
-    add_pages(app, [board_page(setup), lead_page(setup)], sessions, setup)
+    pages = [board_page(setup), lead_page(setup)]
+    if arena is not None:
+        app.include_router(arena_routes(ArenaDesk(setup, arena), sessions))
+        pages.append(arena_page(setup))
+    add_pages(app, pages, sessions, setup)
     app.add_middleware(Guard, hosts=own_hosts(settings), pages=gradio_pages(app))
     return app
 

@@ -191,6 +191,11 @@ def render_template(template: str, setup: Setup, /, **values: Any) -> str:
     return _render(template, setup, **values)
 
 
+def render_part(template: str, setup: Setup, /, **values: Any) -> str:
+    """A template of `templates/` with the words of the setup's language as `t`, and the head line as `nav`."""
+    return _render(template, setup, nav=render_nav, **values)
+
+
 def _render(template: str, setup: Setup, /, **values: Any) -> str:
     html: str = _environment().get_template(f"{template}.html.j2").render(setup=setup, t=setup.texts, **values)
     return html

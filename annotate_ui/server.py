@@ -27,6 +27,7 @@ from plumbline.recipe_annotate import LOOPBACK, AnnotateSection
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+    from annotate_ui.arena import ArenaSetup
     from annotate_ui.setup import Setup
     from plumbline.preferences.rules import Rules
 
@@ -56,6 +57,7 @@ def serve(
     service: PreferenceService,
     setup: Setup,
     *,
+    arena: ArenaSetup | None = None,
     host: str,
     port: int,
     open_browser: bool = False,
@@ -66,6 +68,7 @@ def serve(
     Args:
         service: owns every rule and the store.
         setup: how the pages are set.
+        arena: the models of the arena, where there is one; it needs a server of one process.
         host: an address of this machine; without accounts, of its loopback (127.0.0.1, ::1 or localhost).
         port: the port, or 0 for any that is free.
         open_browser: open the page in the default browser.
@@ -89,7 +92,7 @@ def serve(
             if settings.workers > 1:
                 _run_several(_factory(service, setup, settings), settings, listener)
             else:
-                app = build_app(service, setup, settings)
+                app = build_app(service, setup, settings, arena=arena)
                 # uvicorn closes on either signal, then hands it on.
                 uvicorn.Server(server_config(app, settings)).run(sockets=[listener])
     finally:

@@ -33,7 +33,9 @@ from plumbline.logs import quieten
 from plumbline.preferences.formats import EXPORTED, IMPORTED
 
 if TYPE_CHECKING:
+    from annotate_ui.arena import ArenaSetup
     from plumbline.chain import Chain
+    from plumbline.preferences.service import PreferenceService
     from plumbline.preferences.simulated import SimulationReport
     from plumbline.runs import Manifest
     from plumbline.stages import Domain
@@ -189,7 +191,46 @@ def annotate(
     guideline = read_text(settings.guideline) if settings.guideline else None
     with chain.domain.service() as service:
         setup = Setup.of_recipe(chain.recipe.name, settings, guideline=guideline)
-        serve(service, setup, host=settings.host, port=settings.port, open_browser=open_browser, settings=settings)
+        arena = _arena(chain, service) if settings.arena else None
+        serve(
+            service,
+            setup,
+            host=settings.host,
+            port=settings.port,
+            open_browser=open_browser,
+            settings=settings,
+            arena=arena,
+        )
+
+
+def _arena(chain: Chain, service: PreferenceService) -> ArenaSetup | None:
+    """The run's arena; None, with the reason told, where the run is not far enough for it."""
+    from plumbline.arena import open_arena
+
+    if chain.recipe.annotate.workers > 1:
+        chain.notify("no arena: its models and conversations need a server of one process (annotate.workers: 1)")
+        return None
+    try:
+        return open_arena(chain.domain, service.store)
+    except UserError as fault:
+        chain.notify(f"no arena: {fault}")
+        return None
+
+
+@app.command()
+def arena(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    run: RunName = None,
+    runs: RunsFolder = RUNS,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+) -> None:
+    """Print the arena's leaderboard: strengths, win rates, and whether there are enough votes."""
+    from plumbline.arena import arena_results
+    from plumbline.preferences.leaderboard import as_text
+
+    board = arena_results(_chain(recipe, overrides, run, runs, "arena", create=False).domain)
+    typer.echo(json.dumps(board, indent=2, ensure_ascii=False) if as_json else as_text(board))
 
 
 @app.command()

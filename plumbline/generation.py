@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -129,6 +129,37 @@ def generate(
         )
         cache, logits = out.past_key_values, out.logits[:, -1]
     return responses
+
+
+@torch.inference_mode()
+def generate_stream(
+    model: PreTrainedModel,
+    ids: Sequence[int],
+    *,
+    stop: Sequence[int],
+    temperature: float,
+    max_new_tokens: int,
+    generator: torch.Generator,
+) -> Iterator[int]:
+    """Sample one continuation, token by token, the stop token included; closing the iterator ends the work.
+
+    Args:
+        model: a causal language model in evaluation mode.
+        ids: token ids of the prompt.
+        stop, temperature, max_new_tokens, generator: as in `generate`.
+    """
+    given = torch.tensor([list(ids)], device=model.device)
+    out = model(input_ids=given, use_cache=True, logits_to_keep=1)
+    cache = out.past_key_values
+    make_room(cache, max_new_tokens)
+    for step in range(1, max_new_tokens + 1):
+        token = _draw(out.logits[:, -1], temperature, 1.0, generator)
+        drawn = int(token)
+        yield drawn
+        if drawn in stop or step == max_new_tokens:
+            return
+        out = model(input_ids=token[:, None], past_key_values=cache, use_cache=True, logits_to_keep=1)
+        cache = out.past_key_values
 
 
 def _left_padded(rows: Sequence[Sequence[int]], pad: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

@@ -81,7 +81,10 @@ class ArenaSection(Section):
     temperature: float = Field(0.7, gt=0, description="Sampling temperature.")
     max_new_tokens: int = Field(256, ge=1, description="Longest response, in tokens.")
     turns: int = Field(5, ge=1, description="Most turns of one conversation.")
+    seconds: float = Field(120, gt=0, description="Longest time for which the two models answer one turn.")
+    at_once: int = Field(2, ge=1, description="Turns that are answered at the same time; others wait.")
     votes_per_person: int = Field(100, ge=1, description="Votes of one person that count in the ranking.")
+    margin: float = Field(0.05, gt=0, lt=0.5, description="Win rates within this of one half count as no difference.")
 
 
 class AnnotateSection(Section):

@@ -448,6 +448,18 @@ def _align(domain: Domain, section: AlignSection) -> Stage:
     return Stage(section.name, "Aligning by PPO", "model", config, files, after, ppo, recipe.seed)
 
 
+def _votes_of_arena(domain: Domain) -> dict[str, Any]:
+    """The arena's leaderboard for the report, where there are votes."""
+    from plumbline.preferences.leaderboard import leaderboard_of
+
+    section = domain.recipe.annotate.arena
+    if section is None:
+        return {}
+    with domain.service() as service:
+        board = leaderboard_of(service, section)
+    return {"arena": board} if board["votes"]["counted"] else {}
+
+
 def _compare(domain: Domain) -> Stage:
     recipe = domain.recipe
     simulated = recipe.annotate.simulated
@@ -471,7 +483,7 @@ def _compare(domain: Domain) -> Stage:
             folder=context.folder,
             scratch=context.scratch,
             seed=recipe.seed,
-            facts=facts_for_report(domain.run, recipe),
+            facts=facts_for_report(domain.run, recipe) | _votes_of_arena(domain),
         )
 
     config = {**recipe.compare.model_dump(mode="json"), **_splits(recipe), "policies": recipe.align_names}

@@ -50,7 +50,7 @@ def compare(
         seed: of everything random.
         facts: what the report says about the run: `run`, `domain`, `base_model`, `simulated_share`, `judge_hash`,
             `reward_hash`, `judge_metrics`, `lineage` (lines), `methods`, `watch_metrics`, `watched` (a sentence by
-            policy); each may be missing.
+            policy), `arena` (the arena's leaderboard); each may be missing.
 
     Returns:
         The win rates and their intervals as a flat dictionary, and the number of prompts.
@@ -74,6 +74,8 @@ def compare(
         "length_control": by_length,
         "meta": _meta(replies, baselines, judge, utility, len(rows), section, seed, facts),
     }
+    if facts.get("arena"):
+        results["arena"] = facts["arena"]
     (folder / RESULTS).write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     write_samples(replies, rows, folder)
     write_report(results, replies, rows, folder, shown=section.samples_shown, seed=seed, facts=facts)

@@ -46,8 +46,8 @@ class NewResponse:
 class NewTask:
     """A prompt and the 2 to 9 responses to be ranked.
 
-    `origin` is `sample` for responses to be judged here, or `import:<format>` for what was judged elsewhere; imported
-    tasks are not handed out to annotators.
+    `origin` is `sample` for responses to be judged here, `import:<format>` for what was judged elsewhere, or `arena`;
+    tasks of the last two are not handed out to annotators.
     """
 
     prompt: Conversation
@@ -235,7 +235,7 @@ class JudgementRecord:
         seconds: time on task, where known.
         shown_order: response ids in the order in which they were shown; empty where not known.
         supersedes: id of the answer that this one corrected.
-        origin: `sample` or `import:<format>`.
+        origin: `sample`, `import:<format>` or `arena`.
         purpose: why it was asked for, see `LEARNED_FROM`.
         gaps: grades of preference between neighbouring ranks, the best first; empty where none were given.
         guideline: version of the guideline that the annotator saw.

@@ -350,9 +350,10 @@ class TaskAllowance(Base):
 class Battle(Base):
     """One turn of the arena: two policies answer the same conversation, blind, until an annotator has voted.
 
-    `left` and `right` are `{source, source_hash, text, finished}`. `task_id` and `answer_id` are set by the vote, which
-    is a judgement of purpose `arena`. `before_id` is the turn before in the same conversation; names are told when the
-    conversation is over (`revealed_at`).
+    `left` and `right` are `{source, source_hash, text, finished, named}`; `text` is null until it was answered, `named`
+    says that it names its own policy. `vote` is left, right, tie or both-bad. `task_id` and `answer_id` are set by the
+    vote, which is a judgement of purpose `arena`; a vote between two texts that are the same, or empty, makes none.
+    `before_id` is the turn before in the same conversation. `revealed_at`: the conversation is over and names are told.
     """
 
     __tablename__ = "battles"
@@ -363,6 +364,7 @@ class Battle(Base):
     prompt: Mapped[list[Any]]
     left: Mapped[dict[str, Any]]
     right: Mapped[dict[str, Any]]
+    vote: Mapped[str | None] = mapped_column(String(16))
     task_id: Mapped[int | None] = mapped_column(ForeignKey("tasks.id"))
     answer_id: Mapped[int | None] = mapped_column(ForeignKey("answers.id"))
     before_id: Mapped[int | None] = mapped_column(ForeignKey("battles.id"))

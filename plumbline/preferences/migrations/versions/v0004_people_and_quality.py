@@ -154,6 +154,7 @@ def upgrade() -> None:
         sa.Column("prompt", sa.JSON(), nullable=False),
         sa.Column("left", sa.JSON(), nullable=False),
         sa.Column("right", sa.JSON(), nullable=False),
+        sa.Column("vote", sa.String(length=16), nullable=True),
         sa.Column("task_id", sa.Integer(), nullable=True),
         sa.Column("answer_id", sa.Integer(), nullable=True),
         sa.Column("before_id", sa.Integer(), nullable=True),

@@ -1,0 +1,159 @@
+"""Between the arena's page and its rules: reads what the page sent, asks the arena, renders what comes next.
+
+The page never names a model: only its own battles by their ids.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field
+
+from annotate_ui.arena.stage import Stage, shown
+from annotate_ui.calls import Message
+from annotate_ui.messages import Identifier, Seconds
+from annotate_ui.render import render_part
+from plumbline.conversations import Conversation, prompt_key
+from plumbline.preferences.arena import MAX_PROMPT, NotAnsweredError, Round, check_prompt
+from plumbline.preferences.arena_votes import read_votes
+from plumbline.preferences.leaderboard import leaderboard
+
+if TYPE_CHECKING:
+    from annotate_ui.arena import ArenaSetup
+    from annotate_ui.setup import Setup
+    from plumbline.conversations import Message as Turn
+
+Prompt = Annotated[str, Field(max_length=4 * MAX_PROMPT)]
+Characters = Annotated[int, Field(ge=0, le=1_000_000)]
+
+SECONDS_FOR_STORING = 5.0
+
+
+class Nothing(Message):
+    """A question that needs no words."""
+
+
+class StartMessage(Message):
+    """A prompt; `drawn` is the key of the held-out prompt that it was, where the annotator did not change it."""
+
+    prompt: Prompt
+    drawn: Identifier | None = None
+
+
+class BattleMessage(Message):
+    """Names a battle of the annotator's own."""
+
+    battle: Identifier
+
+
+class NextMessage(BattleMessage):
+    """What the annotator says in the next turn."""
+
+    prompt: Prompt
+
+
+class VoteMessage(BattleMessage):
+    """A vote; `seen` is how many characters of the left and the right text the page had shown."""
+
+    vote: Literal["left", "right", "tie", "both-bad"]
+    seconds: Seconds | None = None
+    seen: tuple[Characters, Characters] | None = None
+
+
+class ArenaDesk:
+    """The page's side of the arena, one method for each thing that an annotator (or lead) can do."""
+
+    def __init__(self, setup: Setup, given: ArenaSetup) -> None:
+        self.setup, self.given, self.arena = setup, given, given.arena
+        self.stage = Stage(given.arena, given.speakers, given.at_once)
+        self._drawn = {prompt_key(prompt): prompt for prompt in given.arena.rules.prompts}
+        self._board: tuple[int, dict[str, Any]] | None = None
+        self._board_lock = threading.Lock()
+
+    def state(self, annotator_id: str, message: Nothing) -> Mapping[str, Any]:
+        """The conversation that is open, after a reload."""
+        open_round = self.arena.current(annotator_id)
+        draws = bool(self.arena.rules.prompts)
+        return {"draws": draws, **(self._show(open_round) if open_round else {})}
+
+    def draw(self, annotator_id: str, message: Nothing) -> Mapping[str, Any]:
+        """A held-out prompt for the prompt box."""
+        prompt = self.arena.draw()
+        return {"prompt": prompt[-1]["content"], "drawn": prompt_key(prompt), "before": self._talk(prompt[:-1])}
+
+    def start(self, annotator_id: str, message: StartMessage) -> Mapping[str, Any]:
+        """Begin a conversation."""
+        prompt: Conversation = [{"role": "user", "content": message.prompt}]
+        drawn = self._drawn.get(message.drawn or "")
+        if drawn is not None and drawn[-1]["content"].strip() == message.prompt:
+            prompt = drawn
+        self._check(prompt)
+        self.stage.stop_all_of(annotator_id)
+        return self._show(self.arena.start(annotator_id, prompt))
+
+    def vote(self, annotator_id: str, message: VoteMessage) -> Mapping[str, Any]:
+        """Vote; models that still speak are stopped first."""
+        end = time.monotonic() + SECONDS_FOR_STORING
+        while True:
+            try:
+                voted = self.arena.vote(
+                    annotator_id, message.battle, message.vote, seconds=message.seconds, seen=message.seen
+                )
+                return self._show(voted)
+            except NotAnsweredError:  # the battle is theirs, so they may stop it
+                self.stage.stop(message.battle)
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.05)  # another process of the server may be storing it
+
+    def go_on(self, annotator_id: str, message: NextMessage) -> Mapping[str, Any]:
+        """The next turn of a conversation."""
+        self._check([{"role": "user", "content": message.prompt}])  # before the store is locked
+        following = self.arena.go_on(annotator_id, message.battle, message.prompt, check=self.given.speakers.check)
+        return self._show(following)
+
+    def end(self, annotator_id: str, message: BattleMessage) -> Mapping[str, Any]:
+        """End the conversation and tell who said what."""
+        self.stage.stop_all_of(annotator_id)
+        turns = self.arena.end(annotator_id, message.battle)
+        return {"reveal": render_part("arena_reveal", self.setup, turns=turns) if turns else ""}
+
+    def board(self, annotator_id: str, message: Nothing) -> Mapping[str, Any]:
+        """The leaderboard, for leads."""
+        return {"html": render_part("arena_board", self.setup, board=self._leaderboard())}
+
+    def _check(self, prompt: Conversation) -> None:
+        check_prompt(prompt)
+        self.given.speakers.check(prompt)
+
+    def _leaderboard(self) -> dict[str, Any]:
+        """Worked out anew when there are new votes."""
+        votes = read_votes(self.arena.store, self.arena.project)
+        with self._board_lock:
+            if self._board is None or self._board[0] != len(votes):
+                given = self.given
+                board = leaderboard(
+                    votes, baseline=self.arena.rules.baseline, cap=given.votes_per_person, margin=given.margin
+                )
+                self._board = (len(votes), board)
+            return self._board[1]
+
+    def _show(self, shown_round: Round) -> dict[str, Any]:
+        sides = None
+        if shown_round.left is not None and shown_round.right is not None:
+            sides = shown((shown_round.left, shown_round.right))
+        return {
+            "battle": shown_round.battle_id,
+            "number": shown_round.number,
+            "turns": self.arena.rules.turns,
+            "talk": self._talk(shown_round.prompt),
+            "said": sides,
+            "vote": shown_round.vote,
+            "goes_on": shown_round.goes_on,
+        }
+
+    def _talk(self, messages: list[Turn]) -> str:
+        return render_part("arena_talk", self.setup, messages=messages) if messages else ""

@@ -1,0 +1,88 @@
+"""The arena's routes and its page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import gradio as gr
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse, StreamingResponse
+from pydantic import ValidationError
+from starlette.concurrency import run_in_threadpool
+from starlette.types import Receive, Scope, Send
+
+from annotate_ui.arena.desk import ArenaDesk, BattleMessage
+from annotate_ui.calls import SIGNED_OUT, call_routes, sentence
+from annotate_ui.pages import GradioPage
+from annotate_ui.render import render_part
+from plumbline.errors import UserError
+
+if TYPE_CHECKING:
+    from annotate_ui.sessions import Sessions
+    from annotate_ui.setup import Setup
+
+PATH = "/arena"
+LEADS = ("lead", "admin")
+
+
+def arena_routes(desk: ArenaDesk, sessions: Sessions) -> APIRouter:
+    """What the page asks: plain JSON calls, the leaderboard for leads, and one stream of lines."""
+    router = APIRouter()
+    actions = (desk.state, desk.draw, desk.start, desk.vote, desk.go_on, desk.end)
+    router.include_router(call_routes(PATH, actions, sessions))
+    router.include_router(call_routes(PATH, (desk.board,), sessions, roles=LEADS))
+
+    @router.post(f"{PATH}/listen")
+    async def listen(request: Request) -> Response:
+        """The answers to a turn, as lines of JSON (see `Stage.answer`), until both are done or the page goes away."""
+        if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
+            return JSONResponse({"error": "This address takes JSON."}, status_code=415)
+        body = await request.body()
+        session = await run_in_threadpool(sessions.read, request)
+        if session is None:
+            return JSONResponse({"error": SIGNED_OUT}, status_code=401)
+        try:
+            battle_id = BattleMessage.model_validate_json(body).battle
+            duel = await run_in_threadpool(desk.arena.duel, session.annotator_id, battle_id)
+        except ValidationError:
+            return JSONResponse({"error": "The page sent something that is no battle."}, status_code=422)
+        except UserError as fault:
+            return JSONResponse({"error": sentence(fault)})
+        return _Lines(_as_lines(desk.stage.answer(session.annotator_id, battle_id, duel)))
+
+    return router
+
+
+def arena_page(setup: Setup) -> GradioPage:
+    """The page at `/arena/`; what it shows comes from `ArenaDesk`, call by call."""
+    with gr.Blocks(title=f"{setup.title} · plumbline", analytics_enabled=False, fill_width=True) as blocks:
+        gr.HTML(render_part("arena", setup), elem_id="pl-arena", apply_default_css=False)
+    return GradioPage(PATH, blocks, assets=("arena.css", "arena.js"))
+
+
+async def _as_lines(answers: AsyncIterator[Any]) -> AsyncIterator[bytes]:
+    try:
+        async for answer in answers:
+            yield json.dumps(answer).encode() + b"\n"
+    except UserError as fault:
+        yield json.dumps({"error": sentence(fault)}).encode() + b"\n"
+    finally:
+        await answers.aclose()  # type: ignore[attr-defined]
+
+
+class _Lines(StreamingResponse):
+    """A stream of lines that is closed when its page goes away, so that the models stop."""
+
+    def __init__(self, lines: AsyncIterator[bytes]) -> None:
+        headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+        super().__init__(lines, media_type="application/x-ndjson", headers=headers)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self.body_iterator.aclose()  # type: ignore[attr-defined]

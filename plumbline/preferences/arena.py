@@ -1,0 +1,488 @@
+"""The arena: two policies of the run answer the same conversation, and an annotator says blind which answer is better.
+
+A *battle* is one turn of a conversation. Its annotator sees two sides, and no policy's name before the conversation is
+over; after that none of its turns takes a vote. A vote is a judgement like all others: a task of origin `arena` that is
+handed out to nobody, with an answer of purpose `arena`. Where both texts are the same, or one is empty, there is
+nothing to learn from: such a vote counts in the ranking and makes no task.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import uuid
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, Row, insert, select, update
+
+from plumbline.conversations import Conversation, Message
+from plumbline.errors import StoreError
+from plumbline.preferences.ingest import take_batch
+from plumbline.preferences.records import ALL_BAD, ARENA, NewJudgement, NewResponse, NewTask
+from plumbline.preferences.store import Store
+from plumbline.preferences.tables import Answer, Battle
+from plumbline.preferences.turn import Actor, Facet, Turn, acting, now_utc
+from plumbline.preferences.validation import digest, text_fault
+
+LEFT, RIGHT, TIE, BOTH_BAD = "left", "right", "tie", "both-bad"
+SIDES = (LEFT, RIGHT)
+RANKS = {LEFT: (1, 2), RIGHT: (2, 1), TIE: (1, 1), BOTH_BAD: (1, 1)}
+"""What can be voted, and what it says as ranks of the left and the right text."""
+
+SOURCE_NAMED = "source-named"
+"""Flag of a vote: a text says which policy wrote it, so the vote was not blind."""
+
+MAX_PROMPT = 8000
+"""Longest message that an annotator may send, in characters."""
+
+UNDER_WAY = timedelta(minutes=10)
+"""For so long a battle without a vote counts as one when the next pair is chosen."""
+
+
+class NotAnsweredError(StoreError):
+    """There is nothing to vote on yet."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A policy that answers in the arena; `known_as` are words by which a text would give it away."""
+
+    name: str
+    weights_hash: str | None = None
+    known_as: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ArenaRules:
+    """Who fights whom about what.
+
+    Attributes:
+        contenders: the policies, the baseline among them.
+        baseline: the name of the one that the others are compared with.
+        prompts: that no stage trained on, to be drawn from.
+        turns: most turns of one conversation.
+    """
+
+    contenders: tuple[Contender, ...]
+    baseline: str
+    prompts: tuple[Conversation, ...] = ()
+    turns: int = 5
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """The baseline against each of the others."""
+        return [(self.baseline, one.name) for one in self.contenders if one.name != self.baseline]
+
+    def contender(self, name: str) -> Contender:
+        """A policy by its name.
+
+        Raises:
+            StoreError: it does not take part any more.
+        """
+        found = next((one for one in self.contenders if one.name == name), None)
+        if found is None:
+            raise StoreError("the models of this conversation are no longer in the arena: start a new conversation.")
+        return found
+
+
+@dataclass(frozen=True)
+class Duel:
+    """What the server needs to let two policies answer: their names never leave it."""
+
+    prompt: Conversation
+    left: Contender
+    right: Contender
+
+
+@dataclass(frozen=True)
+class Said:
+    """What one side said; `finished` is false for a text that was cut off."""
+
+    text: str
+    finished: bool
+
+
+@dataclass(frozen=True)
+class Round:
+    """A turn as its annotator sees it: nothing in it names a policy.
+
+    Attributes:
+        number: of the turn in its conversation, from 1.
+        prompt: what both sides answer.
+        left, right: what they said; None before they did.
+        vote: what was voted, None before.
+        goes_on: whether another turn may follow the vote.
+    """
+
+    battle_id: str
+    number: int
+    prompt: Conversation
+    left: Said | None
+    right: Said | None
+    vote: str | None
+    goes_on: bool
+
+
+@dataclass(frozen=True)
+class Revealed:
+    """A turn of a conversation that is over: who said what."""
+
+    number: int
+    left: str
+    right: str
+    vote: str | None
+
+
+class Arena(Facet):
+    """The arena of one project in a store.
+
+    Args:
+        store, project, clock: as of every facet.
+        rules: policies, prompts and limits.
+        chance: draws pairs, sides and prompts; tests set it.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        project: str,
+        rules: ArenaRules,
+        clock: Callable[[], datetime] = now_utc,
+        chance: random.Random | None = None,
+    ) -> None:
+        super().__init__(store, project=project, clock=clock)
+        if not rules.pairs or rules.baseline not in {one.name for one in rules.contenders}:
+            raise StoreError("the arena needs the baseline and at least one policy to compare it with.")
+        self.rules = rules
+        self.chance = chance or random.SystemRandom()
+
+    # -- a conversation ------------------------------------------------------------------------------------------
+
+    def draw(self) -> Conversation:
+        """A prompt that no stage trained on.
+
+        Raises:
+            StoreError: there is none.
+        """
+        if not self.rules.prompts:
+            raise StoreError("this run has no held-out prompts to draw from: type one.")
+        return self.chance.choice(self.rules.prompts)
+
+    def start(self, annotator_id: str, prompt: Conversation) -> Round:
+        """Begin a conversation with the pair that was compared least; one that they had open is over.
+
+        Raises:
+            StoreError: the prompt is empty or too long.
+        """
+        check_prompt(prompt)
+        with self.turn() as turn:
+            actor = acting(turn, annotator_id)
+            self._close(turn, _open_battles(turn, actor))
+            pair = self._least_compared(turn)
+            return self._open(turn, actor, prompt, pair, before=None)
+
+    def go_on(
+        self,
+        annotator_id: str,
+        battle_id: str,
+        text: str,
+        *,
+        check: Callable[[Conversation], None] | None = None,
+    ) -> Round:
+        """The next turn: the preferred response (of a tie, either one) and a new message of the annotator.
+
+        The same two policies answer, on sides drawn anew. Asked twice for the same turn, it returns the one that is
+        there. `check` may refuse the conversation as it would become.
+
+        Raises:
+            StoreError: the message is empty or too long, there is no vote yet, or the conversation is over.
+        """
+        with self.turn() as turn:
+            actor = acting(turn, annotator_id)
+            battle = _own_battle(turn, actor, battle_id)
+            after = turn.connection.execute(select(Battle.__table__).where(Battle.before_id == battle.id)).one_or_none()
+            if after is not None:
+                return self._round(turn, after)
+            kept = self._kept_response(turn, battle)
+            prompt = [*battle.prompt, Message(role="assistant", content=kept), Message(role="user", content=text)]
+            check_prompt(prompt)
+            if check is not None:
+                check(prompt)
+            pair = (battle.left["source"], battle.right["source"])
+            return self._open(turn, actor, prompt, pair, before=battle.id)
+
+    def current(self, annotator_id: str) -> Round | None:
+        """The last turn of the annotator's open conversation, where there is one."""
+        with self.turn() as turn:
+            battles = _open_battles(turn, acting(turn, annotator_id))
+            return self._round(turn, battles[-1]) if battles else None
+
+    def end(self, annotator_id: str, battle_id: str) -> tuple[Revealed, ...]:
+        """End the conversation of this battle and tell the names of all its turns; repeating it tells them again.
+
+        A conversation without any vote is closed and tells no names.
+        """
+        with self.turn() as turn:
+            last = _own_battle(turn, acting(turn, annotator_id), battle_id)
+            battles = [*_conversation(turn, last), *_turns_after(turn, last)]
+            self._close(turn, [battle for battle in battles if battle.revealed_at is None])
+            if not any(battle.vote for battle in battles):
+                return ()
+            return tuple(
+                Revealed(number, battle.left["source"], battle.right["source"], battle.vote)
+                for number, battle in enumerate(battles, 1)
+            )
+
+    # -- the responses -------------------------------------------------------------------------------------------
+
+    def duel(self, annotator_id: str, battle_id: str) -> Duel:
+        """Who answers a battle that nobody has answered yet.
+
+        Raises:
+            StoreError: it is somebody else's, or was answered already.
+        """
+        with self.turn() as turn:
+            battle = _own_battle(turn, acting(turn, annotator_id), battle_id)
+            if battle.left["text"] is not None or battle.revealed_at is not None:
+                raise StoreError("this turn was answered already: vote on it, or start a new conversation.")
+            names = (battle.left["source"], battle.right["source"])
+            return Duel(battle.prompt, *(self.rules.contender(name) for name in names))
+
+    def said(self, battle_id: str, left: Said, right: Said) -> None:
+        """Keep what the two sides said; what was kept first stays."""
+        with self.turn() as turn:
+            battle = turn.connection.execute(
+                select(Battle.__table__).where(Battle.battle_id == battle_id).with_for_update()
+            ).one()
+            if battle.left["text"] is not None:
+                return
+            values = {
+                side: {
+                    **stored,
+                    "text": _storable(said.text),
+                    "finished": said.finished,
+                    "named": self._named(said, stored),
+                }
+                for side, stored, said in ((LEFT, battle.left, left), (RIGHT, battle.right, right))
+            }
+            turn.connection.execute(update(Battle).where(Battle.id == battle.id).values(**values))
+
+    # -- the vote ------------------------------------------------------------------------------------------------
+
+    def vote(
+        self,
+        annotator_id: str,
+        battle_id: str,
+        vote: str,
+        *,
+        seconds: float | None = None,
+        seen: tuple[int, int] | None = None,
+    ) -> Round:
+        """Vote on a turn, once; the same vote again changes nothing.
+
+        Args:
+            vote: `left`, `right`, `tie` or `both-bad`.
+            seconds: time on the turn.
+            seen: how many characters of the left and the right text the page had shown; what came later is cut off.
+
+        Raises:
+            StoreError: it is somebody else's battle, was voted on otherwise, its names were told, or there is nothing
+                to compare yet.
+        """
+        if vote not in RANKS:
+            raise StoreError(f"{vote!r} is no vote: it is one of {', '.join(RANKS)}.")
+        with self.turn() as turn:
+            actor = acting(turn, annotator_id)
+            battle = _own_battle(turn, actor, battle_id)
+            if battle.vote is not None:
+                if vote not in (battle.vote, battle.left["asked"]):
+                    raise StoreError("you have voted on this turn already, and that vote stands.")
+                return self._round(turn, battle)
+            if battle.revealed_at is not None:
+                raise StoreError("this conversation is over, so no vote on it counts: start a new one.")
+            sides = _as_seen(battle, seen)
+            identical = sides[0]["text"].strip() == sides[1]["text"].strip()
+            counted = TIE if identical and vote != BOTH_BAD else vote
+            values = {"vote": counted, "voted_at": turn.now, "left": {**sides[0], "asked": vote}, "right": sides[1]}
+            values |= self._judgement(turn, actor, battle, sides, counted, seconds)
+            turn.connection.execute(update(Battle).where(Battle.id == battle.id).values(**values))
+            return self._round(turn, _own_battle(turn, actor, battle_id))
+
+    # -- inside --------------------------------------------------------------------------------------------------
+
+    def _open(
+        self, turn: Turn, actor: Actor, prompt: Conversation, pair: tuple[str, str], *, before: int | None
+    ) -> Round:
+        sides = [
+            {"source": one.name, "source_hash": one.weights_hash, "text": None, "finished": None, "named": False}
+            for one in map(self.rules.contender, self.chance.sample(pair, 2))
+        ]
+        battle_id = uuid.uuid4().hex
+        turn.connection.execute(
+            insert(Battle).values(
+                battle_id=battle_id,
+                project_id=turn.project_id,
+                annotator_id=actor.id,
+                prompt=prompt,
+                left=sides[0],
+                right=sides[1],
+                before_id=before,
+                created_at=turn.now,
+            )
+        )
+        return self._round(turn, _own_battle(turn, actor, battle_id))
+
+    def _least_compared(self, turn: Turn) -> tuple[str, str]:
+        """The pair with the fewest votes and turns under way; of equals any."""
+        sources = Battle.left["source"].as_string(), Battle.right["source"].as_string()
+        counts = Battle.vote.is_not(None) | (Battle.revealed_at.is_(None) & (Battle.created_at > turn.now - UNDER_WAY))
+        rows = turn.connection.execute(select(*sources).where(Battle.project_id == turn.project_id, counts))
+        fought = Counter(frozenset(row) for row in rows)
+        fewest = min(fought[frozenset(pair)] for pair in self.rules.pairs)
+        return self.chance.choice([pair for pair in self.rules.pairs if fought[frozenset(pair)] == fewest])
+
+    def _kept_response(self, turn: Turn, battle: Row[Any]) -> str:
+        """The response with which the conversation goes on."""
+        if battle.revealed_at is not None:
+            raise StoreError("this conversation is over: start a new one.")
+        if battle.vote is None:
+            raise StoreError("vote on this turn first: the better response continues the conversation.")
+        if len(_conversation(turn, battle)) >= self.rules.turns:
+            raise StoreError(f"a conversation has at most {self.rules.turns} turns: start a new one.")
+        order = [battle.vote] if battle.vote in SIDES else self.chance.sample(SIDES, 2)
+        texts = [battle._mapping[side]["text"] for side in (*order, *SIDES)]
+        kept = next((str(text) for text in texts if text.strip()), None)
+        if kept is None:
+            raise StoreError("both responses are empty, so the conversation cannot go on: start a new one.")
+        return kept
+
+    def _close(self, turn: Turn, battles: Sequence[Row[Any]]) -> None:
+        if battles:
+            ids = [battle.id for battle in battles]
+            turn.connection.execute(update(Battle).where(Battle.id.in_(ids)).values(revealed_at=turn.now))
+
+    def _named(self, said: Said, stored: dict[str, Any]) -> bool:
+        words = next((one.known_as for one in self.rules.contenders if one.name == stored["source"]), ())
+        return any(re.search(rf"(?<!\w){re.escape(word)}(?!\w)", said.text, re.IGNORECASE) for word in words)
+
+    def _judgement(
+        self,
+        turn: Turn,
+        actor: Actor,
+        battle: Row[Any],
+        sides: tuple[dict[str, Any], dict[str, Any]],
+        vote: str,
+        seconds: float | None,
+    ) -> dict[str, int]:
+        """Store the vote as a judgement; returns the ids of its task and answer, nothing where it makes none."""
+        texts = [side["text"].strip() for side in sides]
+        if not all(texts) or texts[0] == texts[1]:
+            return {}
+        responses = [
+            NewResponse(side["text"], side["source"], side["source_hash"], {"finished": side["finished"]})
+            for side in sides
+        ]
+        named = any(side["named"] for side in sides)
+        flags = [flag for flag, stands in ((ALL_BAD, vote == BOTH_BAD), (SOURCE_NAMED, named)) if stands]
+        task = NewTask(battle.prompt, responses, self.project, {"battle": battle.battle_id}, ARENA)
+        key = f"{ARENA}:{battle.battle_id}"
+        judgement = NewJudgement(
+            task,
+            RANKS[vote],
+            actor.name,
+            key,
+            judged_at=turn.now,
+            seconds=seconds,
+            shown_order=(0, 1),
+            flags=tuple(flags),
+            purpose=ARENA,
+        )
+        take_batch(turn, [judgement])
+        named_so = (Answer.project_id == turn.project_id) & (Answer.answer_id == digest(key))
+        answer = turn.connection.execute(select(Answer.id, Answer.task_id).where(named_so)).one()
+        return {"answer_id": answer.id, "task_id": answer.task_id}
+
+    def _round(self, turn: Turn, battle: Row[Any]) -> Round:
+        number = len(_conversation(turn, battle))
+        left, right = (
+            None if side["text"] is None else Said(side["text"], side["finished"])
+            for side in (battle.left, battle.right)
+        )
+        goes_on = number < self.rules.turns and battle.revealed_at is None
+        return Round(battle.battle_id, number, battle.prompt, left, right, battle.vote, goes_on)
+
+
+def check_prompt(prompt: Conversation) -> None:
+    """Refuse a conversation that cannot be asked.
+
+    Raises:
+        StoreError: its last message is empty, too long, or no valid text.
+    """
+    text = prompt[-1]["content"]
+    fault = text_fault(text)
+    if fault:
+        raise StoreError(f"your message {fault}: change it, then send it again.")
+    if len(text) > MAX_PROMPT:
+        raise StoreError(f"your message has {len(text)} characters, and {MAX_PROMPT} fit: shorten it.")
+
+
+def _own_battle(turn: Turn, actor: Actor, battle_id: str) -> Row[Any]:
+    """A battle by its id, locked.
+
+    Raises:
+        StoreError: there is no such battle, or it is somebody else's.
+    """
+    named: ColumnElement[bool] = (Battle.battle_id == battle_id) & (Battle.project_id == turn.project_id)
+    battle = turn.connection.execute(select(Battle.__table__).where(named).with_for_update()).one_or_none()
+    if battle is None or battle.annotator_id != actor.id:
+        raise StoreError("this conversation is not yours: start a new one.")
+    return battle
+
+
+def _open_battles(turn: Turn, actor: Actor) -> Sequence[Row[Any]]:
+    """The turns of the annotator's open conversation, in order."""
+    mine = (Battle.project_id == turn.project_id) & (Battle.annotator_id == actor.id) & Battle.revealed_at.is_(None)
+    return turn.connection.execute(select(Battle.__table__).where(mine).order_by(Battle.id)).all()
+
+
+def _conversation(turn: Turn, last: Row[Any]) -> list[Row[Any]]:
+    """The turns from the first one to `last`."""
+    battles = [last]
+    while battles[0].before_id is not None:
+        query = select(Battle.__table__).where(Battle.id == battles[0].before_id)
+        battles.insert(0, turn.connection.execute(query).one())
+    return battles
+
+
+def _turns_after(turn: Turn, battle: Row[Any]) -> list[Row[Any]]:
+    later = (Battle.project_id == turn.project_id) & (Battle.annotator_id == battle.annotator_id)
+    query = select(Battle.__table__).where(later, Battle.id > battle.id).order_by(Battle.id)
+    found = [battle]
+    for row in turn.connection.execute(query):
+        if row.before_id == found[-1].id:
+            found.append(row)
+    return found[1:]
+
+
+def _as_seen(battle: Row[Any], seen: tuple[int, int] | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Both sides, their texts cut off where the page had not shown more."""
+    sides = []
+    for side, length in zip((battle.left, battle.right), seen or (None, None), strict=True):
+        if side["text"] is None:
+            raise NotAnsweredError("the models have not answered yet: wait for them, then vote.")
+        if length is not None and length < len(side["text"]):
+            side = {**side, "text": side["text"][:length], "finished": False}
+        if not side["text"].strip() and not side["finished"]:
+            raise StoreError("one of the models has said nothing yet: wait for it, then vote.")
+        sides.append(side)
+    return sides[0], sides[1]
+
+
+def _storable(text: str) -> str:
+    """The text without what no database takes."""
+    return text.replace("\x00", "").encode("utf-8", "replace").decode()
