@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import gradio as gr
 from fastapi import FastAPI, Form, Request, Response
@@ -15,8 +13,9 @@ from fastapi.staticfiles import StaticFiles
 from annotate_ui.calls import call_routes, sentence
 from annotate_ui.desk import Desk
 from annotate_ui.guard import Guard
-from annotate_ui.lead import add_lead_pages
+from annotate_ui.lead import LEAD_PATH, LEADS, add_lead_pages
 from annotate_ui.lead.desk import LeadDesk
+from annotate_ui.own_pages import OwnPages
 from annotate_ui.render import render_guideline, render_shell, render_sign_in
 from annotate_ui.sessions import Session, Sessions
 from annotate_ui.theme import plumbline_theme
@@ -24,7 +23,6 @@ from plumbline.errors import UserError
 from plumbline.preferences.quality import Quality
 
 if TYPE_CHECKING:
-    from annotate_ui.i18n import Texts
     from annotate_ui.setup import Setup
     from plumbline.preferences.service import PreferenceService
 
@@ -34,8 +32,6 @@ CALLS_PATH = "/work"
 NAV_SCRIPT = '<script src="/assets/nav.js"></script>'
 HEAD = "".join(f'<link rel="stylesheet" href="/assets/{name}.css">' for name in ("base", "board")) + NAV_SCRIPT
 SCRIPT = '<script src="/assets/board.js"></script>'
-PREVIEW_TAG = re.compile(r"""<meta\s+(?:property="og:|name="twitter:)[^>]*>\s*""")
-HTML_TAG = re.compile(r"""<html(\s+lang="[^"]*")?""")
 
 
 def build_app(service: PreferenceService, setup: Setup) -> FastAPI:
@@ -75,7 +71,8 @@ def build_app(service: PreferenceService, setup: Setup) -> FastAPI:
         max_file_size="1kb",
     )
     quality = Quality(service.store, project=service.project, clock=service.clock)
-    add_lead_pages(app, LeadDesk(service, setup, quality), sessions, setup, _own_page)
+    add_lead_pages(app, LeadDesk(service, setup, quality), sessions, setup)
+    app.add_middleware(OwnPages, sessions=sessions, setup=setup, pages={WORK_PATH: (), LEAD_PATH: LEADS})
     app.add_middleware(Guard)
     return app
 
@@ -129,26 +126,3 @@ def _add_sign_in(app: FastAPI, service: PreferenceService, sessions: Sessions, s
     def session(request: Request) -> dict[str, str | None]:
         found = sessions.read(request)
         return {"name": found.name, "role": found.role} if found else {"name": None, "role": None}
-
-    @app.middleware("http")
-    async def work_page(request: Request, call_next: Callable[[Request], Any]) -> Response:
-        """Whoever opens the work page without a session sees the sign-in page, not Gradio's bare refusal."""
-        if request.url.path.rstrip("/") != WORK_PATH or request.method != "GET":
-            response: Response = await call_next(request)
-            return response
-        if not sessions.read(request):
-            return RedirectResponse("/", status_code=303)
-        return await _own_page(request, call_next, setup.texts)
-
-
-async def _own_page(request: Request, call_next: Callable[[Request], Any], texts: Texts) -> Response:
-    """Gradio's page in our language, less the tags that offer its own picture and text to link previews."""
-    plain = [(name, value) for name, value in request.scope["headers"] if name != b"accept-encoding"]
-    request.scope["headers"] = plain  # so that the page is not compressed
-    answer = await call_next(request)
-    page = PREVIEW_TAG.sub("", b"".join([part async for part in answer.body_iterator]).decode())
-    page = HTML_TAG.sub(f'<html lang="{texts.lang}" dir="{texts.direction}"', page, count=1)
-    kept = Response(page, status_code=answer.status_code)
-    # As a list, for a header may be there several times, as set-cookie.
-    kept.raw_headers += [(name, value) for name, value in answer.headers.raw if name != b"content-length"]
-    return kept

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import gradio as gr
-from fastapi import Request, Response
-from fastapi.responses import HTMLResponse, RedirectResponse
-from starlette.concurrency import run_in_threadpool
+from fastapi import Request
 
 from annotate_ui.calls import call_routes
 from annotate_ui.lead.desk import LeadDesk
-from annotate_ui.lead.render import render_lead, render_refused
+from annotate_ui.lead.render import render_lead
 from annotate_ui.theme import plumbline_theme
 
 if TYPE_CHECKING:
@@ -27,11 +24,8 @@ SHEETS = "".join(f'<link rel="stylesheet" href="/assets/{name}.css">' for name i
 HEAD = f'{SHEETS}<script src="/assets/nav.js"></script><script src="/assets/lead.js"></script>'
 
 
-def add_lead_pages(app: FastAPI, desk: LeadDesk, sessions: Sessions, setup: Setup, own_page: Any) -> None:
-    """Mount `/lead/` and the routes `/lead/…` that it calls, all for leads and admins only.
-
-    `own_page` makes Gradio's page ours, see `annotate_ui.app`.
-    """
+def add_lead_pages(app: FastAPI, desk: LeadDesk, sessions: Sessions, setup: Setup) -> None:
+    """Mount `/lead/` and the routes `/lead/…` that it calls, all for leads and admins only."""
     actions = (desk.quality, desk.queue, desk.decided)
     app.include_router(call_routes(LEAD_PATH, actions, sessions, roles=LEADS))
 
@@ -56,20 +50,6 @@ def add_lead_pages(app: FastAPI, desk: LeadDesk, sessions: Sessions, setup: Setu
         ssr_mode=False,
         max_file_size="1kb",
     )
-
-    @app.middleware("http")
-    async def lead_page(request: Request, call_next: Callable[[Request], Any]) -> Response:
-        """Visitors get the sign-in page, and annotators a page that says so, instead of Gradio's bare refusal."""
-        if request.url.path.rstrip("/") != LEAD_PATH or request.method != "GET":
-            response: Response = await call_next(request)
-            return response
-        session = await run_in_threadpool(sessions.read, request)
-        if session is None:
-            return RedirectResponse("/", status_code=303)
-        if session.role not in LEADS:
-            return HTMLResponse(render_refused(setup), status_code=403)
-        page: Response = await own_page(request, call_next, setup.texts)
-        return page
 
 
 def build_blocks(setup: Setup) -> gr.Blocks:

@@ -70,11 +70,6 @@ def render_lead(setup: Setup) -> str:
     return render_template("lead/shell", setup, nav=render_nav, tabs=TABS)
 
 
-def render_refused(setup: Setup) -> str:
-    """The page for those who may not see the lead's."""
-    return render_template("lead/refused", setup, nav=render_nav)
-
-
 def render_quality(setup: Setup, report: QualityReport, limits: Limits) -> str:
     """All figures."""
     columns = _columns(report)
