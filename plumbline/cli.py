@@ -296,6 +296,25 @@ def export(
 
 
 @app.command()
+def quality(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    run: RunName = None,
+    runs: RunsFolder = RUNS,
+    as_json: Annotated[bool, typer.Option("--json", help="Print all figures as JSON.")] = False,
+) -> None:
+    """Print how far annotators agree, how reliable each one is, and when all will be judged."""
+    from plumbline.preferences.quality import Quality
+    from plumbline.preferences.quality.text import as_lines
+
+    domain = _chain(recipe, overrides, run, runs, "quality", create=False).domain
+    with domain.service(create=False) as service:
+        settings = domain.recipe.annotate
+        report = Quality.of(service, settings.checks, settings.adjudicate_above).report()
+    typer.echo(json.dumps(report.to_json(), indent=2) if as_json else "\n".join(as_lines(report)))
+
+
+@app.command()
 def lineage(
     path: Annotated[Path, typer.Argument(metavar="FOLDER", help="A finished stage folder, such as runs/NAME/dpo.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print the tree as JSON.")] = False,

@@ -365,12 +365,26 @@ class TestAfterSampling:
 
     def test_every_command_logs_to_the_run_folder(self, domain):
         write_lines(domain / "pairs.jsonl", [{"prompt": "Hi", "chosen": "Hello", "rejected": "No"}])
-        commands = {"check": [], "import": ["pairs.jsonl"], "simulate": [], "export": ["out.jsonl"]}
+        commands = {"check": [], "import": ["pairs.jsonl"], "simulate": [], "quality": []}
+        commands |= {"export": ["out.jsonl"]}
         for command, arguments in commands.items():
             run_well(command, "recipe.yaml", *arguments)
             (log,) = (domain / "runs" / "small" / "logs").glob(f"*-{command}.log")
-            told = {"check": "", "import": "1 judgement taken", "simulate": "38 simulated", "export": "written as trl"}
+            told = {"check": "", "import": "1 judgement taken", "simulate": "38 simulated", "quality": ""}
+            told |= {"export": "written as trl"}
             assert told[command] in log.read_text()
+
+    def test_the_quality_of_simulated_judgements(self, domain, capsys):
+        run_well("simulate", "recipe.yaml")
+        capsys.readouterr()
+        run_well("quality", "recipe.yaml")
+        said = capsys.readouterr().out
+        assert "judgements   38 of 38, 0 left" in said
+        assert "pairs agreed on             no task was judged twice" in said
+        run_well("quality", "recipe.yaml", "--json")
+        report = json.loads(capsys.readouterr().out)
+        assert report["progress"]["done"] == 38
+        assert report["agreement"]["alpha"]["value"] is None
 
     def test_a_malformed_line_of_an_import_is_set_aside(self, domain, capsys):
         good = {"prompt": "Hi", "chosen": "Hello", "rejected": "No"}
@@ -387,9 +401,9 @@ class TestAfterSampling:
         assert "they are in" not in said
 
 
-@pytest.mark.parametrize("command", [["check"], ["export", "out.jsonl"]])
+@pytest.mark.parametrize("command", [["check"], ["export", "out.jsonl"], ["quality"]])
 def test_what_only_reads_makes_no_run_folder(domain, command):
-    status = {"check": 0, "export": 2}[command[0]]
+    status = {"check": 0, "export": 2, "quality": 2}[command[0]]
     with patch("sys.argv", ["plumbline", command[0], "recipe.yaml", *command[1:]]), pytest.raises(SystemExit) as left:
         plumbline.cli.main()
     assert left.value.code == status

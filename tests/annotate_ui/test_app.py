@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
-from fastapi import Request, Response
+from fastapi import Request
 from fastapi.responses import StreamingResponse
 from fastapi.testclient import TestClient
 
 from annotate_ui.app import build_app
-from annotate_ui.i18n import Texts
-from annotate_ui.pages import own_page
+from annotate_ui.own_pages import OwnPages
+from annotate_ui.sessions import Session
 from annotate_ui.setup import Setup
 from plumbline.preferences.service import PreferenceService
 from tests.annotate_ui.conftest import new_task, ranks_as_shown
@@ -197,17 +196,24 @@ def test_the_page_names_no_other_site(ada: Page) -> None:
 def test_the_page_without_preview_tags_keeps_every_header() -> None:
     """All of those given several times too; the length is that of what is left."""
 
-    async def gradio(request: Request) -> Response:
+    async def gradio(scope: Any, receive: Any, send: Any) -> None:
         page = '<html lang="en"><meta property="og:image" content="x"><title>é</title>'
         answer = StreamingResponse(
-            iter([page.encode()]), media_type="text/html", headers={"content-length": str(len(page))}
+            iter([page[:20].encode(), page[20:].encode()]),
+            media_type="text/html",
+            headers={"content-length": str(len(page.encode()))},
         )
         answer.set_cookie("first", "1")
         answer.set_cookie("second", "2")
-        return answer
+        await answer(scope, receive, send)
 
-    answer = asyncio.run(own_page(Request({"type": "http", "headers": []}), gradio, Texts("de", "ltr", {})))
-    assert [cookie.split(";")[0] for cookie in answer.headers.getlist("set-cookie")] == ["first=1", "second=2"]
+    class Everybody:
+        def read(self, request: Request) -> Session:
+            return Session("a", "Ada")
+
+    app: Any = OwnPages(gradio, cast(Any, Everybody()), Setup("Support"), {"/annotate": ()})
+    answer = TestClient(app, base_url=BASE).get("/annotate/")
+    assert [cookie.split(";")[0] for cookie in answer.headers.get_list("set-cookie")] == ["first=1", "second=2"]
     assert answer.headers["content-type"].startswith("text/html")
-    assert answer.body.decode() == '<html lang="de" dir="ltr"><title>é</title>'
-    assert answer.headers.getlist("content-length") == [str(len(answer.body))]
+    assert answer.text == '<html lang="en" dir="ltr"><title>é</title>'
+    assert answer.headers.get_list("content-length") == [str(len(answer.content))]

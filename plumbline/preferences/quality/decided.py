@@ -10,6 +10,7 @@ from sqlalchemy import exists, select
 
 from plumbline.conversations import Conversation
 from plumbline.preferences.answers import JUDGEMENT, current
+from plumbline.preferences.records import LEARNED_FROM
 from plumbline.preferences.tables import Annotator, Answer, Task
 from plumbline.preferences.turn import Facet, Turn, known_annotator
 
@@ -36,7 +37,8 @@ class DecidedTask:
 
     Attributes:
         task_id, prompt: the task.
-        responses: text and mean rank of each response, in the store's order, which tells nothing.
+        responses: text and mean rank of each response, in the store's order, which tells nothing. Checks and
+            repeats count in the mean only where there is nothing else.
         said: its current judgements, the first ones before the others.
         disagreement: share of pairs on which they disagree, where that is known.
     """
@@ -117,7 +119,8 @@ def _decided(turn: Turn, task_id: int) -> DecidedTask:
         Said(row.name, row.simulated, row.purpose, tuple(row.ranks), row.seconds, row.reason, row.judged_at)
         for row in turn.connection.execute(query)
     )
+    counted = [one.ranks for one in said if one.purpose in LEARNED_FROM] or [one.ranks for one in said]
     responses = tuple(
-        (response["text"], mean(one.ranks[place] for one in said)) for place, response in enumerate(task.responses)
+        (response["text"], mean(ranks[place] for ranks in counted)) for place, response in enumerate(task.responses)
     )
     return DecidedTask(task.key, task.prompt, responses, said, task.disagreement)

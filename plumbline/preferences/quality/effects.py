@@ -61,7 +61,7 @@ def longer_share(ranks: Sequence[int], lengths: Sequence[int]) -> float | None:
         for i, j in combinations(range(len(ranks)), 2)
         if ranks[i] != ranks[j] and lengths[i] != lengths[j]
     ]
-    return mean(won) if won else None
+    return sum(won) / len(won) if won else None
 
 
 def _position(judgements: Sequence[OwnJudgement]) -> tuple[Figure, float | None]:

@@ -31,6 +31,7 @@ from plumbline.preferences.records import Progress
 from plumbline.preferences.store import Store
 from plumbline.preferences.tables import Answer
 from plumbline.preferences.turn import Facet, now_utc
+from plumbline.recipe_annotate import ChecksSection
 
 WORKING = "being worked out; it is here in a moment"
 
@@ -122,6 +123,14 @@ class Quality(Facet):
         self._facts = Facts()
         self._figures = _Kept()
         self._reliability = _Kept()
+
+    @classmethod
+    def of(cls, facet: Facet, checks: ChecksSection | None, adjudicate_above: float | None) -> Quality:
+        """The figures of the same project, with the limits of the recipe's section `annotate`."""
+        limits = Limits() if checks is None else Limits(checks_after=checks.after, warn_below=checks.warn_below)
+        return cls(
+            facet.store, project=facet.project, clock=facet.clock, limits=limits, adjudicate_above=adjudicate_above
+        )
 
     def report(self, *, wait: bool = True) -> QualityReport:
         """The figures as the store is now.

@@ -11,6 +11,7 @@ import pytest
 
 from plumbline.preferences.quality import Figure, Quality
 from plumbline.preferences.quality.sample import read_overlap
+from plumbline.preferences.quality.text import as_lines
 from plumbline.preferences.records import Assignment, NewResponse, NewTask
 from plumbline.preferences.service import PreferenceService
 from plumbline.preferences.store import Store
@@ -176,3 +177,18 @@ def figures_in(value: object) -> list[Figure]:
     if is_dataclass(value):
         return [figure for one in fields(value) for figure in figures_in(getattr(value, one.name))]
     return [figure for one in value for figure in figures_in(one)] if isinstance(value, tuple) else []
+
+
+def test_the_terminal_shows_the_same_figures(file_service: PreferenceService, clock: Clock) -> None:
+    service = file_service
+    quality = Quality(service.store, project="support", clock=clock)
+    assert "no task was judged twice" in "\n".join(as_lines(quality.report()))
+    service.set_overlap(2)
+    service.add_tasks(new_tasks(12))
+    judge_all(service, clock, dict.fromkeys(("Ada", "Ben"), lambda text, *_: -int(text[-1])))
+    lines = "\n".join(as_lines(Quality(service.store, project="support", clock=clock).report()))
+    assert "24 of 24, 0 left" in lines
+    assert "done by      all is judged" in lines
+    assert "pairs agreed on             100% (76–100)" in lines
+    assert "reliability: needs 3 people" in lines
+    assert "Ada" in lines and "nan" not in lines

@@ -1,0 +1,89 @@
+"""Gradio's pages as pages of ours: for those who may open them, in our language, without Gradio's link previews."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from annotate_ui.calls import unavailable
+from annotate_ui.render import render_refused
+from plumbline.errors import StoreUnavailable
+
+if TYPE_CHECKING:
+    from annotate_ui.i18n import Texts
+    from annotate_ui.sessions import Sessions
+    from annotate_ui.setup import Setup
+
+PREVIEW_TAG = re.compile(r"""<meta\s+(?:property="og:|name="twitter:)[^>]*>\s*""")
+HTML_TAG = re.compile(r"""<html(\s+lang="[^"]*")?""")
+
+
+class OwnPages:
+    """ASGI middleware for the pages that Gradio serves.
+
+    Visitors without a session are sent to the sign-in page, those with the wrong role get a page that says so (403),
+    instead of Gradio's bare refusal. This is not what protects the pages: `auth_dependency` of each mount is.
+
+    Args:
+        app: what is behind it.
+        sessions: who asks.
+        setup: how the app is set.
+        pages: path of each mounted page, without a slash at the end, and the roles that may open it; none for all.
+    """
+
+    def __init__(self, app: ASGIApp, sessions: Sessions, setup: Setup, pages: Mapping[str, Collection[str]]) -> None:
+        self.app, self.sessions, self.setup, self.pages = app, sessions, setup, dict(pages)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one connection."""
+        page = scope["path"].rstrip("/") if scope["type"] == "http" and scope["method"] == "GET" else None
+        if page not in self.pages:
+            await self.app(scope, receive, send)
+            return
+        instead = await run_in_threadpool(self._instead, Request(scope), self.pages[page])
+        if instead is not None:
+            await instead(scope, receive, send)
+            return
+        await _send_own_page(self.app, scope, receive, send, self.setup.texts)
+
+    def _instead(self, request: Request, roles: Collection[str]) -> Response | None:
+        """What those get who may not open the page."""
+        try:
+            session = self.sessions.read(request)
+        except StoreUnavailable as fault:
+            return unavailable(fault)
+        if session is None:
+            return RedirectResponse("/", status_code=303)
+        if roles and session.role not in roles:
+            return HTMLResponse(render_refused(self.setup), status_code=403)
+        return None
+
+
+async def _send_own_page(app: ASGIApp, scope: Scope, receive: Receive, send: Send, texts: Texts) -> None:
+    plain = [(name, value) for name, value in scope["headers"] if name != b"accept-encoding"]  # not compressed
+    begin: dict[str, Any] = {}
+    body = bytearray()
+
+    async def keep(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            begin.update(message)
+        elif message["type"] == "http.response.body":
+            body.extend(message.get("body", b""))
+            if not message.get("more_body"):
+                page = own_page(body.decode(), texts).encode()
+                headers = [(name, value) for name, value in begin["headers"] if name.lower() != b"content-length"]
+                await send({**begin, "headers": [*headers, (b"content-length", str(len(page)).encode())]})
+                await send({"type": "http.response.body", "body": page})
+
+    await app({**scope, "headers": plain}, receive, keep)
+
+
+def own_page(page: str, texts: Texts) -> str:
+    """Gradio's page in our language, less the tags that offer its own picture and text to link previews."""
+    return HTML_TAG.sub(f'<html lang="{texts.lang}" dir="{texts.direction}"', PREVIEW_TAG.sub("", page), count=1)
