@@ -69,7 +69,7 @@ def arena(service: PreferenceService) -> Arena:
 
 @pytest.fixture
 def app(service: PreferenceService, arena: Arena, stand_in: StandIn) -> Any:
-    return build_app(service, Setup("Support"), ArenaSetup(arena, stand_in, at_once=1))
+    return build_app(service, Setup("Support"), arena=ArenaSetup(arena, stand_in, at_once=1))
 
 
 @pytest.fixture
