@@ -66,7 +66,7 @@ def build_app(
     accounts = Accounts(service.store, clock=service.clock) if settings.accounts else None
     lifetime = timedelta(hours=settings.session_hours)
     login = LoginSessions(service.store, accounts=settings.accounts, lifetime=lifetime, clock=service.clock)
-    there = {"annotate": True, "arena": arena is not None, "lead": True, "people": settings.accounts, "account": True}
+    there = {"annotate": True, "arena": arena is not None, "lead": True, "people": settings.accounts}
     setup = replace(setup, pages=tuple(page for page, is_there in there.items() if is_there))
     sessions, desk = Sessions(login), Desk(service, setup)
     if setup.guideline:

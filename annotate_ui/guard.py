@@ -18,6 +18,7 @@ from plumbline.recipe_annotate import LOOPBACK, AnnotateSection
 EVERY_ADDRESS = ("0.0.0.0", "::")
 LARGEST_FORM, LARGEST_BODY = 8 * 1024, 256 * 1024  # bytes
 SECONDS_FOR_BODY = 30
+HOST_HEADER = re.compile(r"(?P<name>[\w.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]+)?", re.ASCII)
 READS = ("GET", "HEAD", "OPTIONS")
 FORM_TYPES = ("application/x-www-form-urlencoded", "multipart/form-data", "text/plain", "")
 
@@ -72,7 +73,7 @@ class Guard:
     """
 
     def __init__(self, app: ASGIApp, hosts: Iterable[str] = LOOPBACK, pages: Mapping[str, bool] | None = None) -> None:
-        self.app, self.hosts, self.pages = app, frozenset(name.casefold() for name in hosts), dict(pages or {})
+        self.app, self.hosts, self.pages = app, frozenset(name.lower() for name in hosts), dict(pages or {})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection."""
@@ -100,7 +101,7 @@ class Guard:
 
     def _fault(self, scope: Scope, headers: Headers) -> Response | None:
         host = headers.get("host", "")
-        if not self._is_ours(_hostname(f"//{host}"), scope) or len(headers.getlist("host")) != 1:
+        if not self._is_ours(_hostname(host), scope) or len(headers.getlist("host")) != 1:
             return PlainTextResponse(WRONG_HOST, 403)
         if scope["method"] not in READS and not _from_our_pages(headers, scope["scheme"], host):
             return PlainTextResponse(OTHER_SITE, 403)
@@ -154,11 +155,10 @@ def _from_our_pages(headers: Headers, scheme: str, host: str) -> bool:
     return parts.netloc == host and (scheme != "https" or parts.scheme == "https")
 
 
-def _hostname(address: str) -> str | None:
-    try:
-        return urlsplit(address).hostname
-    except ValueError:
-        return None
+def _hostname(host: str) -> str | None:
+    """The name in a Host header, without its port; None where it is no such header."""
+    found = HOST_HEADER.fullmatch(host)
+    return found["name"].strip("[]").lower() if found else None
 
 
 def _is_address(name: str) -> bool:

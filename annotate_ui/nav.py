@@ -18,5 +18,4 @@ PAGES = (
     Page("arena", "/arena/"),
     Page("lead", "/lead/", ("lead", "admin")),
     Page("people", "/people", ("lead", "admin")),
-    Page("account", "/account"),
 )

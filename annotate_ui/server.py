@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 # Open pages hold a connection; they must not keep the server from ending.
 SECONDS_TO_CLOSE = 1
 
+# A server process that says nothing for so long is replaced; it says nothing while it imports Gradio.
+SECONDS_TO_START = 120
+
 
 @dataclass(frozen=True)
 class AppFactory:
@@ -133,7 +136,10 @@ def _factory(service: PreferenceService, setup: Setup, settings: AnnotateSection
 
 def _run_several(factory: AppFactory, settings: AnnotateSection, listener: socket.socket) -> None:
     """Server processes on one listening socket, each with the whole app; one that dies is replaced."""
-    supervisor = _Supervisor(server_config(factory, settings, factory=True, workers=settings.workers), [listener])
+    config = server_config(
+        factory, settings, factory=True, workers=settings.workers, timeout_worker_healthcheck=SECONDS_TO_START
+    )
+    supervisor = _Supervisor(config, [listener])
     supervisor.run()
     if supervisor.ended_by is None:
         raise UserError("the server processes could not start: what stopped them is told above.")
