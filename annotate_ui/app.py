@@ -45,6 +45,7 @@ def build_app(
     setup: Setup,
     settings: AnnotateSection | None = None,
     *,
+    accounts: Accounts | None = None,
     arena: ArenaSetup | None = None,
 ) -> FastAPI:
     """The annotation app as an ASGI application; without accounts, to be served on this machine only (see `serve`).
@@ -53,6 +54,7 @@ def build_app(
         service: owns every rule and the store.
         setup: how the pages are set.
         settings: the recipe's section `annotate`: accounts, sessions, host names.
+        accounts: who may sign in; default: the store's accounts, where the settings ask for accounts.
         arena: the models of the arena, where there is one.
 
     Returns:
@@ -63,7 +65,8 @@ def build_app(
         UserError: `setup.language` is no language.
     """
     settings = settings or AnnotateSection()
-    accounts = Accounts(service.store, clock=service.clock) if settings.accounts else None
+    if settings.accounts and accounts is None:
+        accounts = Accounts(service.store, clock=service.clock)
     lifetime = timedelta(hours=settings.session_hours)
     login = LoginSessions(service.store, accounts=settings.accounts, lifetime=lifetime, clock=service.clock)
     there = {"annotate": True, "arena": arena is not None, "lead": True, "people": settings.accounts}

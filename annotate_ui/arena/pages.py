@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from annotate_ui.setup import Setup
 
 PATH = "/arena"
+CALLS_PATH = "/arena-work"
 LEADS = ("lead", "admin")
 
 
@@ -32,10 +33,10 @@ def arena_routes(desk: ArenaDesk, sessions: Sessions) -> APIRouter:
     """What the page asks: plain JSON calls, the leaderboard for leads, and one stream of lines."""
     router = APIRouter()
     actions = (desk.state, desk.draw, desk.start, desk.vote, desk.go_on, desk.end)
-    router.include_router(call_routes(PATH, actions, sessions))
-    router.include_router(call_routes(PATH, (desk.board,), sessions, roles=LEADS))
+    router.include_router(call_routes(CALLS_PATH, actions, sessions))
+    router.include_router(call_routes(CALLS_PATH, (desk.board,), sessions, roles=LEADS))
 
-    @router.post(f"{PATH}/listen")
+    @router.post(f"{CALLS_PATH}/listen")
     async def listen(request: Request) -> Response:
         """The answers to a turn, as lines of JSON (see `Stage.answer`), until both are done or the page goes away."""
         if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from annotate_ui.setup import Setup
 
 LEAD_PATH = "/lead"
+CALLS_PATH = "/lead-work"  # beside the page, of whose paths the guard lets only Gradio's few pass
 LEADS = frozenset({"lead", "admin"})
 
 
@@ -28,5 +29,5 @@ def lead_page(setup: Setup) -> GradioPage:
 
 
 def lead_routes(desk: LeadDesk, sessions: Sessions) -> APIRouter:
-    """The routes `/lead/…` that the page calls, for leads and admins only."""
-    return call_routes(LEAD_PATH, (desk.quality, desk.queue, desk.decided), sessions, roles=LEADS)
+    """The routes `/lead-work/…` that the page calls, for leads and admins only."""
+    return call_routes(CALLS_PATH, (desk.quality, desk.queue, desk.decided), sessions, roles=LEADS)

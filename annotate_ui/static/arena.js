@@ -12,7 +12,7 @@
   async function call(action, message) {
     try {
       const headers = { "content-type": "application/json" };
-      const answer = await fetch(`/arena/${action}`, { method: "POST", headers, body: JSON.stringify(message) });
+      const answer = await fetch(`/arena-work/${action}`, { method: "POST", headers, body: JSON.stringify(message) });
       return await answer.json();
     } catch (fault) {
       console.error(fault);
@@ -160,7 +160,7 @@
       const shown = Object.fromEntries(SIDES.map((side) => [side, ""]));
       this.note(this.text("thinking"));
       try {
-        const answer = await fetch("/arena/listen", {
+        const answer = await fetch("/arena-work/listen", {
           method: "POST",
           headers: { "content-type": "application/json" },
           body: JSON.stringify({ battle: battle.id }),

@@ -13,7 +13,7 @@
   async function call(action, message) {
     try {
       const headers = { "content-type": "application/json" };
-      const answer = await fetch(`/lead/${action}`, { method: "POST", headers, body: JSON.stringify(message) });
+      const answer = await fetch(`/lead-work/${action}`, { method: "POST", headers, body: JSON.stringify(message) });
       return await answer.json();
     } catch (fault) {
       console.error(fault);

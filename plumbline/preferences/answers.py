@@ -66,7 +66,7 @@ def answer_lease(turn: Turn, actor: Actor, lease_id: str, new: NewAnswer, rules:
     check_flags(new.flags)
     answer_id = digest(actor.name, new.key)
     lease = own_lease(turn, actor, lease_id)
-    columns = (Task.id, Task.responses, Task.wanted, Task.expected)
+    columns = (Task.id, Task.key, Task.responses, Task.wanted, Task.expected)
     task = turn.connection.execute(select(*columns).where(Task.id == lease.task_id)).one()
     ranks = None if new.ranking is None else _checked_ranks(new, new.ranking, task.responses, rules)
     if _is_repeated(turn, answer_id, lease, new.kind, ranks):

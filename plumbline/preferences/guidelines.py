@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, ScalarSelect, Select, func, insert, select
+from sqlalchemy import Row, Select, func, insert, select
 
 from plumbline.errors import StoreError
 from plumbline.preferences.records import NeedsConsent
@@ -99,14 +99,14 @@ def missing_consent(turn: Turn, actor: Actor) -> NeedsConsent | None:
     return NeedsConsent("Please read and accept the guideline first.", "guideline", {}, newest.version, newest.text)
 
 
-def accepted_guideline(turn: Turn, actor: Actor) -> ScalarSelect[Any]:
-    """The row id of the newest version that the annotator has accepted, as a part of a statement."""
-    return (
+def accepted_guideline(turn: Turn, actor: Actor) -> int | None:
+    """The row id of the newest version that the annotator has accepted."""
+    accepted = (
         select(func.max(Guideline.id))
         .join(Consent, Consent.guideline_id == Guideline.id)
         .where(Guideline.project_id == turn.project_id, Consent.annotator_id == actor.id)
-        .scalar_subquery()
     )
+    return turn.connection.execute(accepted).scalar_one()
 
 
 def _newest(turn: Turn) -> Select[Any]:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from annotate_ui import guard
 from annotate_ui.app import build_app
 from annotate_ui.guard import LARGEST_BODY, LARGEST_FORM, Guard, own_hosts
+from annotate_ui.setup import Setup
 from plumbline.preferences.service import PreferenceService
 from plumbline.recipe_annotate import AnnotateSection
 from tests.annotate_ui.conftest import new_task
@@ -196,7 +197,7 @@ def test_no_host_name_breaks_the_guard(host: str) -> None:
 @pytest.fixture
 def client(service: PreferenceService) -> Iterator[TestClient]:
     service.add_tasks([new_task("first")])
-    with TestClient(build_app(service, title="Support"), base_url=BASE) as client:
+    with TestClient(build_app(service, Setup("Support")), base_url=BASE) as client:
         client.post("/sign-in", data={"name": "Ada"})
         assert client.get("/annotate/").status_code == 200
         yield client

@@ -66,13 +66,13 @@ def test_without_a_session_there_is_only_the_sign_in_page(app: Any) -> None:
         assert client.get("/lead/").headers["location"] == "/"
         assert client.get("/lead").headers["location"] == "/"
         assert client.get("/lead/config").status_code == 401
-        assert all(client.post(f"/lead/{call}", json={}).status_code == 401 for call in CALLS)
+        assert all(client.post(f"/lead-work/{call}", json={}).status_code == 401 for call in CALLS)
 
 
 def test_annotators_are_refused_and_no_page_of_theirs_holds_data(ada: TestClient, service: PreferenceService) -> None:
     judge(service, "Ben Secretive")
     answers = [ada.get("/lead/"), ada.get("/lead"), ada.get("/lead/config"), ada.get("/lead/gradio_api/info")]
-    answers += [ada.post(f"/lead/{call}", json={}) for call in CALLS]
+    answers += [ada.post(f"/lead-work/{call}", json={}) for call in CALLS]
     assert [answer.status_code for answer in answers[:2]] == [403, 403]
     assert all(answer.status_code in (401, 403) for answer in answers)
     assert not any("Secretive" in answer.text for answer in answers)
@@ -85,19 +85,19 @@ def test_leads_get_the_page_and_every_panel(lead: TestClient, service: Preferenc
     assert page.status_code == 200
     assert "<pl-lead>" in page.text or "pl-lead" in page.text
     for call in CALLS:
-        reply = lead.post(f"/lead/{call}", json={}).json()
+        reply = lead.post(f"/lead-work/{call}", json={}).json()
         assert "error" not in reply
         assert reply["html"]
 
 
 def test_a_judgement_is_in_the_figures_at_once(lead: TestClient, service: PreferenceService) -> None:
-    assert "Nobody has judged anything yet" in lead.post("/lead/quality", json={}).json()["html"]
+    assert "Nobody has judged anything yet" in lead.post("/lead-work/quality", json={}).json()["html"]
     judge(service, "Ada")
-    html = lead.post("/lead/quality", json={}).json()["html"]
+    html = lead.post("/lead-work/quality", json={}).json()["html"]
     assert "Ada" in html
     assert "no task was judged twice" in html
     judge(service, "Ben")
-    html = lead.post("/lead/quality", json={}).json()["html"]
+    html = lead.post("/lead-work/quality", json={}).json()["html"]
     assert "100%" in html  # of pairs agreed on
     assert "no interval: it needs 10 prompts" in html or "interval" in html
 
@@ -110,7 +110,7 @@ def test_names_notes_and_texts_are_escaped(lead: TestClient, service: Preference
     who = service.sign_in("Ben<b>").annotator_id
     service.lease_next(who)
     for call in CALLS:
-        html = lead.post(f"/lead/{call}", json={}).json()["html"]
+        html = lead.post(f"/lead-work/{call}", json={}).json()["html"]
         assert "<script>alert" not in html
         assert "<img" not in html
         assert "Ben<b>" not in html
@@ -121,10 +121,10 @@ def test_decided_tasks_come_page_by_page_each_once(service: PreferenceService, l
     for name in ("Ada", "Ben"):
         for _ in range(15):
             judge(service, name)
-    first = lead.post("/lead/decided", json={}).json()["html"]
+    first = lead.post("/lead-work/decided", json={}).json()["html"]
     assert first.count('class="pl-decided"') == 10
     before = int(first.split('data-before="')[1].split('"')[0])
-    second = lead.post("/lead/decided", json={"before": before}).json()["html"]
+    second = lead.post("/lead-work/decided", json={"before": before}).json()["html"]
     assert second.count('class="pl-decided"') == 5
     assert "data-before" not in second
 
@@ -134,22 +134,22 @@ def test_decided_tasks_of_one_person(service: PreferenceService, lead: TestClien
     judge(service, "Ada")
     judge(service, "Ben")
     ben = service.sign_in("Ben").annotator_id
-    html = lead.post("/lead/decided", json={"annotator_id": ben}).json()["html"]
+    html = lead.post("/lead-work/decided", json={"annotator_id": ben}).json()["html"]
     assert html.count('class="pl-decided"') == 1
-    assert "error" in lead.post("/lead/decided", json={"annotator_id": "nobody"}).json()
+    assert "error" in lead.post("/lead-work/decided", json={"annotator_id": "nobody"}).json()
 
 
 def test_who_holds_what_is_told(service: PreferenceService, lead: TestClient) -> None:
     who = service.sign_in("Holder").annotator_id
     work = service.lease_next(who)
     assert isinstance(work, Assignment)
-    html = lead.post("/lead/queue", json={}).json()["html"]
+    html = lead.post("/lead-work/queue", json={}).json()["html"]
     assert "Holder" in html and work.task_id[:8] in html
 
 
 def test_an_undefined_figure_is_a_dash_with_its_reason(service: PreferenceService, lead: TestClient) -> None:
     judge(service, "Ada")
-    html = lead.post("/lead/quality", json={}).json()["html"]
+    html = lead.post("/lead-work/quality", json={}).json()["html"]
     assert "nan" not in html
     report = Quality(service.store, project="support").report()
     assert report.agreement.alpha.why

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from annotate_ui.app import build_app
+from annotate_ui.setup import Setup
 from plumbline.preferences.accounts import ADMIN, Accounts
 from plumbline.preferences.service import PreferenceService
 from plumbline.recipe_annotate import AnnotateSection
@@ -33,7 +34,7 @@ def test_an_account_from_the_admin_s_page_to_a_password_of_its_own(browser: Any,
     service.add_tasks([new_task("kettle"), new_task("parcel")])
     accounts = Accounts(service.store, passwords=cheap_passwords())
     accounts.create("Ada", ADMIN, password=PASSWORD)
-    app = build_app(service, title="Support", settings=AnnotateSection(accounts=True), accounts=accounts)
+    app = build_app(service, Setup("Support"), settings=AnnotateSection(accounts=True), accounts=accounts)
     refused: list[str] = []
     with served(app) as address:
         contexts = [browser.new_context(viewport={"width": 1280, "height": 900}) for _ in range(2)]

@@ -12,6 +12,7 @@ from fastapi.testclient import TestClient
 
 from annotate_ui.app import build_app
 from annotate_ui.calls import NOT_YOURS
+from annotate_ui.setup import Setup
 from plumbline.errors import StoreError
 from plumbline.preferences.accounts import ADMIN, ANNOTATOR, LEAD, Accounts
 from plumbline.preferences.login_sessions import LoginSessions
@@ -63,7 +64,7 @@ def accounts(service: PreferenceService, clock: Clock) -> Accounts:
 
 @pytest.fixture
 def app(service: PreferenceService, accounts: Accounts) -> Any:
-    return build_app(service, title="Support", settings=AnnotateSection(accounts=True), accounts=accounts)
+    return build_app(service, Setup("Support"), settings=AnnotateSection(accounts=True), accounts=accounts)
 
 
 @pytest.fixture
@@ -178,7 +179,7 @@ def test_the_cookie_is_out_of_reach_for_scripts_and_other_sites(open_client: Ope
 
 def test_sessions_survive_a_restart(open_client: Open, service: PreferenceService, accounts: Accounts) -> None:
     client = open_client("Bob")
-    again = build_app(service, title="Support", settings=AnnotateSection(accounts=True), accounts=accounts)
+    again = build_app(service, Setup("Support"), settings=AnnotateSection(accounts=True), accounts=accounts)
     restarted = TestClient(again, base_url=BASE)
     restarted.cookies.update(client.cookies)
     assert who(restarted) == "Bob"
@@ -186,7 +187,7 @@ def test_sessions_survive_a_restart(open_client: Open, service: PreferenceServic
 
 def test_sessions_end_after_session_hours(service: PreferenceService, accounts: Accounts, clock: Clock) -> None:
     settings = AnnotateSection(accounts=True, session_hours=0.5)
-    app = build_app(service, title="Support", settings=settings, accounts=accounts)
+    app = build_app(service, Setup("Support"), settings=settings, accounts=accounts)
     client = TestClient(app, base_url=BASE, headers=SAME)
     client.post("/sign-in", data={"name": "Bob", "password": PASSWORD})
     clock.ahead = timedelta(minutes=29)
@@ -210,7 +211,7 @@ def test_a_deactivated_account_is_out_with_its_next_call(open_client: Open, acco
 
 
 def test_without_accounts_a_name_is_enough_and_everybody_is_lead(service: PreferenceService) -> None:
-    app = build_app(service, title="Support")
+    app = build_app(service, Setup("Support"))
     client = TestClient(app, base_url=BASE, headers=SAME)
     assert 'type="password"' not in client.get("/").text
     client.post("/sign-in", data={"name": "Ada"})
@@ -218,13 +219,13 @@ def test_without_accounts_a_name_is_enough_and_everybody_is_lead(service: Prefer
     assert client.post("/sign-in", data={"name": "  "}).status_code == 400
     assert client.get("/people").status_code == 404
     assert "password" not in client.get("/account").text.lower().replace("passwords", "")
-    restarted = TestClient(build_app(service, title="Support"), base_url=BASE)
+    restarted = TestClient(build_app(service, Setup("Support")), base_url=BASE)
     restarted.cookies.update(client.cookies)
     assert who(restarted) == "Ada"
 
 
 def test_a_session_by_name_is_none_where_passwords_are_asked_for(service: PreferenceService, open_client: Open) -> None:
-    by_name = TestClient(build_app(service, title="Support"), base_url=BASE)
+    by_name = TestClient(build_app(service, Setup("Support")), base_url=BASE)
     by_name.post("/sign-in", data={"name": "Ada"})
     client = open_client()
     client.cookies.update(by_name.cookies)

@@ -16,8 +16,10 @@ from pathlib import Path
 import pytest
 
 from annotate_ui.server import AppFactory, check_workers, server_config
+from annotate_ui.setup import Setup
 from plumbline.errors import UserError
 from plumbline.preferences.accounts import Accounts
+from plumbline.preferences.rules import Rules
 from plumbline.preferences.service import PreferenceService
 from plumbline.preferences.store import Store
 from plumbline.recipe_annotate import AnnotateSection
@@ -27,14 +29,15 @@ from tests.postgres import new_database, postgres_server
 
 SCRIPT = """
 import sys
-from annotate_ui import serve
+from annotate_ui import Setup, serve
+from plumbline.preferences.rules import Rules
 from plumbline.preferences.service import PreferenceService
 from plumbline.preferences.store import Store
 from plumbline.recipe_annotate import AnnotateSection
 
 service = PreferenceService(Store.open(sys.argv[1]), project="support")
 settings = AnnotateSection(accounts=True, workers=2)
-serve(service, title="Support", guideline=None, host="127.0.0.1", port=0, settings=settings)
+serve(service, Setup("Support"), host="127.0.0.1", port=0, settings=settings)
 """
 
 
@@ -45,7 +48,7 @@ def test_several_processes_on_sqlite_are_refused_with_what_to_do(service: Prefer
 
 
 def test_what_a_process_needs_travels_to_it(tmp_path: Path) -> None:
-    factory = AppFactory("store.db", "support", timedelta(minutes=15), "Support", None, AnnotateSection(names=[]))
+    factory = AppFactory("store.db", "support", timedelta(minutes=15), Rules(), Setup("Support"), AnnotateSection())
     assert pickle.loads(pickle.dumps(factory)) == factory
 
 

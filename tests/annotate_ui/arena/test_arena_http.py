@@ -26,13 +26,13 @@ class Visitor:
         self.http.post("/sign-in", data={"name": name})
 
     def ask(self, action: str, **message: Any) -> dict[str, Any]:
-        return dict(self.http.post(f"/arena/{action}", json=message).json())
+        return dict(self.http.post(f"/arena-work/{action}", json=message).json())
 
     def start(self, prompt: str = "Where is my parcel?", **more: Any) -> str:
         return str(self.ask("start", prompt=prompt, **more)["battle"])
 
     def lines(self, battle: str) -> Iterator[dict[str, Any]]:
-        with self.http.stream("POST", "/arena/listen", json={"battle": battle}) as answer:
+        with self.http.stream("POST", "/arena-work/listen", json={"battle": battle}) as answer:
             yield from map(json.loads, answer.iter_lines())
 
     def answered(self) -> str:
@@ -246,9 +246,9 @@ def test_what_models_say_is_never_live_html(ada, stand_in):
 def test_strangers_are_sent_away(address):
     stranger = httpx.Client(base_url=address)
     for action in ("state", "draw", "start", "vote", "go_on", "end", "board", "listen"):
-        assert stranger.post(f"/arena/{action}", json={}).status_code == 401, action
+        assert stranger.post(f"/arena-work/{action}", json={}).status_code == 401, action
     assert stranger.get("/arena/").headers["location"] == "/"
-    forged = stranger.post("/arena/listen", content=b'{"battle": "x"}', headers={"content-type": "text/plain"})
+    forged = stranger.post("/arena-work/listen", content=b'{"battle": "x"}', headers={"content-type": "text/plain"})
     assert forged.status_code == 415
 
 
@@ -256,7 +256,7 @@ def test_the_leaderboard_is_for_leads(ada, monkeypatch):
     read = Sessions.read
     with monkeypatch.context() as patch:
         patch.setattr(Sessions, "read", lambda self, request: as_role(read(self, request), "annotator"))
-        assert ada.http.post("/arena/board", json={}).status_code == 403
+        assert ada.http.post("/arena-work/board", json={}).status_code == 403
     monkeypatch.setattr(Sessions, "read", lambda self, request: as_role(read(self, request), "lead"))
     assert "No votes yet" in ada.ask("board")["html"]
     ada.ask("vote", battle=ada.answered(), vote="left")
