@@ -20,7 +20,6 @@ from annotate_ui.render import render_guideline, render_shell, render_sign_in
 from annotate_ui.sessions import Session, Sessions
 from annotate_ui.theme import plumbline_theme
 from plumbline.errors import UserError
-from plumbline.preferences.quality import Quality
 
 if TYPE_CHECKING:
     from annotate_ui.setup import Setup
@@ -71,8 +70,7 @@ def build_app(service: PreferenceService, setup: Setup) -> FastAPI:
         ssr_mode=False,
         max_file_size="1kb",
     )
-    quality = Quality(service.store, project=service.project, clock=service.clock)
-    add_lead_pages(app, LeadDesk(service, setup, quality), sessions, setup)
+    add_lead_pages(app, LeadDesk(service, setup), sessions, setup)
     app.add_middleware(OwnPages, sessions=sessions, setup=setup, pages={WORK_PATH: (), LEAD_PATH: LEADS})
     app.add_middleware(Guard)
     return app

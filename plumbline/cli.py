@@ -285,11 +285,12 @@ def quality(
     """Print how far annotators agree, how reliable each one is, and when all will be judged."""
     from plumbline.preferences.quality import Quality
     from plumbline.preferences.quality.text import as_lines
+    from plumbline.preferences.rules import Rules
 
     domain = _chain(recipe, overrides, run, runs, "quality", create=False).domain
     with domain.service(create=False) as service:
-        settings = domain.recipe.annotate
-        report = Quality.of(service, settings.checks, settings.adjudicate_above).report()
+        rules = Rules.of(domain.recipe.annotate)
+        report = Quality(service.store, project=service.project, rules=rules).report()
     typer.echo(json.dumps(report.to_json(), indent=2) if as_json else "\n".join(as_lines(report)))
 
 

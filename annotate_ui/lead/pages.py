@@ -26,7 +26,9 @@ HEAD = f'{SHEETS}<script src="/assets/nav.js"></script><script src="/assets/lead
 
 def add_lead_pages(app: FastAPI, desk: LeadDesk, sessions: Sessions, setup: Setup) -> None:
     """Mount `/lead/` and the routes `/lead/…` that it calls, all for leads and admins only."""
-    actions = (desk.quality, desk.queue, desk.decided)
+    shown = (desk.quality, desk.queue, desk.guidelines, desk.decided)
+    changed = (desk.take_back, desk.reopen, desk.keep_closed, desk.place, desk.pause, desk.resume, desk.quota)
+    actions = (*shown, *changed, desk.set_pool, desk.preview, desk.publish)
     app.include_router(call_routes(LEAD_PATH, actions, sessions, roles=LEADS))
 
     def lead_name(request: Request) -> str | None:
