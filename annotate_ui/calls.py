@@ -30,7 +30,14 @@ class Message(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, str_strip_whitespace=True)
 
 
-def call_routes(prefix: str, actions: Iterable[Action], sessions: Sessions, *, roles: Iterable[str] = ()) -> APIRouter:
+def call_routes(
+    prefix: str,
+    actions: Iterable[Action],
+    sessions: Sessions,
+    *,
+    roles: Iterable[str] = (),
+    say: Callable[[str], str] = str,
+) -> APIRouter:
     """A route `PREFIX/NAME` for each action, named after it.
 
     Args:
@@ -38,17 +45,18 @@ def call_routes(prefix: str, actions: Iterable[Action], sessions: Sessions, *, r
         actions: methods with an argument `message`, whose type says what may be sent.
         sessions: who asks; the identity never comes from the message.
         roles: who may ask; empty for everybody who is signed in.
+        say: puts a refusal into the language of the interface (`Texts.of_service`).
 
     Faults come back as `{"error": sentence}`: with status 401 without a session, 403 with the wrong role, 422 for what
     is no such message; with 200 where a rule of the service refused, because the page then goes on.
     """
     router = APIRouter(prefix=prefix)
     for action in actions:
-        router.add_api_route(f"/{action.__name__}", _route(action, sessions, frozenset(roles)), methods=["POST"])
+        router.add_api_route(f"/{action.__name__}", _route(action, sessions, frozenset(roles), say), methods=["POST"])
     return router
 
 
-def _route(action: Action, sessions: Sessions, roles: frozenset[str]) -> Callable[..., Any]:
+def _route(action: Action, sessions: Sessions, roles: frozenset[str], say: Callable[[str], str]) -> Callable[..., Any]:
     message_type: type[Message] = get_type_hints(action)["message"]
 
     def answer(session: Session | None, body: bytes) -> Response:
@@ -59,7 +67,7 @@ def _route(action: Action, sessions: Sessions, roles: frozenset[str]) -> Callabl
         try:
             return JSONResponse(action(session.annotator_id, message_type.model_validate_json(body)))
         except UserError as fault:
-            return _refused(200, sentence(fault))
+            return _refused(200, say(sentence(fault)))
         except ValidationError as fault:
             return _refused(422, f"The page sent something that cannot be stored ({_first_fault(fault)}).")
 
