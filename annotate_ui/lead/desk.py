@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Annotated, TypedDict
 from pydantic import Field
 
 from annotate_ui.calls import Message
-from annotate_ui.lead.render import guideline_text, render_decided, render_guidelines, render_quality, render_queue
+from annotate_ui.lead.render import (
+    guideline_text,
+    render_decided,
+    render_exports,
+    render_guidelines,
+    render_quality,
+    render_queue,
+)
 from plumbline.errors import StoreError, counted
 from plumbline.preferences.flag_decisions import FlagDecisions
 from plumbline.preferences.guidelines import MAX_GUIDELINE
@@ -119,6 +126,10 @@ class LeadDesk:
         """Show all versions of the guideline."""
         return self._guidelines()
 
+    def exports(self, lead: str, message: NoMessage) -> Reply:
+        """Show what can be downloaded."""
+        return {"html": render_exports(self.setup)}
+
     def decided(self, lead: str, message: DecidedMessage) -> Reply:
         """Show judged tasks with what was said of them."""
         tasks, before = self.decisions.page(before=message.before, annotator_id=message.annotator_id)
@@ -187,7 +198,7 @@ class LeadDesk:
             state=self.figures.queue(),
             held=control.held(),
             flagged=self.flags.waiting(),
-            disputes=self.service.adjudication.disputes(20),
+            disputes=self.service.adjudication.disputes(10),
             standings=control.standings(),
             pools=control.pools(),
             now=self.service.clock(),

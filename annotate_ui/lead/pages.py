@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 LEAD_PATH = "/lead"
 LEADS = ("lead", "admin")
-SHEETS = "".join(f'<link rel="stylesheet" href="/assets/{name}.css">' for name in ("base", "lead"))
+SHEETS = "".join(f'<link rel="stylesheet" href="/assets/{name}.css">' for name in ("base", "lead", "lead_forms"))
 HEAD = f'{SHEETS}<script src="/assets/nav.js"></script><script src="/assets/lead.js"></script>'
 
 
 def add_lead_pages(app: FastAPI, desk: LeadDesk, sessions: Sessions, setup: Setup) -> None:
     """Mount `/lead/` and the routes `/lead/…` that it calls, all for leads and admins only."""
-    shown = (desk.quality, desk.queue, desk.guidelines, desk.decided)
+    shown = (desk.quality, desk.queue, desk.guidelines, desk.exports, desk.decided)
     changed = (desk.take_back, desk.reopen, desk.keep_closed, desk.place, desk.pause, desk.resume, desk.quota)
     actions = (*shown, *changed, desk.set_pool, desk.preview, desk.publish)
     app.include_router(call_routes(LEAD_PATH, actions, sessions, roles=LEADS))

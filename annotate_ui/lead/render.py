@@ -12,6 +12,7 @@ from annotate_ui.lead import wording
 from annotate_ui.lead.charts import bar_chart, interval_chart
 from annotate_ui.markdown import safe_html
 from annotate_ui.render import render_nav, render_template
+from plumbline.preferences.formats import EXPORTED
 from plumbline.preferences.quality import Figure, PersonQuality, QualityReport
 from plumbline.preferences.quality.agreement import PUBLISHED
 from plumbline.preferences.quality.decided import DecidedTask
@@ -28,6 +29,18 @@ TABS = {
     "guidelines": "Guidelines",
     "exports": "Exports",
     "decided": "Decided",
+}
+
+FORMATS = {
+    "trl": "Pairs for TRL’s RewardTrainer and DPOTrainer: prompt, chosen, rejected, with margins.",
+    "dpo": "Pairs as plain text, for other DPO trainers.",
+    "kto": "Single responses with a label good or bad, for KTO.",
+    "csv": "Pairs as a table; what a spreadsheet would take for a formula is text.",
+    "demonstrations": "Improved responses, for supervised fine-tuning.",
+    "rankings": "Every judgement as it was given; plumbline reads it back.",
+    "argilla": "Records and responses for Argilla.",
+    "label_studio": "Tasks with annotations for Label Studio.",
+    "flags": "The flags that stand, with what was said.",
 }
 
 GOOD_ALPHA, TENTATIVE_ALPHA = 0.8, 0.667
@@ -107,6 +120,11 @@ def render_queue(setup: Setup, *, now: datetime, **parts: Any) -> str:
 def render_guidelines(setup: Setup, versions: Sequence[GuidelineVersion]) -> str:
     """All versions of the guideline, the newest first, and a form for the next one."""
     return render_template("lead/guidelines", setup, versions=versions, rendered=guideline_text)
+
+
+def render_exports(setup: Setup) -> str:
+    """A download for each format."""
+    return render_template("lead/exports", setup, formats={name: FORMATS.get(name, "") for name in EXPORTED})
 
 
 def guideline_text(guideline: str) -> Markup:

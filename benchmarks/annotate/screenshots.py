@@ -1,6 +1,6 @@
 """The pictures of the annotators' page in docs/images, taken from the app itself.
 
-    python -m benchmarks.annotate.screenshots [--to docs/images] [--chromium PATH]
+python -m benchmarks.annotate.screenshots [--to docs/images] [--chromium PATH]
 """
 
 from __future__ import annotations

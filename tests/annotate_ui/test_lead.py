@@ -9,15 +9,17 @@ import pytest
 from fastapi.testclient import TestClient
 
 from annotate_ui.app import build_app
+from annotate_ui.lead.render import FORMATS
 from annotate_ui.sessions import Session, Sessions
 from annotate_ui.setup import Setup
+from plumbline.preferences.formats import EXPORTED
 from plumbline.preferences.quality.report import Quality
 from plumbline.preferences.records import Assignment
 from plumbline.preferences.service import PreferenceService
 from tests.annotate_ui.conftest import new_task
 
 BASE = "http://127.0.0.1:7860"
-CALLS = ("quality", "queue", "guidelines", "decided")
+CALLS = ("quality", "queue", "guidelines", "exports", "decided")
 CHANGES = ("take_back", "reopen", "keep_closed", "place", "pause", "resume", "quota", "set_pool", "preview", "publish")
 HOSTILE = "<img src=x onerror=alert(1)>"
 
@@ -218,3 +220,9 @@ def test_messages_are_strict(lead: TestClient) -> None:
     assert lead.post("/lead/reopen", json={"task_id": "../etc"}).status_code == 422
     assert lead.post("/lead/quality", json={"more": 1}).status_code == 422
     assert lead.post("/lead/quota", json={"annotator_id": "0" * 32, "quota": -1}).status_code == 422
+
+
+def test_every_format_can_be_downloaded(lead: TestClient) -> None:
+    html = ask(lead, "exports")["html"]
+    assert [name for name in EXPORTED if f'formaction="/lead/export/{name}"' not in html] == []
+    assert not any(name not in FORMATS for name in EXPORTED)
