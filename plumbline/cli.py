@@ -199,17 +199,34 @@ def annotate(
 ) -> None:
     """Open the annotation app on a run's sampled responses."""
     from annotate_ui import Setup, serve
-    from plumbline.annotation import fill_store
-    from plumbline.datafiles import read_text
+    from plumbline.annotation import fill_store, publish_guideline
 
     chain = _chain(recipe, overrides, run, runs, "annotate", create=False)
     settings = chain.recipe.annotate
     _need_samples(chain)
     fill_store(chain.domain)
-    guideline = read_text(settings.guideline) if settings.guideline else None
     with chain.domain.service() as service:
+        guideline = publish_guideline(chain.domain, service)
         setup = Setup.of_recipe(chain.recipe.name, settings, guideline=guideline)
         serve(service, setup, host=settings.host, port=settings.port, open_browser=open_browser)
+
+
+@app.command()
+def prioritise(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    run: RunName = None,
+    runs: RunsFolder = RUNS,
+) -> None:
+    """Hand out first what the run's reward model is least sure of; every fifth task stays a random one."""
+    from plumbline.prioritise import prioritise_tasks
+
+    chain = _chain(recipe, overrides, run, runs, "prioritise", create=False)
+    done = prioritise_tasks(chain.domain)
+    typer.echo(
+        f"{counted(done.tasks, 'open task')} put in order, {done.random} of them at random; the reward model's mean "
+        f"uncertainty is {done.uncertainty:.2f} (0: sure, 1: it cannot tell)."
+    )
 
 
 @app.command()
@@ -285,12 +302,10 @@ def quality(
     """Print how far annotators agree, how reliable each one is, and when all will be judged."""
     from plumbline.preferences.quality import Quality
     from plumbline.preferences.quality.text import as_lines
-    from plumbline.preferences.rules import Rules
 
     domain = _chain(recipe, overrides, run, runs, "quality", create=False).domain
     with domain.service(create=False) as service:
-        rules = Rules.of(domain.recipe.annotate)
-        report = Quality(service.store, project=service.project, rules=rules).report()
+        report = Quality(service.store, project=service.project, rules=service.rules).report()
     typer.echo(json.dumps(report.to_json(), indent=2) if as_json else "\n".join(as_lines(report)))
 
 
