@@ -27,7 +27,6 @@ from annotate_ui.signin import Door, sign_in_routes
 from plumbline.errors import StoreUnavailable
 from plumbline.preferences.accounts import Accounts
 from plumbline.preferences.login_sessions import LoginSessions
-from plumbline.preferences.quality import Quality
 from plumbline.recipe_annotate import AnnotateSection
 
 if TYPE_CHECKING:
@@ -82,9 +81,8 @@ def build_app(
     app.include_router(sign_in_routes(Door(service, sessions, accounts, setup, home)))
     if accounts is not None:
         app.include_router(people_routes(accounts, sessions, setup, home=home))
-    app.include_router(call_routes(CALLS_PATH, desk.actions, sessions))
-    quality = Quality(service.store, project=service.project, clock=service.clock)
-    app.include_router(lead_routes(LeadDesk(service, setup, quality), sessions))
+    app.include_router(call_routes(CALLS_PATH, desk.actions, sessions, say=setup.texts.of_service))
+    app.include_router(lead_routes(LeadDesk(service, setup), sessions))
     pages = [board_page(setup), lead_page(setup)]
     if arena is not None:
         app.include_router(arena_routes(ArenaDesk(setup, arena), sessions))

@@ -31,7 +31,7 @@ class Setup:
     edit: bool = True
     language: str = "en"
     show_streak: bool = False
-    pages: tuple[str, ...] = ("annotate",)
+    pages: tuple[str, ...] = ("annotate", "lead")
 
     @classmethod
     def of_recipe(cls, title: str, settings: AnnotateSection, *, guideline: str | None = None) -> Setup:

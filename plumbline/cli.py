@@ -326,8 +326,7 @@ def quality(
 
     domain = _chain(recipe, overrides, run, runs, "quality", create=False).domain
     with domain.service(create=False) as service:
-        settings = domain.recipe.annotate
-        report = Quality.of(service, settings.checks, settings.adjudicate_above).report()
+        report = Quality(service.store, project=service.project, rules=service.rules).report()
     typer.echo(json.dumps(report.to_json(), indent=2) if as_json else "\n".join(as_lines(report)))
 
 

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated, TypedDict
 from pydantic import Field
 
 from annotate_ui.calls import Message
-from annotate_ui.lead.render import render_decided, render_quality, render_queue
+from annotate_ui.lead.render import (
+    guideline_text,
+    render_decided,
+    render_exports,
+    render_guidelines,
+    render_quality,
+    render_queue,
+)
+from plumbline.errors import StoreError, counted
+from plumbline.preferences.flag_decisions import FlagDecisions
+from plumbline.preferences.guidelines import MAX_GUIDELINE
 from plumbline.preferences.quality import Quality
 from plumbline.preferences.quality.decided import Decided
 
@@ -16,6 +26,7 @@ if TYPE_CHECKING:
     from plumbline.preferences.service import PreferenceService
 
 Name = Annotated[str, Field(min_length=1, max_length=200)]
+Identifier = Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
 
 
 class NoMessage(Message):
@@ -26,13 +37,64 @@ class DecidedMessage(Message):
     """Which judged tasks to show: those before a place, those that one annotator judged."""
 
     before: int | None = None
-    annotator_id: Name | None = None
+    annotator_id: Identifier | None = None
+
+
+class LeaseMessage(Message):
+    """Names a held task."""
+
+    lease_id: Identifier
+
+
+class TaskMessage(Message):
+    """Names a task."""
+
+    task_id: Identifier
+
+
+class PriorityMessage(TaskMessage):
+    """A task's priority, and the pool to which it is kept; empty for everybody."""
+
+    priority: Annotated[int, Field(ge=-1000, le=1000)] | None = None
+    pool: Annotated[str, Field(max_length=100)] = ""
+
+
+class PersonMessage(Message):
+    """Names an annotator."""
+
+    annotator_id: Identifier
+
+
+class PauseMessage(PersonMessage):
+    """Why an annotator gets no more work; they read it."""
+
+    reason: Annotated[str, Field(min_length=1, max_length=1000)]
+
+
+class QuotaMessage(PersonMessage):
+    """The most that an annotator may judge; nothing for no limit."""
+
+    quota: Annotated[int, Field(ge=0, le=10_000_000)] | None = None
+
+
+class PoolMessage(Message):
+    """A pool and its members; without members it is gone."""
+
+    pool: Name
+    members: list[Identifier] = Field(default_factory=list)
+
+
+class GuidelineMessage(Message):
+    """A new text of the guideline."""
+
+    text: Annotated[str, Field(min_length=1, max_length=MAX_GUIDELINE)]
 
 
 class Reply(TypedDict, total=False):
-    """What the page gets back: `html` replaces the panel, `notice` is announced, `error` is told."""
+    """What the page gets back: `html` replaces the panel, `preview` is shown beside the form, `notice` is announced."""
 
     html: str
+    preview: str
     notice: str
     error: str
 
@@ -40,25 +102,108 @@ class Reply(TypedDict, total=False):
 class LeadDesk:
     """The lead's side of the service, one method for each thing that the pages can ask.
 
-    The routes let only leads and admins in; whom each call comes from is told as `lead`.
+    The routes let only leads and admins in, and look at the role with every call; who calls is told as `lead`.
     """
 
-    def __init__(self, service: PreferenceService, setup: Setup, quality: Quality) -> None:
-        self.service, self.setup, self.figures = service, setup, quality
-        self.decisions = Decided(service.store, project=service.project, clock=service.clock)
+    def __init__(self, service: PreferenceService, setup: Setup) -> None:
+        self.service, self.setup = service, setup
+        about = {"project": service.project, "clock": service.clock}
+        self.figures = Quality(service.store, rules=service.rules, **about)  # type: ignore[arg-type]
+        self.flags = FlagDecisions(service.store, **about)  # type: ignore[arg-type]
+        self.decisions = Decided(service.store, **about)  # type: ignore[arg-type]
+
+    # -- what is shown -------------------------------------------------------------------------------------------
 
     def quality(self, lead: str, message: NoMessage) -> Reply:
         """Show the figures as they are now; the slowest of them follow with a later call."""
-        return {"html": render_quality(self.setup, self.figures.report(wait=False), self.figures.limits)}
+        return {"html": render_quality(self.setup, self.figures.report(wait=False))}
 
     def queue(self, lead: str, message: NoMessage) -> Reply:
         """Show who holds what, what was flagged, and what waits for an adjudicator."""
-        return {"html": self._queue()}
+        return self._queue()
+
+    def guidelines(self, lead: str, message: NoMessage) -> Reply:
+        """Show all versions of the guideline."""
+        return self._guidelines()
+
+    def exports(self, lead: str, message: NoMessage) -> Reply:
+        """Show what can be downloaded."""
+        return {"html": render_exports(self.setup)}
 
     def decided(self, lead: str, message: DecidedMessage) -> Reply:
         """Show judged tasks with what was said of them."""
         tasks, before = self.decisions.page(before=message.before, annotator_id=message.annotator_id)
         return {"html": render_decided(self.setup, tasks, before, message.annotator_id)}
 
-    def _queue(self) -> str:
-        return render_queue(self.setup, self.figures.report(wait=False), self.service.clock())
+    # -- what is changed -----------------------------------------------------------------------------------------
+
+    def take_back(self, lead: str, message: LeaseMessage) -> Reply:
+        """Take a held task back; it goes to somebody else."""
+        if not self.service.control.release(message.lease_id):
+            raise StoreError("nobody holds this task any more.")
+        return self._queue("The task is back in the queue.")
+
+    def reopen(self, lead: str, message: TaskMessage) -> Reply:
+        """Hand a flagged task out again."""
+        self.flags.decide(lead, message.task_id, reopen=True)
+        return self._queue("The task is handed out again.")
+
+    def keep_closed(self, lead: str, message: TaskMessage) -> Reply:
+        """Leave a flagged task closed for good."""
+        self.flags.decide(lead, message.task_id, reopen=False)
+        return self._queue("The task stays closed.")
+
+    def place(self, lead: str, message: PriorityMessage) -> Reply:
+        """Set a task's priority, and the pool that it is kept to."""
+        self.service.control.assign_pool([message.task_id], message.pool or None)
+        if message.priority is not None:
+            self.service.control.set_priorities({message.task_id: message.priority})
+        return self._queue("The task has its new place.")
+
+    def pause(self, lead: str, message: PauseMessage) -> Reply:
+        """Give an annotator no more work."""
+        self.service.control.pause(message.annotator_id, message.reason)
+        return self._queue("They get no more work.")
+
+    def resume(self, lead: str, message: PersonMessage) -> Reply:
+        """Give an annotator work again; their checks count from anew."""
+        self.service.control.resume(message.annotator_id)
+        return self._queue("They get work again.")
+
+    def quota(self, lead: str, message: QuotaMessage) -> Reply:
+        """Set the most that an annotator may judge."""
+        self.service.control.set_quota(message.annotator_id, message.quota)
+        return self._queue("The limit is lifted." if message.quota is None else "The limit is set.")
+
+    def set_pool(self, lead: str, message: PoolMessage) -> Reply:
+        """Say who is in a pool."""
+        self.service.control.set_pool(message.pool, message.members)
+        return self._queue(f"The pool has {counted(len(message.members), 'member')}.")
+
+    def preview(self, lead: str, message: GuidelineMessage) -> Reply:
+        """Show a text as annotators would see it; nothing is stored."""
+        return {"preview": guideline_text(message.text)}
+
+    def publish(self, lead: str, message: GuidelineMessage) -> Reply:
+        """Bring a new version of the guideline into force."""
+        version = self.service.guidelines.publish(message.text)
+        return self._guidelines(f"Version {version} is in force.")
+
+    # -- inside --------------------------------------------------------------------------------------------------
+
+    def _queue(self, notice: str = "") -> Reply:
+        control = self.service.control
+        html = render_queue(
+            self.setup,
+            state=self.figures.queue(),
+            held=control.held(),
+            flagged=self.flags.waiting(),
+            disputes=self.service.adjudication.disputes(10),
+            standings=control.standings(),
+            pools=control.pools(),
+            now=self.service.clock(),
+        )
+        return {"html": html, "notice": notice}
+
+    def _guidelines(self, notice: str = "") -> Reply:
+        return {"html": render_guidelines(self.setup, self.service.guidelines.versions()), "notice": notice}

@@ -25,9 +25,12 @@ def lead_page(setup: Setup) -> GradioPage:
     """The page at `/lead/`: tabs whose panels come from `LeadDesk`, call by call."""
     with gr.Blocks(title=f"{setup.title} · lead · plumbline", analytics_enabled=False, fill_width=True) as blocks:
         gr.HTML(render_lead(setup), elem_id="pl-lead", apply_default_css=False)
-    return GradioPage(LEAD_PATH, blocks, assets=("lead.css", "lead.js"), roles=LEADS)
+    return GradioPage(LEAD_PATH, blocks, assets=("lead.css", "lead_forms.css", "lead.js"), roles=LEADS)
 
 
 def lead_routes(desk: LeadDesk, sessions: Sessions) -> APIRouter:
     """The routes `/lead-work/…` that the page calls, for leads and admins only."""
-    return call_routes(CALLS_PATH, (desk.quality, desk.queue, desk.decided), sessions, roles=LEADS)
+    shown = (desk.quality, desk.queue, desk.guidelines, desk.exports, desk.decided)
+    changed = (desk.take_back, desk.reopen, desk.keep_closed, desk.place, desk.pause, desk.resume, desk.quota)
+    actions = (*shown, *changed, desk.set_pool, desk.preview, desk.publish)
+    return call_routes(CALLS_PATH, actions, sessions, roles=LEADS)

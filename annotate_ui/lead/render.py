@@ -10,16 +10,18 @@ from markupsafe import Markup
 
 from annotate_ui.lead import wording
 from annotate_ui.lead.charts import bar_chart, interval_chart
+from annotate_ui.markdown import safe_html
 from annotate_ui.render import render_nav, render_template
+from plumbline.preferences.formats import EXPORTED
 from plumbline.preferences.quality import Figure, PersonQuality, QualityReport
 from plumbline.preferences.quality.agreement import PUBLISHED
 from plumbline.preferences.quality.decided import DecidedTask
 from plumbline.preferences.quality.effects import WORDS_PER_MINUTE
-from plumbline.preferences.quality.notes import Limits
 from plumbline.preferences.quality.report import WORKING
 
 if TYPE_CHECKING:
     from annotate_ui.setup import Setup
+    from plumbline.preferences.guidelines import GuidelineVersion
 
 TABS = {
     "quality": "Quality",
@@ -27,6 +29,18 @@ TABS = {
     "guidelines": "Guidelines",
     "exports": "Exports",
     "decided": "Decided",
+}
+
+FORMATS = {
+    "trl": "Pairs for TRL’s RewardTrainer and DPOTrainer: prompt, chosen, rejected, with margins.",
+    "dpo": "Pairs as plain text, for other DPO trainers.",
+    "kto": "Single responses with a label good or bad, for KTO.",
+    "csv": "Pairs as a table; what a spreadsheet would take for a formula is text.",
+    "demonstrations": "Improved responses, for supervised fine-tuning.",
+    "rankings": "Every judgement as it was given; plumbline reads it back.",
+    "argilla": "Records and responses for Argilla.",
+    "label_studio": "Tasks with annotations for Label Studio.",
+    "flags": "The flags that stand, with what was said.",
 }
 
 GOOD_ALPHA, TENTATIVE_ALPHA = 0.8, 0.667
@@ -70,7 +84,7 @@ def render_lead(setup: Setup) -> str:
     return render_template("lead/shell", setup, nav=render_nav, tabs=TABS)
 
 
-def render_quality(setup: Setup, report: QualityReport, limits: Limits) -> str:
+def render_quality(setup: Setup, report: QualityReport) -> str:
     """All figures."""
     columns = _columns(report)
     shown = [column for column in columns if any(column.figure(one).value is not None for one in report.people)]
@@ -86,16 +100,36 @@ def render_quality(setup: Setup, report: QualityReport, limits: Limits) -> str:
         people=[(one, [_cell(column, one) for column in shown]) for one in people],
         by_hour=bar_chart(report.forecast.by_hour),
         finish=wording.finish(report.forecast, report.at),
-        limits=limits,
         working=WORKING,
         words_per_minute=WORDS_PER_MINUTE,
         published=PUBLISHED,
     )
 
 
-def render_queue(setup: Setup, report: QualityReport, now: datetime) -> str:
-    """Who holds what, and what waits for the lead."""
-    return render_template("lead/queue", setup, queue=report.queue, ago=lambda then: wording.ago(then, now), now=now)
+def render_queue(setup: Setup, *, now: datetime, **parts: Any) -> str:
+    """Who holds what, what waits for the lead, and what they can set.
+
+    Args:
+        setup: how the app is set.
+        now: the present moment.
+        parts: `state`, `held`, `flagged`, `disputes`, `standings` and `pools`, as the service gives them.
+    """
+    return render_template("lead/queue", setup, ago=lambda then: wording.ago(then, now), **parts)
+
+
+def render_guidelines(setup: Setup, versions: Sequence[GuidelineVersion]) -> str:
+    """All versions of the guideline, the newest first, and a form for the next one."""
+    return render_template("lead/guidelines", setup, versions=versions, rendered=guideline_text)
+
+
+def render_exports(setup: Setup) -> str:
+    """A download for each format."""
+    return render_template("lead/exports", setup, formats={name: FORMATS.get(name, "") for name in EXPORTED})
+
+
+def guideline_text(guideline: str) -> Markup:
+    """A guideline as annotators see it."""
+    return Markup(f'<div class="pl-text" dir="auto">{safe_html(guideline, keep_lines=False)}</div>')
 
 
 def render_decided(setup: Setup, tasks: Sequence[DecidedTask], before: int | None, annotator_id: str | None) -> str:
@@ -162,7 +196,7 @@ def _columns(report: QualityReport) -> list[Column]:
             None,
         ),
         column("Same again", "Pairs agreed on with themselves", lambda one: one.effects.consistency, lambda _: marks),
-        column("Checks", "Checks passed", lambda one: one.checks),
+        column("Checks", "Pairs of checks got right", lambda one: one.checks),
     ]
 
 

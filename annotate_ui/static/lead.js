@@ -27,7 +27,10 @@
     if (element instanceof HTMLFormElement) {
       for (const field of element.elements) {
         if (!field.name) continue;
-        if (field.type === "checkbox") message[field.name] = field.checked;
+        if ("list" in field.dataset) {
+          message[field.name] ??= [];
+          if (field.checked) message[field.name].push(field.value);
+        } else if (field.type === "checkbox") message[field.name] = field.checked;
         else if (field.type === "number") message[field.name] = field.value === "" ? null : Number(field.value);
         else if (field.type !== "radio" || field.checked) message[field.name] = field.value;
       }
@@ -162,7 +165,8 @@
 
     /** Call what a form or a button names. A second press while it is under way does nothing. */
     async act(element, submitter) {
-      if (element.busy || (element.dataset.confirm && !window.confirm(element.dataset.confirm))) return;
+      const plain = submitter && "plain" in submitter.dataset; // changes nothing
+      if (element.busy || (!plain && element.dataset.confirm && !window.confirm(element.dataset.confirm))) return;
       element.busy = true;
       const reply = await call(submitter?.dataset.call ?? element.dataset.call, messageOf(element));
       element.busy = false;

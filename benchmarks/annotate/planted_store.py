@@ -148,7 +148,12 @@ def _repeats_and_checks(store: Store, rng: random.Random) -> None:
         for person in PEOPLE:
             who = connection.execute(select(Annotator.id).where(Annotator.name == person.name)).scalar_one()
             passed, seen = person.checks
-            counts = {"checks_seen": seen, "checks_passed": passed, "check_streak": 3 if passed < seen else seen}
+            counts = {
+                "checks_seen": seen,
+                "checks_passed": passed,
+                "checks_score": passed + 0.4 * (seen - passed),
+                "check_streak": 3 if passed < seen else seen,
+            }
             connection.execute(update(Tally).where(Tally.annotator_id == who).values(**counts))
             query = select(Answer.__table__).where(Answer.annotator_id == who, Answer.purpose == WORK)
             for row in connection.execute(query.where(Answer.kind == "judgement")).all()[::4]:

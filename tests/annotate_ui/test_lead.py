@@ -9,15 +9,18 @@ import pytest
 from fastapi.testclient import TestClient
 
 from annotate_ui.app import build_app
+from annotate_ui.lead.render import FORMATS
 from annotate_ui.sessions import Session, Sessions
 from annotate_ui.setup import Setup
+from plumbline.preferences.formats import EXPORTED
 from plumbline.preferences.quality.report import Quality
 from plumbline.preferences.records import Assignment
 from plumbline.preferences.service import PreferenceService
 from tests.annotate_ui.conftest import new_task
 
 BASE = "http://127.0.0.1:7860"
-CALLS = ("quality", "queue", "decided")
+CALLS = ("quality", "queue", "guidelines", "exports", "decided")
+CHANGES = ("take_back", "reopen", "keep_closed", "place", "pause", "resume", "quota", "set_pool", "preview", "publish")
 HOSTILE = "<img src=x onerror=alert(1)>"
 
 
@@ -72,7 +75,7 @@ def test_without_a_session_there_is_only_the_sign_in_page(app: Any) -> None:
 def test_annotators_are_refused_and_no_page_of_theirs_holds_data(ada: TestClient, service: PreferenceService) -> None:
     judge(service, "Ben Secretive")
     answers = [ada.get("/lead/"), ada.get("/lead"), ada.get("/lead/config"), ada.get("/lead/gradio_api/info")]
-    answers += [ada.post(f"/lead-work/{call}", json={}) for call in CALLS]
+    answers += [ada.post(f"/lead-work/{call}", json={}) for call in (*CALLS, *CHANGES)]
     assert [answer.status_code for answer in answers[:2]] == [403, 403]
     assert all(answer.status_code in (401, 403) for answer in answers)
     assert not any("Secretive" in answer.text for answer in answers)
@@ -154,3 +157,72 @@ def test_an_undefined_figure_is_a_dash_with_its_reason(service: PreferenceServic
     report = Quality(service.store, project="support").report()
     assert report.agreement.alpha.why
     assert report.agreement.alpha.why in html
+
+
+def ask(client: TestClient, call: str, **message: Any) -> dict[str, Any]:
+    reply: dict[str, Any] = client.post(f"/lead-work/{call}", json=message).json()
+    return reply
+
+
+def test_a_held_task_is_taken_back(service: PreferenceService, lead: TestClient) -> None:
+    who = service.sign_in("Holder").annotator_id
+    work = service.lease_next(who)
+    assert isinstance(work, Assignment)
+    reply = ask(lead, "take_back", lease_id=work.lease_id)
+    assert "back in the queue" in reply["notice"]
+    assert "Nobody holds a task" in reply["html"]
+    assert "nobody holds" in ask(lead, "take_back", lease_id=work.lease_id)["error"].lower()
+
+
+def test_a_flag_is_shown_with_what_was_said_and_settled(service: PreferenceService, lead: TestClient) -> None:
+    who = service.sign_in("Flagger").annotator_id
+    work = service.lease_next(who)
+    assert isinstance(work, Assignment)
+    service.flag(work.lease_id, who, kind="broken", note="cut off <b>here</b>", idempotency_key="f")
+    html = ask(lead, "queue")["html"]
+    assert "Flagger" in html and "cut off &lt;b&gt;here" in html
+    assert "handed out again" in ask(lead, "reopen", task_id=work.task_id)["notice"]
+    assert "error" in ask(lead, "reopen", task_id=work.task_id)
+
+
+def test_people_are_paused_limited_and_put_into_pools(service: PreferenceService, lead: TestClient) -> None:
+    who = service.sign_in("Ada").annotator_id
+    assert "paused: come and talk" in ask(lead, "pause", annotator_id=who, reason="come and talk")["html"]
+    assert not isinstance(service.lease_next(who), Assignment)
+    assert "paused:" not in ask(lead, "resume", annotator_id=who)["html"]
+    ask(lead, "quota", annotator_id=who, quota=7)
+    ask(lead, "set_pool", pool="experts", members=[who])
+    (ada,) = [one for one in service.control.standings() if one.name == "Ada"]
+    assert (ada.quota, ada.pools) == (7, ("experts",))
+    ask(lead, "quota", annotator_id=who, quota=None)
+    assert next(one for one in service.control.standings() if one.name == "Ada").quota is None
+
+
+def test_a_task_is_moved_to_the_front(service: PreferenceService, lead: TestClient) -> None:
+    last = [task.task_id for task in service.control.open_tasks()][-1]
+    assert "new place" in ask(lead, "place", task_id=last, priority=5)["notice"]
+    work = service.lease_next(service.sign_in("Ada").annotator_id)
+    assert isinstance(work, Assignment) and work.task_id == last
+
+
+def test_a_guideline_is_previewed_then_published(service: PreferenceService, lead: TestClient) -> None:
+    text = "# Rank\n\n<script>alert(1)</script> **well**"
+    preview = ask(lead, "preview", text=text)["preview"]
+    assert "<strong>well</strong>" in preview and "<script" not in preview
+    assert service.guidelines.current() is None
+    reply = ask(lead, "publish", text=text)
+    assert reply["notice"] == "Version 1 is in force."
+    assert "<script>alert" not in reply["html"]
+    assert ask(lead, "publish", text="# Other")["notice"] == "Version 2 is in force."
+
+
+def test_messages_are_strict(lead: TestClient) -> None:
+    assert lead.post("/lead-work/reopen", json={"task_id": "../etc"}).status_code == 422
+    assert lead.post("/lead-work/quality", json={"more": 1}).status_code == 422
+    assert lead.post("/lead-work/quota", json={"annotator_id": "0" * 32, "quota": -1}).status_code == 422
+
+
+def test_every_format_can_be_downloaded(lead: TestClient) -> None:
+    html = ask(lead, "exports")["html"]
+    assert [name for name in EXPORTED if f'formaction="/lead/export/{name}"' not in html] == []
+    assert not any(name not in FORMATS for name in EXPORTED)

@@ -9,9 +9,9 @@ from statistics import mean
 from sqlalchemy import exists, select
 
 from plumbline.conversations import Conversation
-from plumbline.preferences.answers import JUDGEMENT, current
+from plumbline.preferences.answers import JUDGEMENT
 from plumbline.preferences.records import LEARNED_FROM
-from plumbline.preferences.tables import Annotator, Answer, Task
+from plumbline.preferences.tables import Annotator, Answer, Task, current
 from plumbline.preferences.turn import Facet, Turn, known_annotator
 
 JUDGEMENTS_AT_ONCE = 200

@@ -20,7 +20,7 @@ from plumbline.preferences.quality.agreement import (
     find_couples,
 )
 from plumbline.preferences.quality.effects import LEAST, Effects, effects_of
-from plumbline.preferences.quality.figures import Figure, correlation, share_of, undefined
+from plumbline.preferences.quality.figures import Figure, correlation, undefined, wilson
 from plumbline.preferences.quality.forecast import Forecast, forecast, recent_times
 from plumbline.preferences.quality.notes import Limits, notes_on
 from plumbline.preferences.quality.queue_state import QueueState, queue_state
@@ -28,10 +28,10 @@ from plumbline.preferences.quality.reliability import reliability_of
 from plumbline.preferences.quality.sample import Facts, Overlap, latest_judgements, people_of, read_overlap
 from plumbline.preferences.reading import progress_of
 from plumbline.preferences.records import Progress
+from plumbline.preferences.rules import RANK_ONLY, Rules
 from plumbline.preferences.store import Store
 from plumbline.preferences.tables import Answer
 from plumbline.preferences.turn import Facet, now_utc
-from plumbline.recipe_annotate import ChecksSection
 
 WORKING = "being worked out; it is here in a moment"
 
@@ -50,7 +50,7 @@ class PersonQuality:
         reliability: probability of the right label (Dawid and Skene).
         effects: of their latest judgements.
         speed_agreement: correlation of log-seconds and agreement: above 0, their slow judgements agree more.
-        checks: share of checks passed.
+        checks: share of pairs of checks got right, as the mean over checks.
         streak: checks passed in a row, up to the last one.
         paused: why they get no work; None where they do.
         notes: what the lead should look at, in words.
@@ -104,33 +104,17 @@ class Quality(Facet):
 
     Args:
         store, project, clock: see `Facet`.
-        limits: from where on a person is pointed out.
-        adjudicate_above: the recipe's `annotate.adjudicate_above`.
+        rules: what the project asks of its annotators; from where on a person is pointed out comes from its checks.
     """
 
     def __init__(
-        self,
-        store: Store,
-        *,
-        project: str,
-        clock: Callable[[], datetime] = now_utc,
-        limits: Limits | None = None,
-        adjudicate_above: float | None = None,
+        self, store: Store, *, project: str, rules: Rules = RANK_ONLY, clock: Callable[[], datetime] = now_utc
     ) -> None:
         super().__init__(store, project=project, clock=clock)
-        self.limits = limits or Limits()
-        self.adjudicate_above = adjudicate_above
+        self.rules = rules
         self._facts = Facts()
         self._figures = _Kept()
         self._reliability = _Kept()
-
-    @classmethod
-    def of(cls, facet: Facet, checks: ChecksSection | None, adjudicate_above: float | None) -> Quality:
-        """The figures of the same project, with the limits of the recipe's section `annotate`."""
-        limits = Limits() if checks is None else Limits(checks_after=checks.after, warn_below=checks.warn_below)
-        return cls(
-            facet.store, project=facet.project, clock=facet.clock, limits=limits, adjudicate_above=adjudicate_above
-        )
 
     def report(self, *, wait: bool = True) -> QualityReport:
         """The figures as the store is now.
@@ -142,7 +126,7 @@ class Quality(Facet):
         with self.look() as turn:
             newest = turn.connection.execute(select(func.max(Answer.id))).scalar_one_or_none()
             progress = progress_of(turn)
-            queue = queue_state(turn, self.adjudicate_above)
+            queue = queue_state(turn, self.rules)
             tallies = people_of(turn)
         figures: _Figures = self._figures.get(newest, lambda: self._compute(tallies))
         reliability: Mapping[int, Figure] | None = self._reliability.get(
@@ -159,6 +143,11 @@ class Quality(Facet):
             overlapping_tasks=figures.overlap.all_tasks,
             people=self._people(tallies, figures, reliability),
         )
+
+    def queue(self) -> QueueState:
+        """The queue alone."""
+        with self.look() as turn:
+            return queue_state(turn, self.rules)
 
     def _compute(self, tallies: Sequence[Row[Any]]) -> _Figures:
         with self.look() as turn:
@@ -181,7 +170,9 @@ class Quality(Facet):
         self, tallies: Sequence[Row[Any]], figures: _Figures, reliability: Mapping[int, Figure] | None
     ) -> tuple[PersonQuality, ...]:
         people = [_person(row, figures, reliability) for row in tallies]
-        return tuple(notes_on(people, figures.agreement, self.limits))
+        checks = self.rules.checks
+        limits = Limits() if checks is None else Limits(checks_after=checks.after, warn_below=checks.warn_below)
+        return tuple(notes_on(people, figures.agreement, limits))
 
 
 @dataclass(frozen=True)
@@ -235,7 +226,6 @@ class _Kept:
 def _person(row: Row[Any], figures: _Figures, reliability: Mapping[int, Figure] | None) -> PersonQuality:
     who = row.annotator_id
     alone = undefined("nobody else has judged their tasks yet")
-    checks = [True] * row.checks_passed + [False] * (row.checks_seen - row.checks_passed)
     return PersonQuality(
         annotator_id=row.public_id,
         name=row.name,
@@ -247,10 +237,17 @@ def _person(row: Row[Any], figures: _Figures, reliability: Mapping[int, Figure] 
         reliability=undefined(WORKING) if reliability is None else reliability.get(who, alone),
         effects=figures.effects.get(who) or effects_of([]),
         speed_agreement=figures.speed.get(who, alone),
-        checks=share_of(checks) if checks else undefined("no checks yet"),
+        checks=_checks(row),
         streak=row.check_streak,
         paused=row.paused,
     )
+
+
+def _checks(row: Row[Any]) -> Figure:
+    if not row.checks_seen:
+        return undefined("no checks yet")
+    value = min(1.0, max(0.0, row.checks_score / row.checks_seen))
+    return Figure(value, *wilson(value, row.checks_seen), n=row.checks_seen, weight=row.checks_seen)
 
 
 def _speed_and_agreement(overlap: Overlap, couples: Couples) -> dict[int, Figure]:

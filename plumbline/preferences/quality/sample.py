@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Row, func, select
 
-from plumbline.preferences.answers import JUDGEMENT, current
+from plumbline.preferences.answers import JUDGEMENT
 from plumbline.preferences.records import ADJUDICATION, MAX_RESPONSES, REPEAT, WORK
-from plumbline.preferences.tables import Annotator, Answer, Tally, Task
+from plumbline.preferences.tables import Annotator, Answer, Tally, Task, current
 from plumbline.preferences.turn import Turn
 
 SAMPLED_JUDGEMENTS = 20_000

@@ -15,7 +15,7 @@ def as_lines(report: QualityReport) -> Iterator[str]:
     yield f"judgements   {progress.done:,} of {progress.required:,}, {progress.missing:,} left"
     yield f"pace         {_plain(report.forecast.per_hour)} an hour of work"
     yield f"done by      {_finish(report)}"
-    yield f"queue        {queue.open:,} open, {queue.leased} held, {queue.flagged} flagged, {queue.disputed} disputed"
+    yield f"queue        {queue.open:,} open, {queue.held} held, {queue.flagged} flagged, {queue.disputed} disputed"
     yield ""
     low, high = (f"{100 * end:.0f}" for end in PUBLISHED)
     yield f"agreement of all, over {together.prompts:,} prompts that two or more people judged"

@@ -1,0 +1,100 @@
+"""The lead's page in a real browser: live without flicker, tabs by keyboard, actions, accessibility."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from annotate_ui.sessions import Session, Sessions
+from plumbline.preferences.records import Assignment
+from plumbline.preferences.service import PreferenceService
+from tests.annotate_ui.conftest import new_task
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture
+def lead(service: PreferenceService, open_page: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    read = Sessions.read
+
+    def as_lead(self: Sessions, request: Any) -> Session | None:
+        found = read(self, request)
+        return found and Session(found.annotator_id, found.name, "lead")
+
+    monkeypatch.setattr(Sessions, "read", as_lead)
+    monkeypatch.setattr("plumbline.preferences.quality.report.REST", 0.0)
+    service.set_overlap(2)
+    service.add_tasks([new_task("first"), new_task("second")])
+    page = open_page("Lea")
+    page.goto(page.url.replace("/annotate/", "/lead/"))
+    page.wait_for_selector("[data-panel=quality] .pl-tiles")
+    yield page
+
+
+def judge(service: PreferenceService, name: str) -> None:
+    who = service.sign_in(name).annotator_id
+    work = service.lease_next(who)
+    assert isinstance(work, Assignment)
+    ranking = {card.response_id: card.position + 1 for card in work.cards}
+    service.judge(work.lease_id, who, ranking, idempotency_key=work.lease_id, seconds=30)
+
+
+def test_figures_come_in_while_the_page_stays_as_it_is(service: PreferenceService, lead: Any) -> None:
+    assert "Nobody has judged" in lead.inner_text("[data-panel=quality]")
+    judge(service, "<i>Ada</i>")
+    lead.evaluate("window.scrollTo(0, 120)")
+    before = lead.evaluate("window.scrollY")
+    lead.evaluate("document.querySelector('pl-lead').refresh()")
+    lead.wait_for_selector("text=<i>Ada</i>")  # as text
+    assert lead.locator("[data-panel=quality] i").count() == 0
+    assert lead.evaluate("window.scrollY") == before
+    origin = lead.url.split("/lead/")[0]
+    assert all(url.startswith((origin, "data:", "blob:")) for url in lead.requested)
+
+
+def test_tabs_by_keyboard_and_an_action(service: PreferenceService, lead: Any) -> None:
+    who = service.sign_in("Flagger").annotator_id
+    work = service.lease_next(who)
+    assert isinstance(work, Assignment)
+    service.flag(work.lease_id, who, kind="broken", note="cut off", idempotency_key="f")
+    lead.focus("#tab-quality")
+    lead.keyboard.press("ArrowRight")
+    lead.wait_for_selector("text=cut off")
+    assert lead.evaluate("document.activeElement.id") == "tab-queue"
+    lead.click("text=Hand out again")
+    lead.wait_for_selector("text=No flag waits for you.")
+    assert list(service.flags()) == []
+
+
+def test_a_guideline_is_previewed_and_published(service: PreferenceService, lead: Any) -> None:
+    lead.click("#tab-guidelines")
+    lead.fill("#pl-guideline-text", "Be **fair**.")
+    lead.click("button:text-is('Preview')")
+    lead.wait_for_selector("[data-preview] strong:text-is('fair')")
+    assert service.guidelines.current() is None
+    lead.on("dialog", lambda dialog: dialog.accept())
+    lead.click("button:text-is('Publish')")
+    lead.wait_for_selector("text=Version 1")
+    assert service.guidelines.current() is not None
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_serious_fault_of_accessibility_and_no_sideways_scrolling(
+    service: PreferenceService, lead: Any, scheme: str
+) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    for name in ("Ada", "Ben"):
+        judge(service, name)
+    lead.emulate_media(color_scheme=scheme)
+    for tab in ("quality", "queue", "guidelines", "exports", "decided"):
+        lead.click(f"#tab-{tab}")
+        lead.wait_for_selector(f"[data-panel={tab}] :is(.pl-tiles, .pl-form, .pl-decided)")
+        found = axe.run(lead, options={"resultTypes": ["violations"]}).response["violations"]
+        faults = [one for one in found if one["impact"] in ("serious", "critical")]
+        assert [(one["id"], [node["html"][:120] for node in one["nodes"]]) for one in faults] == []
+    lead.set_viewport_size({"width": 360, "height": 740})
+    for tab in ("quality", "queue", "guidelines", "exports", "decided"):
+        lead.click(f"#tab-{tab}")
+        assert lead.evaluate("document.documentElement.scrollWidth") <= 360
