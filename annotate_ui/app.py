@@ -14,8 +14,10 @@ from fastapi.responses import FileResponse, PlainTextResponse, RedirectResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.concurrency import run_in_threadpool
 
+from annotate_ui.api import add_api
 from annotate_ui.calls import call_routes, sentence
 from annotate_ui.desk import Desk
+from annotate_ui.exports import export_routes
 from annotate_ui.guard import Guard, gradio_pages, own_hosts
 from annotate_ui.people import people_routes
 from annotate_ui.render import render_guideline, render_shell
@@ -76,6 +78,8 @@ def build_app(
     app.add_exception_handler(UserError, _tell_in_words)
     actions = (desk.next, desk.judge, desk.skip, desk.flag, desk.undo, desk.release, desk.renew)
     app.include_router(call_routes(CALLS_PATH, actions, sessions))
+    app.include_router(export_routes(service, sessions))
+    add_api(app, service)
     gr.mount_gradio_app(
         app,
         build_blocks(title=title, guideline=guideline),
