@@ -169,8 +169,10 @@ class Domain:
 
         from plumbline.preferences.service import PreferenceService
         from plumbline.preferences.store import Store
+        from plumbline.preferences.webhooks import outbox_of
 
         store = Store.open(self.store, create=create)
+        store.subscriptions = outbox_of(self.recipe.annotate.webhooks)
         try:
             lease = timedelta(minutes=self.recipe.annotate.lease_minutes)
             yield PreferenceService(store, project=self.recipe.name, lease=lease)
