@@ -140,7 +140,9 @@ def _rewrite(file: Path, erased: Erased) -> None:
         partial.unlink(missing_ok=True)
     facts_file = file.parent / MANIFEST
     facts = json.loads(facts_file.read_text(encoding="utf-8"))
-    _rename_count(facts.get("annotators", {}), erased)
+    _rename_count(facts["annotators"], erased)
+    if erased.removed:
+        facts["annotators"].pop(erased.pseudonym, None)
     facts["people"] -= facts["judgements"] - rows
     facts["judgements"] = rows
     with file.open("rb") as raw:
