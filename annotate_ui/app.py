@@ -12,10 +12,12 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 
+from annotate_ui.api import add_api
 from annotate_ui.arena.desk import ArenaDesk
 from annotate_ui.arena.pages import arena_page, arena_routes
 from annotate_ui.calls import call_routes, unavailable
 from annotate_ui.desk import Desk
+from annotate_ui.exports import export_routes
 from annotate_ui.guard import Guard, gradio_pages, own_hosts
 from annotate_ui.lead import lead_page, lead_routes
 from annotate_ui.lead.desk import LeadDesk
@@ -83,6 +85,8 @@ def build_app(
         app.include_router(people_routes(accounts, sessions, setup, home=home))
     app.include_router(call_routes(CALLS_PATH, desk.actions, sessions, say=setup.texts.of_service))
     app.include_router(lead_routes(LeadDesk(service, setup), sessions))
+    app.include_router(export_routes(service, sessions))
+    add_api(app, service)
     pages = [board_page(setup), lead_page(setup)]
     if arena is not None:
         app.include_router(arena_routes(ArenaDesk(setup, arena), sessions))

@@ -22,6 +22,8 @@ from plumbline.console import console
 from plumbline.errors import UserError
 from plumbline.preferences.service import PreferenceService
 from plumbline.preferences.store import Store
+from plumbline.preferences.webhook_sender import Sender
+from plumbline.preferences.webhooks import subscriptions_of
 from plumbline.recipe_annotate import LOOPBACK, AnnotateSection
 
 if TYPE_CHECKING:
@@ -53,6 +55,7 @@ class AppFactory:
         """The app, on a store that stays open as long as the process lives."""
         store = Store.open(self.store, create=False)
         service = PreferenceService(store, project=self.project, lease=self.lease, rules=self.rules)
+        start_webhooks(service, self.settings)
         return build_app(service, self.setup, self.settings)
 
 
@@ -85,6 +88,7 @@ def serve(
     settings = settings or AnnotateSection()
     setup.texts  # noqa: B018  # read them before anything is opened
     check_workers(service.store, settings.workers)
+    subscriptions_of(settings.webhooks)  # a secret that is missing is told before anything else starts
     listener = open_listener(host, port, accounts=settings.accounts)
     address = address_of(host, listener)
     console.print(f"The annotation app is open at [bold]{address}[/bold] (Ctrl-C ends it)")
@@ -95,11 +99,27 @@ def serve(
             if settings.workers > 1:
                 _run_several(_factory(service, setup, settings), settings, listener)
             else:
+                start_webhooks(service, settings)
                 app = build_app(service, setup, settings, arena=arena)
                 # uvicorn closes on either signal, then hands it on.
                 uvicorn.Server(server_config(app, settings)).run(sockets=[listener])
     finally:
         console.print("The annotation app has ended; all acknowledged judgements are stored.")
+
+
+def start_webhooks(service: PreferenceService, settings: AnnotateSection) -> Sender | None:
+    """Tell the recipe's webhooks of what happens, from a thread of this process; None where there are none.
+
+    Raises:
+        UserError: a secret is missing, or an address is none.
+    """
+    subscriptions = subscriptions_of(settings.webhooks)
+    service.store.subscriptions = subscriptions
+    if not subscriptions:
+        return None
+    sender = Sender(service.store, project=service.project, subscriptions=subscriptions, clock=service.clock)
+    sender.start()
+    return sender
 
 
 def server_config(app: Any, settings: AnnotateSection, **more: Any) -> uvicorn.Config:

@@ -27,10 +27,12 @@ from typer.core import TyperCommand
 from plumbline.allocator import reuse_freed_memory
 from plumbline.cli_parts import RUNS, Overrides, RecipeFile, RunName, RunsFolder
 from plumbline.cli_parts import open_chain as _chain
+from plumbline.cli_records import add_commands as add_record_commands
+from plumbline.cli_records import tokens
 from plumbline.cli_users import need_an_admin, users
 from plumbline.errors import UserError, WaitingForPeople, counted
 from plumbline.logs import quieten
-from plumbline.preferences.formats import EXPORTED, IMPORTED
+from plumbline.preferences.formats import IMPORTED
 
 if TYPE_CHECKING:
     from annotate_ui.arena import ArenaSetup
@@ -294,25 +296,6 @@ def import_(
 
 
 @app.command()
-def export(
-    recipe: RecipeFile,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to write.")],
-    overrides: Overrides = None,
-    format: Annotated[str, typer.Option(help=f"The format to write: {', '.join(EXPORTED)}.")] = EXPORTED[0],
-    run: RunName = None,
-    runs: RunsFolder = RUNS,
-    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
-) -> None:
-    """Export the preferences of a run."""
-    from plumbline.preferences.exporters import export_preferences
-
-    domain = _chain(recipe, overrides, run, runs, "export", create=False).domain
-    with domain.service(create=False) as service:
-        report = export_preferences(service, file, format=format, replace=force)
-    _tell(f"{file}: {counted(report.rows, 'row')} written as {format}")
-
-
-@app.command()
 def quality(
     recipe: RecipeFile,
     overrides: Overrides = None,
@@ -343,6 +326,7 @@ def lineage(
 
 
 app.add_typer(users, name="users")
+add_record_commands(app)
 
 
 class _PlainUsage(TyperCommand):
@@ -353,7 +337,7 @@ class _PlainUsage(TyperCommand):
         return [piece.strip("{}") for piece in super().collect_usage_pieces(ctx)]
 
 
-for _command in (*app.registered_commands, *users.registered_commands):
+for _command in (*app.registered_commands, *users.registered_commands, *tokens.registered_commands):
     _command.cls = _PlainUsage
 
 

@@ -170,8 +170,10 @@ class Domain:
         from plumbline.preferences.rules import Rules
         from plumbline.preferences.service import PreferenceService
         from plumbline.preferences.store import Store
+        from plumbline.preferences.webhooks import outbox_of
 
         store = Store.open(self.store, create=create)
+        store.subscriptions = outbox_of(self.recipe.annotate.webhooks)
         try:
             annotate = self.recipe.annotate
             lease = timedelta(minutes=annotate.lease_minutes)

@@ -12,18 +12,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import groupby, pairwise
 from operator import itemgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, insert, select, text
 
 from plumbline.preferences.account_tables import AuditEntry
 from plumbline.preferences.tables import Answer
+
+if TYPE_CHECKING:
+    from plumbline.preferences.webhooks import Subscription
 
 BEGINNING = "0" * 64
 """Stands for the digest before the first entry."""
@@ -38,8 +41,13 @@ PENDING = "plumbline_audit"
 
 @dataclass
 class Pending:
-    """What a transaction will add to the log; `answers` are `(project id, project, annotator, answer, said)`."""
+    """What a transaction will add to the log; `answers` are `(project id, project, annotator, answer, said)`.
 
+    `subscriptions` are told by webhook of an answer that comes alone; imports and simulated batches change the progress
+    and nothing else.
+    """
+
+    subscriptions: Sequence[Subscription]
     entries: list[dict[str, Any]] = field(default_factory=list)
     answers: list[tuple[int, str, str, Mapping[str, Any], dict[str, str]]] = field(default_factory=list)
 
@@ -94,13 +102,13 @@ def record_answer(
     """
     said = digests_of(answer, task_key=task_key, annotator_id=annotator_id)
     pending = connection.info[PENDING]
-    pending.answers.append((answer["project_id"], project, annotator_id, answer, said))
+    pending.answers.append((answer["project_id"], project, annotator_id, {**answer, "task_key": task_key}, said))
 
 
 @contextmanager
-def recording(connection: Connection) -> Iterator[None]:
+def recording(connection: Connection, subscriptions: Sequence[Subscription] = ()) -> Iterator[None]:
     """Around a transaction: what was recorded in it is written at its end, before it is committed."""
-    pending = connection.info[PENDING] = Pending()
+    pending = connection.info[PENDING] = Pending(subscriptions)
     try:
         yield
         _write(connection, pending)
@@ -155,6 +163,8 @@ def _write(connection: Connection, pending: Pending) -> None:
     entries = [*_entries_of_answers(connection, pending), *pending.entries]
     if not entries:
         return
+    if pending.subscriptions and len(pending.answers) == 1:
+        _tell(connection, pending)
     if connection.dialect.name != "sqlite":  # SQLite has one writer at a time anyway
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": CHAIN_LOCK})
     number, digest = head_of(connection)
@@ -163,6 +173,20 @@ def _write(connection: Connection, pending: Pending) -> None:
         entry |= {"id": number, "previous": digest}
         digest = entry["digest"] = digest_of(entry)
     connection.execute(insert(AuditEntry), entries)
+
+
+def _tell(connection: Connection, pending: Pending) -> None:
+    from plumbline.preferences.webhooks import enqueue_answer  # which imports the store
+
+    _, project, annotator, answer, _ = pending.answers[0]
+    enqueue_answer(
+        connection,
+        pending.subscriptions,
+        project=project,
+        annotator_id=annotator,
+        task_key=answer["task_key"],
+        answer=answer,
+    )
 
 
 def _entries_of_answers(connection: Connection, pending: Pending) -> Iterator[dict[str, Any]]:

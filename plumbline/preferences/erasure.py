@@ -37,6 +37,7 @@ from plumbline.preferences.tables import (
 )
 from plumbline.preferences.throttle import sources_of
 from plumbline.preferences.turn import TOP, now_utc
+from plumbline.preferences.webhooks import enqueue
 
 KEPT = "kept"
 OF_PERSON = (Draft, Consent, PoolMember, TaskAllowance, LoginSession, Account)
@@ -104,6 +105,7 @@ def erase(
         for table in OF_PERSON:
             connection.execute(delete(table).where(table.annotator_id == person.id))
         connection.execute(delete(Throttle).where(Throttle.key == sources_of(person.name, "")[0].key))
+        projects = _projects(connection, person.id)
         reopened = 0
         if remove_judgements:
             reopened = _remove_answers(connection, person.id)
@@ -127,6 +129,16 @@ def erase(
             subject=person.annotator_id,
             details=details,
         )
+        for project_id, project in projects.items():
+            enqueue(
+                connection,
+                store.subscriptions,
+                project_id=project_id,
+                project=project,
+                event="erasure",
+                at=clock(),
+                data={"annotator_id": person.annotator_id, **details},
+            )
     return Erased(
         annotator_id=person.annotator_id,
         name=person.name,
@@ -181,6 +193,11 @@ def _person(connection: Connection, name: str) -> Row[Any]:
 def _counts(connection: Connection, person: int) -> dict[str, int]:
     query = select(Answer.kind, func.count()).where(Answer.annotator_id == person).group_by(Answer.kind)
     return {row.kind: row[1] for row in connection.execute(query)}
+
+
+def _projects(connection: Connection, person: int) -> dict[int, str]:
+    query = select(Project.id, Project.name).join(Tally, Tally.project_id == Project.id)
+    return {row.id: row.name for row in connection.execute(query.where(Tally.annotator_id == person))}
 
 
 def _end_leases(connection: Connection, person: int) -> None:

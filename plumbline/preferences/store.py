@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.dialects import postgresql, sqlite
@@ -23,6 +23,9 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from plumbline.errors import NoStoreError, StoreConflict, StoreError, StoreUnavailable
 from plumbline.preferences import audit
+
+if TYPE_CHECKING:
+    from plumbline.preferences.webhooks import Subscription
 
 SCHEMA_VERSION = "0004"
 """The newest migration; written into every store."""
@@ -76,6 +79,8 @@ class Store:
         self.is_sqlite = engine.dialect.name == "sqlite"
         self._writer: AbstractContextManager[Any] = threading.RLock() if self.is_sqlite else nullcontext()
         self._current = threading.local()
+        self.subscriptions: Sequence[Subscription] = ()
+        """Who is told of answers by webhook; set by whoever opens the store for a recipe."""
 
     @classmethod
     def open(cls, url_or_path: str | Path, *, create: bool = True) -> Store:
@@ -115,7 +120,7 @@ class Store:
         with self._writer, self._told(), self._connect(writes=True) as connection, connection.begin():
             self._current.connection = connection
             try:
-                with audit.recording(connection):
+                with audit.recording(connection, self.subscriptions):
                     yield connection
             finally:
                 self._current.connection = None

@@ -224,5 +224,5 @@ def test_messages_are_strict(lead: TestClient) -> None:
 
 def test_every_format_can_be_downloaded(lead: TestClient) -> None:
     html = ask(lead, "exports")["html"]
-    assert [name for name in EXPORTED if f'formaction="/lead/export/{name}"' not in html] == []
+    assert [name for name in EXPORTED if f'formaction="/lead-work/export/{name}"' not in html] == []
     assert not any(name not in FORMATS for name in EXPORTED)

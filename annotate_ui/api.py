@@ -1,0 +1,197 @@
+"""A read-only API for other programs: `/api/v1/…` with a bearer token, never with a cookie.
+
+Nothing here can be reached from a page of another site: there are no CORS headers, and browsers send no bearer token by
+themselves.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.responses import JSONResponse, StreamingResponse
+from sqlalchemy import func, select
+
+from annotate_ui.exports import MEDIA, NothingToExport, export_response
+from plumbline.conversations import Split, split_of
+from plumbline.preferences.exporters import ExportOptions, rankings
+from plumbline.preferences.exporters.stream import as_json
+from plumbline.preferences.formats import EXPORTED
+from plumbline.preferences.judgement_stream import pseudonym_of
+from plumbline.preferences.reading import as_record, judgement_rows
+from plumbline.preferences.records import LEARNED_FROM
+from plumbline.preferences.tables import Annotator, Answer
+from plumbline.preferences.tokens import Token, Tokens
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from plumbline.preferences.service import PreferenceService
+
+API_PATH = "/api/v1"
+PER_MINUTE, BURST = 120, 30
+"""Requests of one token in one server process."""
+
+MOST_AT_ONCE = 10_000
+SETTLED_AFTER = timedelta(seconds=5)
+"""On PostgreSQL a row may appear after one with a higher id; younger rows than this are held back."""
+
+
+class Refused(Exception):
+    """A request that is answered with an error."""
+
+    def __init__(self, status: int, error: str, **headers: str) -> None:
+        super().__init__(error)
+        self.status, self.error, self.headers = status, error, headers
+
+
+def add_api(
+    app: FastAPI,
+    service: PreferenceService,
+    *,
+    defaults: ExportOptions | None = None,
+    quality: Callable[[], dict[str, Any]] | None = None,
+) -> None:
+    """Add the API to the app.
+
+    Args:
+        defaults: shares of the splits, as the recipe has them.
+        quality: gives what `/quality` answers; without it there is no such address.
+    """
+    app.include_router(api_routes(service, defaults=defaults or ExportOptions(), quality=quality))
+
+    async def refuse(request: Request, fault: Exception) -> Response:
+        assert isinstance(fault, Refused)
+        return JSONResponse({"error": fault.error}, status_code=fault.status, headers=fault.headers)
+
+    app.add_exception_handler(Refused, refuse)
+
+
+def api_routes(
+    service: PreferenceService, *, defaults: ExportOptions, quality: Callable[[], dict[str, Any]] | None
+) -> APIRouter:
+    """The routes; see `docs/annotate-exports.md`."""
+    tokens = Tokens(service.store, project=service.project, clock=service.clock)
+    limiter = Limiter(PER_MINUTE, BURST)
+
+    def admit(request: Request) -> None:
+        token = _token_of(request, tokens)
+        wait = limiter.wait(token.id)
+        if wait:
+            raise Refused(429, "too many requests: wait.", **{"Retry-After": str(int(wait) + 1)})
+        request.state.token = token
+
+    router = APIRouter(prefix=API_PATH, dependencies=[Depends(admit)])
+
+    @router.get("/progress")
+    def progress() -> dict[str, Any]:
+        said = asdict(service.progress())
+        return {"project": service.project, **said, "by_annotator": _by_pseudonym(service, said["by_annotator"])}
+
+    @router.get("/judgements")
+    def judgements(
+        cursor: Annotated[int, Query(ge=0, le=2**62)] = 0,
+        limit: Annotated[int, Query(ge=1, le=MOST_AT_ONCE)] = 1000,
+        names: bool = False,
+    ) -> Response:
+        lines = _judgements_after(service, cursor, limit, names, defaults)
+        return StreamingResponse(lines, media_type=MEDIA["jsonl"], headers={"Cache-Control": "no-store"})
+
+    @router.get("/export/{format}")
+    def export(
+        request: Request, format: str, names: bool = False, people_only: bool = False, split: Split | None = None
+    ) -> Response:
+        if format not in EXPORTED:
+            raise Refused(404, f"there is no format {format!r}; known are {', '.join(EXPORTED)}.")
+        options = ExportOptions(not names, not people_only, split, defaults.validation, defaults.test)
+        try:
+            return export_response(service, format, options, actor=f"token:{request.state.token.id}")
+        except NothingToExport as fault:
+            raise Refused(404, str(fault)) from None
+
+    if quality is not None:
+
+        @router.get("/quality")
+        def quality_summary() -> dict[str, Any]:
+            return quality()
+
+    @router.get("/{rest:path}")
+    def unknown(rest: str) -> Response:
+        raise Refused(404, "there is nothing at this address.")
+
+    return router
+
+
+@dataclass
+class _Bucket:
+    left: float
+    at: float
+
+
+class Limiter:
+    """Lets each key make so many requests a minute, and a few more at once."""
+
+    def __init__(self, per_minute: int, burst: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self.rate, self.burst, self.clock = per_minute / 60, burst, clock
+        self._buckets: dict[int, _Bucket] = {}
+        self._lock = threading.Lock()
+
+    def wait(self, key: int) -> float:
+        """Count a request; seconds to wait where there were too many, then it does not count."""
+        with self._lock:
+            now = self.clock()
+            bucket = self._buckets.setdefault(key, _Bucket(self.burst, now))
+            bucket.left = min(self.burst, bucket.left + (now - bucket.at) * self.rate)
+            bucket.at = now
+            if bucket.left < 1:
+                return (1 - bucket.left) / self.rate
+            bucket.left -= 1
+            return 0.0
+
+
+def _token_of(request: Request, tokens: Tokens) -> Token:
+    kind, _, given = request.headers.get("authorization", "").partition(" ")
+    token = tokens.read(given.strip()) if kind.lower() == "bearer" and given.strip() else None
+    if token is None or token.state != "active":
+        what = "this token is not known." if token is None else f"this token is {token.state}."
+        raise Refused(401, what if given else "send a token: Authorization: Bearer …", **{"WWW-Authenticate": "Bearer"})
+    if token.project != tokens.project:
+        raise Refused(403, "this token is for another project.")
+    return token
+
+
+def _by_pseudonym(service: PreferenceService, counts: dict[str, int]) -> dict[str, int]:
+    with service.store.read() as connection:
+        query = select(Annotator.name, Annotator.annotator_id, Annotator.simulated).where(Annotator.name.in_(counts))
+        known = {
+            row.name: row.name if row.simulated else pseudonym_of(row.annotator_id) for row in connection.execute(query)
+        }
+    return {known[name]: number for name, number in counts.items() if name in known}
+
+
+def _judgements_after(
+    service: PreferenceService, cursor: int, limit: int, names: bool, defaults: ExportOptions
+) -> Iterator[bytes]:
+    """Judgements in the order in which they were given, corrected ones too, each a line with its own `cursor`."""
+    with service.look() as turn:
+        query = judgement_rows(turn.project_id, include_superseded=True).add_columns(
+            Answer.id.label("cursor"), Annotator.annotator_id
+        )
+        query = query.where(Answer.id > cursor, Answer.purpose.in_(LEARNED_FROM))
+        if not service.store.is_sqlite:
+            young = (Answer.project_id == turn.project_id) & (Answer.judged_at > turn.now - SETTLED_AFTER)
+            first = select(func.min(Answer.id)).where(young, Answer.id > cursor, Answer.lease_id.is_not(None))
+            query = query.where(Answer.id < func.coalesce(first.scalar_subquery(), 2**62))
+        rows = turn.connection.execute(query.order_by(Answer.id).limit(limit)).all()
+    for row in rows:
+        record = as_record(row)
+        split = split_of(record.prompt, validation=defaults.validation, test=defaults.test)
+        (said,) = rankings.rows([record], split)
+        if not names and not record.simulated:
+            said["annotator"] = pseudonym_of(row.annotator_id)
+        yield as_json({"cursor": row.cursor, **said}) + b"\n"

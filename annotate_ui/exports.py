@@ -1,0 +1,110 @@
+"""Downloads for leads: every export format, streamed; nothing is written on the server."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import PlainTextResponse, StreamingResponse
+
+from annotate_ui.calls import NOT_YOURS, SIGNED_OUT
+from annotate_ui.sessions import Sessions
+from plumbline.conversations import Split
+from plumbline.errors import UserError
+from plumbline.preferences.exporters import EXPORTERS, Export, ExportOptions, companion_of, record_export
+from plumbline.preferences.formats import EXPORTED, check_format
+
+if TYPE_CHECKING:
+    from plumbline.preferences.service import PreferenceService
+
+EXPORT_PATH = "/lead-work/export"
+LEADS = frozenset({"lead", "admin"})
+MEDIA = {"jsonl": "application/x-ndjson", "json": "application/json", "csv": "text/csv; charset=utf-8"}
+
+
+class NothingToExport(UserError):
+    """There is no judgement (or flag) that the options leave."""
+
+
+def export_routes(service: PreferenceService, sessions: Sessions, defaults: ExportOptions | None = None) -> APIRouter:
+    """`GET /lead-work/export/FORMAT`, with `pseudonyms`, `people_only` and `split`; `…/FORMAT/setup` for a second file.
+
+    Args:
+        defaults: shares of the splits, as the recipe has them.
+    """
+    router = APIRouter(prefix=EXPORT_PATH)
+    defaults = defaults or ExportOptions()
+
+    @router.get("/{format}")
+    def export(
+        request: Request,
+        format: str,
+        pseudonyms: bool = False,
+        people_only: bool = False,
+        split: Split | None = None,
+    ) -> Response:
+        refused, who = _lead(sessions, request)
+        if refused is not None:
+            return refused
+        options = ExportOptions(pseudonyms, not people_only, split, defaults.validation, defaults.test)
+        try:
+            check_format(format, EXPORTED)
+            return export_response(service, format, options, actor=who)
+        except UserError as fault:
+            return PlainTextResponse(f"{fault}", status_code=404)
+
+    @router.get("/{format}/setup")
+    def setup(request: Request, format: str) -> Response:
+        refused, _ = _lead(sessions, request)
+        if refused is not None:
+            return refused
+        companion = companion_of(format) if format in EXPORTERS else None
+        if companion is None:
+            return PlainTextResponse("This format has no second file.", status_code=404)
+        headers = download_headers(f"{service.project}.{companion[0]}")
+        return Response(companion[1], media_type="text/plain; charset=utf-8", headers=headers)
+
+    return router
+
+
+def export_response(service: PreferenceService, format: str, options: ExportOptions, *, actor: str) -> Response:
+    """An export as a download; that it left the store is in the audit log when all of it was sent.
+
+    Raises:
+        NothingToExport: there is nothing to send.
+    """
+    exporter = EXPORTERS[format]
+    export = Export(service, exporter, options)
+    chunks = export.chunks()
+    first = next(chunks)  # before the status is sent
+    if not export.records:
+        raise NothingToExport(f"project {service.project!r} has nothing to export with these options yet.")
+
+    def body() -> Iterator[bytes]:
+        yield first
+        yield from chunks
+        record_export(export, export.sha256, actor=actor)
+
+    headers = download_headers(f"{service.project}.{format}.{exporter.SUFFIX}")
+    return StreamingResponse(body(), media_type=MEDIA[exporter.SUFFIX], headers=headers)
+
+
+def download_headers(name: str) -> dict[str, str]:
+    """Headers with which a browser saves what it gets, and neither shows nor keeps it."""
+    safe = re.sub(r"[^A-Za-z0-9._-]", "_", name)
+    return {
+        "Content-Disposition": f'attachment; filename="{safe}"',
+        "X-Content-Type-Options": "nosniff",
+        "Cache-Control": "no-store",
+    }
+
+
+def _lead(sessions: Sessions, request: Request) -> tuple[Response | None, Any]:
+    session = sessions.read(request)
+    if session is None:
+        return PlainTextResponse(SIGNED_OUT, status_code=401), None
+    if session.role not in LEADS:
+        return PlainTextResponse(NOT_YOURS, status_code=403), None
+    return None, session.annotator_id

@@ -1,0 +1,247 @@
+"""`plumbline export`, `audit`, `erase` and `tokens`: what leaves the store, what is kept of it, and who may read it."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from plumbline.cli_parts import RUNS, Overrides, RecipeFile, RunName, RunsFolder, open_chain
+from plumbline.errors import UserError, counted
+from plumbline.preferences.formats import EXPORTED
+
+if TYPE_CHECKING:
+    from plumbline.preferences.erasure import Erased
+    from plumbline.trained_on import Traces
+
+log = logging.getLogger(__name__)
+tokens = typer.Typer(help="Tokens that let other programs read a project through the app.", no_args_is_help=True)
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Add the commands to `plumbline`."""
+    app.command()(export)
+    app.command()(audit)
+    app.command()(erase)
+    app.add_typer(tokens, name="tokens")
+
+
+def export(
+    recipe: RecipeFile,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to write.")],
+    overrides: Overrides = None,
+    format: Annotated[str, typer.Option(help=f"The format to write: {', '.join(EXPORTED)}.")] = EXPORTED[0],
+    run: RunName = None,
+    runs: RunsFolder = RUNS,
+    force: Annotated[bool, typer.Option("--force", help="Replace files that are there.")] = False,
+    pseudonyms: Annotated[bool, typer.Option("--pseudonyms", help="Put random names in place of people's.")] = False,
+    people_only: Annotated[bool, typer.Option("--people-only", help="Leave simulated annotators out.")] = False,
+    split: Annotated[
+        str | None, typer.Option("--split", help="Only prompts of this split: train, validation or test.")
+    ] = None,
+) -> None:
+    """Export the preferences of a run, with a manifest beside the file."""
+    from plumbline.preferences.exporters import ExportOptions, export_preferences
+
+    if split not in (None, "train", "validation", "test"):
+        raise UserError(f"--split {split}: there are train, validation and test.")
+    domain = open_chain(recipe, overrides, run, runs, "export", create=False).domain
+    data = domain.recipe.data
+    options = ExportOptions(
+        pseudonyms=pseudonyms,
+        simulated=not people_only,
+        split=split,  # type: ignore[arg-type]
+        validation=data.validation,
+        test=data.test,
+    )
+    with domain.service(create=False) as service:
+        report = export_preferences(service, file, format=format, replace=force, options=options)
+    _tell(f"{file}: {counted(report.rows, 'row')} written as {format}")
+    _tell(f"beside it: {', '.join(path.name for path in report.files[1:])}")
+
+
+def audit(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    run: RunName = None,
+    runs: RunsFolder = RUNS,
+    contents: Annotated[
+        bool, typer.Option("--contents", help="Also compare every answer with what the log says of it.")
+    ] = False,
+    expect: Annotated[
+        str | None,
+        typer.Option("--expect", metavar="DIGEST", help="A digest that an earlier check named: the log must have it."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")] = False,
+) -> None:
+    """Verify the audit log of a run's store; exit status 4 where it does not hold."""
+    from dataclasses import asdict
+
+    from plumbline.preferences.audit_check import verify
+
+    domain = open_chain(recipe, overrides, run, runs, "audit", create=False).domain
+    with domain.service(create=False) as service:
+        report = verify(service.store, contents=contents, expected=expect)
+    if as_json:
+        typer.echo(json.dumps({**asdict(report), "holds": report.holds}, indent=2))
+    else:
+        typer.echo(f"{report.entries:,} entries; the newest has the digest {report.head}")
+        if report.broken:
+            typer.echo(f"BROKEN at entry {report.broken.number}: {report.broken.what}.")
+        if report.expected_found is False:
+            typer.echo(f"MISSING: no entry has the digest {expect}: entries were cut off, or the log was written anew.")
+        if contents:
+            typer.echo(f"{counted(report.answers, 'answer')} compared with the log: {report.differing:,} differ.")
+        for fault in report.faults:
+            typer.echo(f"  {f'entry {fault.number}: ' if fault.number else ''}{fault.what}")
+        if report.before_the_log:
+            typer.echo(f"{counted(report.before_the_log, 'answer')} from before the log began: not compared.")
+        if report.holds:
+            typer.echo("The log holds.")
+    if not report.holds:
+        raise typer.Exit(4)
+
+
+def erase(
+    recipe: RecipeFile,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The person's name, as they sign in.")],
+    overrides: Overrides = None,
+    run: RunName = None,
+    runs: RunsFolder = RUNS,
+    keep: Annotated[
+        bool, typer.Option("--keep-judgements", help="Keep what they judged, under a random name.")
+    ] = False,
+    remove: Annotated[
+        bool, typer.Option("--remove-judgements", help="Remove what they judged; the tasks are handed out again.")
+    ] = False,
+    keep_texts: Annotated[
+        bool, typer.Option("--keep-texts", help="Keep reasons and edited responses of kept judgements.")
+    ] = False,
+    rewrite: Annotated[
+        bool, typer.Option("--rewrite-snapshots", help="Erase them from the snapshots in the run folders too.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Erase a person from the store of a run; list the models that learned from their judgements."""
+    from plumbline.preferences import erasure
+    from plumbline.trained_on import rewrite_snapshots, traces_of
+
+    if keep == remove:
+        raise UserError("say what becomes of their judgements: --keep-judgements or --remove-judgements.")
+    if keep_texts and remove:
+        raise UserError("--keep-texts keeps texts of kept judgements: it does not go with --remove-judgements.")
+    domain = open_chain(recipe, overrides, run, runs, "erase", create=False).domain
+    what = "remove all their judgements" if remove else "put a random name in place of theirs"
+    if not yes and not typer.confirm(f"Erase {name!r} from {domain.store} and {what}? This cannot be undone"):
+        raise UserError("nothing was changed.")
+    with domain.service(create=False) as service:
+        erased = erasure.erase(service.store, name, remove_judgements=remove, keep_texts=keep_texts)
+    typer.echo(f"{name} was erased; what is kept of them is called {erased.pseudonym}.")
+    _tell_counts(erased)
+    traces = traces_of(erased, runs)
+    rewritten = rewrite_snapshots(traces, erased) if rewrite else []
+    if rewritten:
+        traces.files[:] = [
+            file for file in traces.files if Path(file).parent not in {Path(f).parent for f in rewritten}
+        ]
+    _tell_traces(traces, erased, rewritten, f"{recipe}")
+    report = runs / f"{erased.pseudonym}.json"
+    if runs.is_dir():
+        facts = {"pseudonym": erased.pseudonym, "annotator_id": erased.annotator_id, **traces.to_json()}
+        report.write_text(json.dumps({**facts, "rewritten": rewritten}, indent=2) + "\n", encoding="utf-8")
+        typer.echo(f"This list is in {report}")
+
+
+def _tell_counts(erased: Erased) -> None:
+    done = "removed" if erased.removed else "kept"
+    parts = [counted(erased.judgements, "judgement"), counted(erased.skips, "skip"), counted(erased.flags, "flag")]
+    line = f"{done}: {', '.join(parts)}"
+    if erased.texts_removed and not erased.removed:
+        line += "; their reasons and edited responses were removed"
+    if erased.reopened:
+        line += f"; {counted(erased.reopened, 'task')} open again"
+    typer.echo(line)
+    if not erased.clean:
+        typer.echo(
+            "The database's files may still hold old bytes of the name: another program had them open, or the disk "
+            "has no room. Run VACUUM on it when nobody works."
+        )
+
+
+def _tell_traces(traces: Traces, erased: Erased, rewritten: list[str], recipe: str) -> None:
+    if traces.models:
+        typer.echo("These models learned from their judgements:")
+        for model in traces.models:
+            share = counted(model.judgements, "judgement")
+            typer.echo(f"  {model.folder} ({model.hash[:12]}), from {share} of theirs")
+        again = "the judgements that are left" if erased.removed else "the same judgements, without the name"
+        typer.echo(f"To have none that did, train again from {again}: plumbline run {recipe} --force preferences")
+    else:
+        typer.echo("No model in the run folders learned from their judgements.")
+    for file, judgements in traces.snapshots.items():
+        state = "was rewritten" if file in rewritten else "still has them: --rewrite-snapshots would change it"
+        typer.echo(f"snapshot {file} ({counted(judgements, 'judgement')} of theirs) {state}")
+    for file in traces.files:
+        typer.echo(f"the name is still in {file}")
+    typer.echo("Backups, exported files and what others downloaded are not reached from here.")
+
+
+def _tell(line: str) -> None:
+    """A result, on standard output and in the log."""
+    typer.echo(line)
+    log.info(line)
+
+
+@tokens.command()
+def add(
+    recipe: RecipeFile,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What it is for, such as `dashboard`.")],
+    overrides: Overrides = None,
+    days: Annotated[float, typer.Option("--days", help="How long it holds.")] = 90,
+    run: RunName = None,
+    runs: RunsFolder = RUNS,
+) -> None:
+    """Make a token that may read the project; it is printed this once."""
+    from plumbline.preferences.tokens import Tokens
+
+    domain = open_chain(recipe, overrides, run, runs, "tokens", create=False).domain
+    with domain.service() as service:
+        token = Tokens(service.store, project=service.project).add(name, days=days)
+    typer.echo(f"The token {name!r}, shown this once; it holds {days:g} days:")
+    typer.echo(token)
+
+
+@tokens.command("list")
+def list_(recipe: RecipeFile, overrides: Overrides = None, run: RunName = None, runs: RunsFolder = RUNS) -> None:
+    """Print all tokens: name, state, when they end, when they were last used."""
+    from plumbline.preferences.tokens import Tokens
+
+    domain = open_chain(recipe, overrides, run, runs, "tokens", create=False).domain
+    with domain.service(create=False) as service:
+        found = Tokens(service.store, project=service.project).all()
+    for token in found:
+        ends = f"{token.expires_at:%Y-%m-%d}" if token.expires_at else "never"
+        used = f"{token.used_at:%Y-%m-%d %H:%M} UTC" if token.used_at else "never"
+        typer.echo(f"{token.name}  {token.state}  ends {ends}  last used {used}")
+    if not found:
+        typer.echo("There are no tokens yet.")
+
+
+@tokens.command()
+def revoke(
+    recipe: RecipeFile,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The token's name.")],
+    overrides: Overrides = None,
+    run: RunName = None,
+    runs: RunsFolder = RUNS,
+) -> None:
+    """End a token at once."""
+    from plumbline.preferences.tokens import Tokens
+
+    domain = open_chain(recipe, overrides, run, runs, "tokens", create=False).domain
+    with domain.service(create=False) as service:
+        Tokens(service.store, project=service.project).revoke(name)
+    typer.echo(f"The token {name!r} is revoked.")

@@ -1,0 +1,226 @@
+"""The token API and the leads' downloads: who gets what, and that nobody else gets anything."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from sqlalchemy import select
+
+from annotate_ui.api import BURST, Limiter, add_api
+from annotate_ui.app import build_app
+from plumbline.errors import StoreError
+from plumbline.preferences.account_tables import ApiToken, AuditEntry
+from plumbline.preferences.accounts import Accounts
+from plumbline.preferences.exporters import EXPORTERS
+from plumbline.preferences.service import PreferenceService
+from plumbline.preferences.tokens import Tokens
+from plumbline.recipe_annotate import AnnotateSection
+from tests.annotate_ui.conftest import new_task
+from tests.cheap_passwords import cheap_passwords
+
+BASE = "http://127.0.0.1:7860"
+PASSWORD = "a long pass phrase"
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = datetime(2026, 3, 1, 9, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def filled(service: PreferenceService, clock: Clock) -> PreferenceService:
+    service = PreferenceService(service.store, project="support", clock=clock)
+    service.add_tasks([new_task(f"question {number}") for number in range(5)])
+    for name in ("Ada", "Bob"):
+        who = service.sign_in(name).annotator_id
+        for _ in range(2):
+            work: Any = service.lease_next(who)
+            ranking = {card.response_id: card.position + 1 for card in work.cards}
+            service.judge(work.lease_id, who, ranking, idempotency_key=work.lease_id, reason="because")
+    return service
+
+
+@pytest.fixture
+def client(filled: PreferenceService) -> Iterator[TestClient]:
+    app = build_app(filled, title="Support")
+    with TestClient(app, base_url=BASE) as one:
+        yield one
+
+
+@pytest.fixture
+def bearer(filled: PreferenceService, clock: Clock) -> dict[str, str]:
+    token = Tokens(filled.store, project="support", clock=clock).add("dashboard", days=30)
+    return {"Authorization": f"Bearer {token}"}
+
+
+def lines(response: Any) -> list[Any]:
+    assert response.status_code == 200, response.text
+    return [json.loads(line) for line in response.text.splitlines()]
+
+
+def test_progress_names_nobody(client: TestClient, bearer: dict[str, str]) -> None:
+    said = client.get("/api/v1/progress", headers=bearer).json()
+    assert (said["project"], said["done"], said["required"]) == ("support", 4, 5)
+    assert list(said["by_annotator"].values()) == [2, 2]
+    assert not {"Ada", "Bob"} & set(said["by_annotator"])
+
+
+def test_judgements_come_in_pages_without_gaps(client: TestClient, bearer: dict[str, str], filled: Any) -> None:
+    first = lines(client.get("/api/v1/judgements?limit=3", headers=bearer))
+    rest = lines(client.get(f"/api/v1/judgements?cursor={first[-1]['cursor']}", headers=bearer))
+    assert [len(first), len(rest)] == [3, 1]
+    assert {row["judgement_id"] for row in first + rest} == {one.judgement_id for one in filled.judgements()}
+    assert all(row["annotator"].startswith("annotator-") for row in first + rest)
+    assert lines(client.get(f"/api/v1/judgements?cursor={rest[-1]['cursor']}", headers=bearer)) == []
+    named = lines(client.get("/api/v1/judgements?names=true", headers=bearer))
+    assert [row["annotator"] for row in named] == ["Ada", "Ada", "Bob", "Bob"]
+    assert client.get("/api/v1/judgements?limit=99999999", headers=bearer).status_code == 422
+
+
+@pytest.mark.parametrize("format", sorted(set(EXPORTERS) - {"flags", "demonstrations"}))
+def test_every_format_can_be_downloaded(client: TestClient, bearer: dict[str, str], format: str, filled: Any) -> None:
+    response = client.get(f"/api/v1/export/{format}", headers=bearer)
+    assert response.status_code == 200
+    assert response.headers["content-disposition"].startswith(f'attachment; filename="support.{format}.')
+    assert response.headers["x-content-type-options"] == "nosniff"
+    assert "Ada" not in response.text
+    with filled.store.read() as connection:
+        entry = connection.execute(select(AuditEntry.__table__).where(AuditEntry.action == "export")).one()
+    assert (entry.details["format"], entry.actor) == (format, "token:1")
+
+
+@pytest.mark.parametrize("path", ["/api/v1/progress", "/api/v1/judgements", "/api/v1/export/trl", "/api/v1/nothing"])
+def test_without_a_token_there_is_nothing(client: TestClient, path: str) -> None:
+    client.post("/sign-in", data={"name": "Ada"})  # a session is no token
+    for headers in (
+        {},
+        {"Authorization": "Bearer wrong"},
+        {"Authorization": "Basic YTpi"},
+        {"Authorization": "Bearer"},
+    ):
+        refused = client.get(path, headers=headers)
+        assert refused.status_code == 401
+        assert refused.headers["www-authenticate"] == "Bearer"
+        assert set(refused.json()) == {"error"}
+
+
+def test_tokens_of_others_expired_and_revoked_ones(client: TestClient, filled: Any, clock: Clock) -> None:
+    other = Tokens(filled.store, project="other", clock=clock).add("x")
+    mine = Tokens(filled.store, project="support", clock=clock)
+    short, gone = mine.add("short", days=1), mine.add("gone")
+    mine.revoke("gone")
+    clock.now += timedelta(days=2)
+
+    def asked(token: str) -> tuple[int, str]:
+        response = client.get("/api/v1/progress", headers={"Authorization": f"Bearer {token}"})
+        return response.status_code, response.json()["error"]
+
+    assert asked(other) == (403, "this token is for another project.")
+    assert asked(short) == (401, "this token is expired.")
+    assert asked(gone) == (401, "this token is revoked.")
+    assert [token.state for token in mine.all()] == ["expired", "revoked"]
+    with pytest.raises(StoreError, match="no active token 'gone'"):
+        mine.revoke("gone")
+
+
+def test_only_a_digest_is_kept_and_its_use_is_noted_once_a_minute(client: Any, filled: Any, clock: Clock) -> None:
+    tokens = Tokens(filled.store, project="support", clock=clock)
+    token = tokens.add("dashboard")
+    with pytest.raises(StoreError, match="active token 'dashboard'"):
+        tokens.add("dashboard")
+    with filled.store.read() as connection:
+        row = connection.execute(select(ApiToken.__table__)).one()
+        log = str(connection.execute(select(AuditEntry.__table__)).all())
+    assert token not in str(row)
+    assert len(row.token_digest) == 64
+    assert token not in log
+    assert row.token_digest not in log
+    used = []
+    for seconds in (0, 30, 31):
+        clock.now += timedelta(seconds=seconds)
+        client.get("/api/v1/progress", headers={"Authorization": f"Bearer {token}"})
+        used.append(tokens.all()[0].used_at)
+    assert used[0] == used[1]
+    assert used[2] == clock.now
+
+
+def test_unknown_addresses_and_other_methods(client: TestClient, bearer: dict[str, str]) -> None:
+    missing = client.get("/api/v1/judgments", headers=bearer)
+    assert (missing.status_code, set(missing.json())) == (404, {"error"})
+    assert client.get("/api/v1/export/xml", headers=bearer).status_code == 404
+    for method in ("post", "put", "delete", "patch"):
+        assert getattr(client, method)("/api/v1/progress", headers=bearer).status_code in (403, 404, 405)
+    answered = client.get("/api/v1/progress", headers={**bearer, "Origin": "https://elsewhere.example"})
+    assert not [name for name in answered.headers if name.startswith("access-control")]
+    assert client.get("/api/v1/quality", headers=bearer).status_code == 404
+
+
+def test_quality_is_what_the_app_gives(filled: PreferenceService, bearer: dict[str, str]) -> None:
+    app = FastAPI()
+    add_api(app, filled, quality=lambda: {"agreement": None})
+    assert TestClient(app).get("/api/v1/quality", headers=bearer).json() == {"agreement": None}
+
+
+def test_a_token_that_asks_too_often_has_to_wait(client: TestClient, bearer: dict[str, str]) -> None:
+    answers = (client.get("/api/v1/nothing", headers=bearer) for _ in range(10 * BURST))
+    refused = next(one for one in answers if one.status_code != 404)
+    assert refused.status_code == 429
+    assert int(refused.headers["retry-after"]) >= 1
+
+
+def test_the_limit_lets_through_so_many_a_minute() -> None:
+    now = [0.0]
+    limiter = Limiter(60, 3, clock=lambda: now[0])
+    assert [limiter.wait(1) for _ in range(4)] == [0, 0, 0, 1]
+    assert limiter.wait(2) == 0
+    now[0] = 1.0
+    assert [limiter.wait(1), limiter.wait(1)] == [0, 1]
+
+
+def test_leads_download_and_annotators_do_not(filled: PreferenceService, clock: Clock) -> None:
+    accounts = Accounts(filled.store, clock=clock, passwords=cheap_passwords())
+    for name, role in (("Lea", "lead"), ("Ada", "annotator"), ("Root", "admin")):
+        accounts.create(name, role, password=PASSWORD)
+    settings = AnnotateSection(accounts=True)
+    app = build_app(filled, title="Support", settings=settings, accounts=accounts)
+    statuses = {}
+    for name in ("nobody", "Ada", "Lea", "Root"):
+        with TestClient(app, base_url=BASE) as browser:
+            if name != "nobody":
+                browser.post("/sign-in", data={"name": name, "password": PASSWORD})
+            answers = [
+                browser.get(f"/lead-work/export/{path}") for path in ("trl", "label_studio/setup", "trl/setup", "xml")
+            ]
+            statuses[name] = [one.status_code for one in answers]
+    assert statuses == {
+        "nobody": [401] * 4,
+        "Ada": [403] * 4,
+        "Lea": [200, 200, 404, 404],
+        "Root": [200, 200, 404, 404],
+    }
+    assert answers[0].headers["content-disposition"] == 'attachment; filename="support.trl.jsonl"'
+    assert answers[0].headers["cache-control"] == "no-store"
+    assert len(answers[0].text.splitlines()) == 4 * 6
+    assert '<Ranker name="rank"' in answers[1].text
+
+
+def test_a_download_of_nothing_says_so(service: PreferenceService) -> None:
+    with TestClient(build_app(service, title="Support"), base_url=BASE) as browser:
+        browser.post("/sign-in", data={"name": "Lea"})
+        refused = browser.get("/lead-work/export/trl?people_only=true")
+        assert refused.status_code == 404
+        assert "nothing to export" in refused.text
