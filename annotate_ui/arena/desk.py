@@ -14,7 +14,7 @@ from pydantic import Field
 
 from annotate_ui.arena.stage import Stage, shown
 from annotate_ui.calls import Message
-from annotate_ui.desk import Identifier, Seconds
+from annotate_ui.messages import Identifier, Seconds
 from annotate_ui.render import render_part
 from plumbline.conversations import Conversation, prompt_key
 from plumbline.preferences.arena import MAX_PROMPT, NotAnsweredError, Round, check_prompt

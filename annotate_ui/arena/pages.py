@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 
 PATH = "/arena"
 LEADS = ("lead", "admin")
-HEAD = '<link rel="stylesheet" href="/assets/arena.css">'
-SCRIPT = '<script src="/assets/arena.js"></script>'
+HEAD = '<link rel="stylesheet" href="/assets/arena.css"><script type="module" src="/assets/arena.js"></script>'
 
 
 def arena_routes(desk: ArenaDesk, sessions: Sessions) -> APIRouter:
@@ -64,8 +63,6 @@ def arena_blocks(setup: Setup) -> gr.Blocks:
             render_part("arena", setup),
             elem_id="pl-arena",
             apply_default_css=False,
-            head=SCRIPT,
-            js_on_load="plumbline.openArena(element);",
         )
     return blocks
 

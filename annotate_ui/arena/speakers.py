@@ -176,7 +176,7 @@ class _Voice:
 
     def close(self) -> None:
         """End the work."""
-        self._tokens.close()  # type: ignore[attr-defined]
+        self._tokens.close()
 
     @property
     def _finished(self) -> bool:

@@ -351,5 +351,11 @@
     }
   }
 
-  window.plumbline = { ...window.plumbline, openArena: (root) => new Arena(root) };
+  class ArenaElement extends HTMLElement {
+    connectedCallback() {
+      this.arena ??= new Arena(this);
+    }
+  }
+
+  customElements.define("pl-arena", ArenaElement);
 })();
