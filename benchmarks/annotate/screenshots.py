@@ -1,6 +1,8 @@
 """The pictures of the annotators' page in docs/images, taken from the app itself.
 
     python -m benchmarks.annotate.screenshots [--to docs/images] [--chromium PATH]
+
+Look at each one before it is committed.
 """
 
 from __future__ import annotations
