@@ -33,8 +33,8 @@ STATIC = Path(__file__).parent / "static"
 WORK_PATH = "/annotate"
 CALLS_PATH = "/work"
 NAV_SCRIPT = '<script src="/assets/nav.js"></script>'
-HEAD = "".join(f'<link rel="stylesheet" href="/assets/{name}.css">' for name in ("base", "board")) + NAV_SCRIPT
-SCRIPT = '<script src="/assets/board.js"></script>'
+HEAD = "".join(f'<link rel="stylesheet" href="/assets/{name}.css">' for name in ("base", "board", "answers"))
+HEAD += NAV_SCRIPT + '<script type="module" src="/assets/board.js"></script>'
 PREVIEW_TAG = re.compile(r"""<meta\s+(?:property="og:|name="twitter:)[^>]*>\s*""")
 HTML_TAG = re.compile(r"""<html(\s+lang="[^"]*")?""")
 
@@ -53,11 +53,12 @@ def build_app(service: PreferenceService, setup: Setup) -> FastAPI:
         UserError: `setup.language` is no language.
     """
     sessions, desk = Sessions(), Desk(service, setup)
+    if setup.guideline:
+        service.guidelines.publish(setup.guideline, from_file=True)
     app = FastAPI(title="plumbline", docs_url=None, redoc_url=None, openapi_url=None)
     app.mount("/assets", StaticFiles(directory=STATIC))
     _add_sign_in(app, service, sessions, setup)
-    actions = (desk.next, desk.judge, desk.skip, desk.flag, desk.undo, desk.release, desk.renew)
-    app.include_router(call_routes(CALLS_PATH, actions, sessions))
+    app.include_router(call_routes(CALLS_PATH, desk.actions, sessions))
     gr.mount_gradio_app(
         app,
         build_blocks(setup),
@@ -83,15 +84,12 @@ def build_app(service: PreferenceService, setup: Setup) -> FastAPI:
 def build_blocks(setup: Setup) -> gr.Blocks:
     """The view: the guideline at the side, the board in the middle. What it shows comes from `Desk`, call by call."""
     with gr.Blocks(title=f"{setup.title} · plumbline", analytics_enabled=False, fill_width=True) as blocks:
-        if setup.guideline:
-            with gr.Sidebar(label=setup.texts("board.guideline"), open=False, width=360, elem_id="pl-sidebar"):
-                gr.HTML(render_guideline(setup.guideline), apply_default_css=False)
+        with gr.Sidebar(label=setup.texts("board.guideline"), open=False, width=360, elem_id="pl-sidebar"):
+            gr.HTML(render_guideline(setup, None), apply_default_css=False)
         gr.HTML(
             render_shell(setup),
             elem_id="pl-board",
             apply_default_css=False,
-            head=SCRIPT,
-            js_on_load="plumbline.openBoard(element);",
         )
     return blocks
 

@@ -5,68 +5,54 @@ No rule lives here. Every call names the annotator of the server-side session; t
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, TypedDict
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypedDict
 
-from pydantic import Field
-
-from annotate_ui.calls import Message
-from annotate_ui.render import render_empty, render_task
+from annotate_ui.messages import (
+    ConsentMessage,
+    DraftMessage,
+    EmptyMessage,
+    FlagMessage,
+    HistoryMessage,
+    JudgeMessage,
+    LeaseMessage,
+    ReopenMessage,
+    SkipMessage,
+)
+from annotate_ui.render import (
+    render_consent,
+    render_empty,
+    render_guideline,
+    render_history,
+    render_task,
+    time_left,
+)
 from plumbline.preferences.counting import LiveCounts
-from plumbline.preferences.records import Assignment, NoWork
+from plumbline.preferences.pace import Pace
+from plumbline.preferences.records import ALL_BAD, JUDGEMENT, Assignment, NeedsConsent, NoWork
+from plumbline.preferences.validation import digest
 
 if TYPE_CHECKING:
     from annotate_ui.setup import Setup
     from plumbline.preferences.service import PreferenceService
 
-Identifier = Annotated[str, Field(min_length=1, max_length=200)]
-Note = Annotated[str, Field(max_length=4000)]
-Seconds = Annotated[float, Field(ge=0, le=7 * 24 * 3600)]
-
-
-class LeaseMessage(Message):
-    """Names the lease that the page shows, where it shows one."""
-
-    lease_id: Identifier | None = None
-
-
-class AnswerMessage(Message):
-    """An answer to the shown task; `key` is made once for each view of a task, so that a retry counts once."""
-
-    lease_id: Identifier
-    key: Identifier
-
-
-class JudgeMessage(AnswerMessage):
-    """A ranking: response id to rank, 1 is best, equal ranks are ties."""
-
-    ranking: dict[Identifier, Annotated[int, Field(ge=1, le=9)]]
-    seconds: Seconds | None = None
-    reason: Note = ""
-
-
-class SkipMessage(AnswerMessage):
-    """The annotator leaves this task to others."""
-
-    reason: Annotated[Note, Field(min_length=1)]
-
-
-class FlagMessage(AnswerMessage):
-    """Something is wrong with the task itself."""
-
-    kind: Identifier
-    note: Note = ""
+HISTORY_PAGE = 20
 
 
 class Reply(TypedDict, total=False):
     """What the page gets back.
 
-    `html` replaces the shown task; `expires_in` is the seconds left of its lease; `notice` is announced; `error` is a
-    sentence for the annotator, and what they entered stays on the page.
+    `html` replaces the shown task; `task` is what the page has to know of it beside the HTML (see `Desk._task`);
+    `expires_in` is the seconds left of its lease; `consent` opens the guideline to be accepted; `notice` is announced;
+    `error` is a sentence for the annotator, and what they entered stays on the page.
     """
 
     html: str
+    task: dict[str, Any]
     expires_in: float
+    consent: bool
     notice: str
     error: str
 
@@ -75,7 +61,15 @@ class Desk:
     """The page's side of the preference service, one method for each thing that an annotator can do."""
 
     def __init__(self, service: PreferenceService, setup: Setup) -> None:
-        self.service, self.setup, self.counts = service, setup, LiveCounts(service)
+        self.service, self.setup = service, setup
+        self.pace = Pace(service.store, project=service.project, clock=service.clock)
+        self.counts = LiveCounts(service, self.pace)
+
+    @property
+    def actions(self) -> tuple[Callable[[str, Any], Mapping[str, Any]], ...]:
+        """What the page may ask for."""
+        answers = (self.judge, self.skip, self.flag, self.undo, self.reopen)
+        return (self.next, *answers, self.release, self.renew, self.draft, self.history, self.guideline, self.consent)
 
     def next(self, annotator_id: str, message: LeaseMessage) -> Reply:
         """Show the next task, or why there is none."""
@@ -83,37 +77,42 @@ class Desk:
 
     def judge(self, annotator_id: str, message: JudgeMessage) -> Reply:
         """Store a ranking, then show the next task."""
-        work = self.service.then_next(
+        judge = partial(
+            self.service.judge,
+            message.lease_id,
             annotator_id,
-            lambda: self.service.judge(
-                message.lease_id,
-                annotator_id,
-                message.ranking,
-                idempotency_key=message.key,
-                seconds=message.seconds,
-                reason=message.reason or None,
-            ),
+            message.ranking,
+            idempotency_key=message.key,
+            seconds=message.seconds,
+            gaps=message.gaps,
+            scores=message.scores or None,
+            reason=message.reason or None,
+            edited=message.edited,
+            flags=(ALL_BAD,) if message.all_bad else (),
         )
-        return {**self._show(annotator_id, work), "notice": self.setup.texts("board.saved")}
+        return self._next_after(annotator_id, judge, "board.saved")
 
     def skip(self, annotator_id: str, message: SkipMessage) -> Reply:
         """Leave the task to others, then show the next one."""
-        self.service.skip(message.lease_id, annotator_id, reason=message.reason, idempotency_key=message.key)
-        return self._next_after(annotator_id, self.setup.texts("board.skipped"))
+        skip = partial(self.service.skip, reason=message.reason, idempotency_key=message.key)
+        return self._next_after(annotator_id, partial(skip, message.lease_id, annotator_id), "board.skipped")
 
     def flag(self, annotator_id: str, message: FlagMessage) -> Reply:
         """Report a faulty task, then show the next one."""
-        self.service.flag(
-            message.lease_id, annotator_id, kind=message.kind, note=message.note, idempotency_key=message.key
-        )
-        return self._next_after(annotator_id, self.setup.texts("board.flagged"))
+        flag = partial(self.service.flag, kind=message.kind, note=message.note, idempotency_key=message.key)
+        return self._next_after(annotator_id, partial(flag, message.lease_id, annotator_id), "board.flagged")
 
-    def undo(self, annotator_id: str, message: LeaseMessage) -> Reply:
+    def undo(self, annotator_id: str, message: EmptyMessage) -> Reply:
         """Show the annotator's last answer again, to correct it."""
         assignment = self.service.reopen_last(annotator_id)
         if assignment is None:
             return {"notice": self.setup.texts("board.nothing_to_undo")}
         return {**self._show(annotator_id, assignment), "notice": self.setup.texts("board.reopened")}
+
+    def reopen(self, annotator_id: str, message: ReopenMessage) -> Reply:
+        """Show one of the annotator's answers again, to correct it."""
+        assignment = self.service.reopen(message.answer_id, annotator_id)
+        return {**self._show(annotator_id, assignment), "notice": self.setup.texts("board.reopened_this")}
 
     def release(self, annotator_id: str, message: LeaseMessage) -> Reply:
         """Hand the shown task back unanswered; of a correction, the earlier answer stands."""
@@ -127,22 +126,84 @@ class Desk:
             return {}
         return {"expires_in": seconds_until(self.service.renew(message.lease_id, annotator_id))}
 
-    def _next_after(self, annotator_id: str, notice: str) -> Reply:
-        return {**self._show(annotator_id, self.service.lease_next(annotator_id)), "notice": notice}
+    def draft(self, annotator_id: str, message: DraftMessage) -> Reply:
+        """Keep what is entered and not submitted."""
+        self.service.save_draft(message.lease_id, annotator_id, message.content.model_dump())
+        return {}
+
+    def history(self, annotator_id: str, message: HistoryMessage) -> Reply:
+        """The annotator's own answers, the newest first, a page at a time."""
+        answers = self.service.own_work(annotator_id, limit=HISTORY_PAGE + 1, before=message.before)
+        more = len(answers) > HISTORY_PAGE
+        return {"html": render_history(self.setup, answers[:HISTORY_PAGE], first=message.before is None, more=more)}
+
+    def guideline(self, annotator_id: str, message: EmptyMessage) -> Reply:
+        """The guideline in force, for the panel."""
+        current = self.service.guidelines.current()
+        return {"html": render_guideline(self.setup, current) if current else ""}
+
+    def consent(self, annotator_id: str, message: ConsentMessage) -> Reply:
+        """Note that the annotator accepts the guideline, then show the next task."""
+        self.service.guidelines.consent(annotator_id, message.version)
+        return self._show(annotator_id, self.service.lease_next(annotator_id))
+
+    # -- inside --------------------------------------------------------------------------------------------------
+
+    def _next_after(self, annotator_id: str, answer: Callable[[], str], notice: str) -> Reply:
+        work = self.service.then_next(annotator_id, answer)
+        return {**self._show(annotator_id, work), "notice": self.setup.texts(notice)}
 
     def _show(self, annotator_id: str, work: Assignment | NoWork) -> Reply:
-        counts = self.counts.of(annotator_id)._asdict()
+        counts = self._counts(annotator_id)
+        if isinstance(work, NeedsConsent):
+            return {"html": render_consent(self.setup, work, counts), "consent": True}
         if isinstance(work, NoWork):
-            return {"html": render_empty(self.setup, work.reason, counts)}
-        html = render_task(self.setup, work, self._earlier_ranking(annotator_id, work), counts)
-        return {"html": html, "expires_in": seconds_until(work.expires_at)}
+            return {"html": render_empty(self.setup, work, counts)}
+        html = render_task(self.setup, work, counts)
+        return {"html": html, "task": _task(annotator_id, work), "expires_in": seconds_until(work.expires_at)}
 
-    def _earlier_ranking(self, annotator_id: str, assignment: Assignment) -> dict[str, int]:
-        """The ranking that a correction starts from; empty for a new task, a skip or a flag."""
-        if assignment.supersedes is None:
-            return {}
-        history = self.service.history(annotator_id)
-        return next((dict(r.ranking) for r in history if r.judgement_id == assignment.supersedes), {})
+    def _counts(self, annotator_id: str) -> dict[str, Any]:
+        counts = self.counts.of(annotator_id)
+        each, remaining = counts.seconds_each, counts.remaining
+        return {
+            "mine": counts.mine,
+            "remaining": remaining,
+            "done": counts.done,
+            "required": counts.required,
+            "time_left": time_left(self.setup, each * remaining) if each and remaining else None,
+            "streak": self.pace.check_streak(annotator_id) if self.setup.show_streak else None,
+        }
+
+
+def _task(annotator_id: str, work: Assignment) -> dict[str, Any]:
+    """What the page has to know of a task beside its HTML.
+
+    `texts` are the responses as they were written, by id; `begin` is what to begin with; `draft_key` names, in the
+    browser, what this annotator entered for this task.
+    """
+    return {
+        "lease": work.lease_id,
+        "draft_key": digest(annotator_id, work.task_id, work.supersedes or ""),
+        "texts": {card.response_id: card.text for card in work.cards},
+        "begin": work.draft if work.draft is not None else _earlier(work),
+    }
+
+
+def _earlier(work: Assignment) -> dict[str, Any]:
+    """The judgement that a correction starts from, as a draft; empty for a new task, a skip or a flag."""
+    given = work.earlier
+    if given is None or given.kind != JUDGEMENT:
+        return {}
+    best = next(card.response_id for card in work.cards if given.ranking[card.response_id] == 1)
+    return {
+        "ranks": given.ranking,
+        "gaps_between": given.gaps,
+        "scores": given.scores,
+        "reason": given.reason or "",
+        "all_bad": ALL_BAD in given.flags,
+        "edited": {"of": best, "text": given.edited} if given.edited else None,
+        "seconds": given.seconds or 0,
+    }
 
 
 def seconds_until(moment: datetime) -> float:

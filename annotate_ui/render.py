@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from itertools import groupby
 from string import ascii_uppercase
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -12,10 +14,13 @@ from markupsafe import Markup
 
 from annotate_ui.markdown import safe_html
 from annotate_ui.nav import PAGES
+from plumbline.preferences.records import ALL_BAD, FLAG, SKIP
 
 if TYPE_CHECKING:
+    from annotate_ui.i18n import Texts
     from annotate_ui.setup import Setup
-    from plumbline.preferences.records import Assignment
+    from plumbline.preferences.guidelines import GuidelineVersion
+    from plumbline.preferences.records import Assignment, NeedsConsent, NoWork, OwnWork
 
 SKIP_REASONS = {
     "unknown_topic": "I do not know this topic well enough",
@@ -24,34 +29,73 @@ SKIP_REASONS = {
 }
 """Text key to what the store keeps, which is the same in every language."""
 
+FOLD_ABOVE = 1500
+"""Characters of earlier turns above which these are folded away."""
+
+SHORT = 120
+"""Characters of a text in the list of own answers."""
+
 FLAG_KINDS = ("personal-data", "harmful", "broken", "source-named", "other")
 
 
-def render_task(setup: Setup, assignment: Assignment, earlier: Mapping[str, int], counts: Mapping[str, int]) -> str:
+def render_task(setup: Setup, assignment: Assignment, counts: Mapping[str, Any]) -> str:
     """A task: the conversation, and the responses as cards A, B, C, … in the order that the service recorded.
 
     Args:
         setup: how the app is set.
         assignment: what to show; nothing in it names a response's source.
-        earlier: response id to rank, where a ranking is being corrected.
         counts: see `render_empty`.
     """
     cards = [
-        {"letter": letter, "id": card.response_id, "text": card.text, "rank": earlier.get(card.response_id)}
+        {"letter": letter, "id": card.response_id, "text": card.text}
         for letter, card in zip(ascii_uppercase, assignment.cards, strict=False)
     ]
-    return _render("task", setup, assignment=assignment, cards=cards, counts=counts)
+    earlier = sum(len(message["content"]) for message in assignment.prompt[:-1])
+    return _render("task", setup, assignment=assignment, cards=cards, counts=counts, fold=earlier > FOLD_ABOVE)
 
 
-def render_empty(setup: Setup, reason: str, counts: Mapping[str, int]) -> str:
+def render_empty(setup: Setup, work: NoWork, counts: Mapping[str, Any]) -> str:
     """Nothing to do, and why.
 
     Args:
         setup: how the app is set.
-        reason: the service's sentence.
-        counts: `mine` and `remaining` for this annotator, `done` and `required` for the whole project.
+        work: what the service said.
+        counts: `mine` and `remaining` for this annotator, `done` and `required` for the whole project; `time_left`
+            (see `time_left`) and `streak`, or None.
     """
-    return _render("empty", setup, reason=setup.texts.of_service(reason), counts=counts)
+    return _render("empty", setup, reason=_why_no_work(setup.texts, work), counts=counts)
+
+
+def render_consent(setup: Setup, needed: NeedsConsent, counts: Mapping[str, Any]) -> str:
+    """The guideline that is to be accepted before there is work; `counts` as in `render_empty`."""
+    guideline = Markup(safe_html(needed.text, keep_lines=False))
+    return _render("consent", setup, version=needed.version, guideline=guideline, counts=counts)
+
+
+def render_history(setup: Setup, answers: Sequence[OwnWork], *, first: bool, more: bool) -> str:
+    """Own answers as items of a list; `first` and `more` say whether the list begins and goes on."""
+    items = [
+        {
+            "id": own.answer.answer_id,
+            "said": _said(setup.texts, own),
+            "at": own.answer.judged_at.isoformat(),
+            "when": f"{own.answer.judged_at.astimezone():%Y-%m-%d %H:%M}",
+            "prompt": shorten(own.prompt[-1]["content"], SHORT, placeholder=" …"),
+            "reason": shorten(own.answer.reason or "", SHORT, placeholder=" …"),
+        }
+        for own in answers
+    ]
+    return _render("history", setup, items=items, first=first, more=more)
+
+
+def time_left(setup: Setup, seconds: float) -> str:
+    """A time as people say it, such as `about 12 min left`."""
+    minutes = round(seconds / 60)
+    if minutes < 1:
+        return setup.texts("progress.soon")
+    if minutes < 90:
+        return setup.texts("progress.minutes", minutes=minutes)
+    return setup.texts("progress.hours", hours=minutes // 60, minutes=minutes % 60)
 
 
 def render_shell(setup: Setup) -> str:
@@ -78,9 +122,38 @@ def render_sign_in(setup: Setup, *, name: str = "", error: str | None = None) ->
     return _render("signin", setup, title=setup.title, name=name, error=error and setup.texts.of_service(error))
 
 
-def render_guideline(guideline: str) -> str:
-    """The guideline panel's content."""
-    return f'<div class="pl-text pl-guideline" dir="auto">{safe_html(guideline, keep_lines=False)}</div>'
+def render_guideline(setup: Setup, guideline: GuidelineVersion | None) -> str:
+    """The guideline panel's content; None for the place into which the page puts it."""
+    html = Markup(safe_html(guideline.text, keep_lines=False)) if guideline else None
+    return _render("guideline", setup, version=guideline and guideline.version, html=html)
+
+
+def _why_no_work(texts: Texts, work: NoWork) -> str:
+    """The service's reason in the language of the interface; in English where the case is not known."""
+    key, values = f"nowork.{work.kind}", work.values
+    if values.get("until"):
+        return texts(f"{key}_until", **values)
+    if values.get("flagged"):
+        return texts.counted(f"{key}_flagged", values["flagged"])
+    if f"{key}.one" in texts.texts:
+        return texts.counted(key, values["left"])
+    return texts(key, **values) if key in texts.texts else texts.of_service(work.reason)
+
+
+def _said(texts: Texts, own: OwnWork) -> str:
+    """An answer in short: `B > A = C`, skipped, or flagged."""
+    answer = own.answer
+    if answer.kind == SKIP:
+        return texts("work.skipped")
+    if answer.kind == FLAG:
+        kind = next(iter(answer.flags), "other")
+        return texts("work.flagged", kind=texts(f"flag.{kind}") if kind in FLAG_KINDS else kind)
+    ranked = sorted(zip(ascii_uppercase, own.cards, strict=False), key=lambda card: answer.ranking[card[1].response_id])
+    groups = groupby(ranked, key=lambda card: answer.ranking[card[1].response_id])
+    said = [" > ".join(" = ".join(letter for letter, _ in group) for _, group in groups)]
+    said += [texts("work.all_bad")] if ALL_BAD in answer.flags else []
+    said += [texts("work.edited")] if answer.edited else []
+    return " · ".join(said)
 
 
 def _render(template: str, setup: Setup, /, **values: Any) -> str:

@@ -48,12 +48,19 @@ TOP = Cursor(-(2**31), 0)
 
 @dataclass(frozen=True)
 class Actor:
-    """The annotator who acts; `cursor` is how far down the queue they are."""
+    """The annotator who acts; `cursor` is how far down the queue they are, `tally` their row of `tables.Tally`."""
 
     id: int
     annotator_id: str
     name: str
     cursor: Cursor
+    simulated: bool
+    tally: Row[Any]
+
+    @property
+    def answered(self) -> int:
+        """How many tasks they answered, whatever they said."""
+        return int(self.tally.judged + self.tally.skipped + self.tally.flagged)
 
 
 class Facet:
@@ -121,8 +128,9 @@ def acting(turn: Turn, annotator_id: str) -> Actor:
     row = known_annotator(turn.connection, annotator_id)
     ensure_tally(turn, row.id)
     mine = (Tally.project_id == turn.project_id) & (Tally.annotator_id == row.id)
-    place = select(Tally.cursor_deferral, Tally.cursor).where(mine).with_for_update()
-    return Actor(row.id, row.annotator_id, row.name, Cursor(*turn.connection.execute(place).one()))
+    tally = turn.connection.execute(select(Tally.__table__).where(mine).with_for_update()).one()
+    place = Cursor(tally.cursor_deferral, tally.cursor)
+    return Actor(row.id, row.annotator_id, row.name, place, row.simulated, tally)
 
 
 def ensure_tally(turn: Turn, annotator: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from annotate_ui.app import build_app
 from annotate_ui.server import address_of, open_listener
 from annotate_ui.setup import Setup
 from plumbline.preferences.records import JudgementRecord, NewResponse, NewTask
+from plumbline.preferences.rules import Rules
 from plumbline.preferences.service import PreferenceService
 from plumbline.preferences.store import Store
 
@@ -42,15 +44,36 @@ def new_task(prompt: str, responses: Sequence[str] | int = 4) -> NewTask:
     )
 
 
+def judgements(service: PreferenceService, count: int) -> list[JudgementRecord]:
+    """The judgements in the store, as soon as there are `count`."""
+    for _ in range(100):
+        found = list(service.judgements())
+        if len(found) >= count:
+            return found
+        time.sleep(0.05)
+    raise AssertionError(f"{len(found)} judgements in the store, expected {count}")
+
+
+def press(page: Any, keys: str) -> None:
+    for key in keys.split():
+        page.keyboard.press(key)
+
+
 def ranks_as_shown(record: JudgementRecord) -> list[int]:
     """The ranks of a judgement in the order in which the annotator saw the cards: A, B, C, …"""
     return [record.ranking[response_id] for response_id in record.shown_order]
 
 
 @pytest.fixture
-def service(tmp_path: Path) -> Iterator[PreferenceService]:
+def setup() -> Setup:
+    """How the app is set; a test parametrises it to have it otherwise."""
+    return Setup("Support")
+
+
+@pytest.fixture
+def service(tmp_path: Path, setup: Setup) -> Iterator[PreferenceService]:
     store = Store.open(tmp_path / "preferences.db")
-    yield PreferenceService(store, project="support")
+    yield PreferenceService(store, project="support", rules=Rules(rubric=setup.rubric, edit=setup.edit))
     store.close()
 
 
@@ -70,8 +93,8 @@ def served(app: Any) -> Iterator[str]:
 
 
 @pytest.fixture
-def address(service: PreferenceService) -> Iterator[str]:
-    with served(build_app(service, Setup("Support", guideline="# How to rank\n\nBest first."))) as url:
+def address(service: PreferenceService, setup: Setup) -> Iterator[str]:
+    with served(build_app(service, setup)) as url:
         yield url
 
 
@@ -100,7 +123,7 @@ def open_page(browser: Any, address: str) -> Iterator[Callable[..., Any]]:
         page.on("request", lambda request: page.requested.append(request.url))
         page.goto(address)
         page.fill("#name", name)
-        page.click("text=Start ranking")
+        page.click("button[type=submit]")
         page.wait_for_selector(wait_for)
         return page
 

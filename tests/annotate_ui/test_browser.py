@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from annotate_ui.app import build_app
 from annotate_ui.setup import Setup
-from plumbline.preferences.records import JudgementRecord
 from plumbline.preferences.service import PreferenceService
-from tests.annotate_ui.conftest import new_task, ranks_as_shown, served
+from tests.annotate_ui.conftest import judgements, new_task, press, ranks_as_shown
 
 pytestmark = pytest.mark.browser
 
 OpenPage = Callable[..., Any]
-
-
-def judgements(service: PreferenceService, count: int) -> list[JudgementRecord]:
-    """The judgements in the store, as soon as there are `count`."""
-    for _ in range(100):
-        found = list(service.judgements())
-        if len(found) >= count:
-            return found
-        time.sleep(0.05)
-    raise AssertionError(f"{len(found)} judgements in the store, expected {count}")
 
 
 def prompt_of(page: Any) -> str:
@@ -35,11 +22,6 @@ def prompt_of(page: Any) -> str:
 
 def wait_for_other_than(page: Any, prompt: str) -> None:
     page.wait_for_function("text => document.querySelector('.pl-prompt .pl-text')?.innerText !== text", arg=prompt)
-
-
-def press(page: Any, keys: str) -> None:
-    for key in keys.split():
-        page.keyboard.press(key)
 
 
 def test_ranking_by_keyboard_with_a_tie(open_page: OpenPage, service: PreferenceService, address: str) -> None:
@@ -108,7 +90,7 @@ def test_skip_flag_and_undo_of_a_flag(open_page: OpenPage, service: PreferenceSe
 def test_keys_are_ignored_while_typing(open_page: OpenPage, service: PreferenceService) -> None:
     service.add_tasks([new_task("kettle", 2)])
     page = open_page("Ada")
-    page.click("text=Add a reason")
+    page.click("summary:has-text('Add a reason')")
     page.type("#pl-reason-text", "s1f u=?")
     assert page.locator("dialog[open]").count() == 0
     assert page.locator(".pl-rank input:checked").count() == 0
@@ -160,35 +142,6 @@ def test_a_reload_keeps_the_ranking(open_page: OpenPage, service: PreferenceServ
     assert page.locator(".pl-rank input:checked").evaluate_all("all => all.map(one => one.value)") == ["2", "1"]
 
 
-ATTACK = (
-    "<img src=x onerror=\"window.hacked='img'\"><script>window.hacked='script'</script>"
-    "<svg onload=\"window.hacked='svg'\"> ${window.hacked='template'} {{7*7}} "
-    "![x](https://attacker.example/pixel.png) [x](javascript:window.hacked='link') </div></article>"
-)
-
-
-def test_what_others_wrote_never_acts(browser: Any, service: PreferenceService) -> None:
-    service.add_tasks([new_task(ATTACK, [ATTACK, ATTACK + " again"])])
-    name = "<img src=x onerror=window.hacked=1>"
-    with served(build_app(service, Setup(ATTACK[:60], guideline=ATTACK))) as address:
-        page = browser.new_page()
-        requested: list[str] = []
-        page.on("request", lambda request: requested.append(request.url))
-        page.goto(address)
-        page.fill("#name", name)
-        page.click("text=Start ranking")
-        page.wait_for_selector(".pl-card")
-        page.wait_for_function("document.querySelector('[data-pl=name]').textContent !== ''")
-        assert page.inner_text("[data-pl=name]") == name
-        assert "${window.hacked='template'} {{7*7}}" in page.inner_text(".pl-card >> nth=0")
-        assert "${window.hacked='template'} {{7*7}}" in page.locator(".pl-guideline").text_content()
-        assert page.evaluate("window.hacked") is None
-        assert page.locator(".pl-text :is(img, script, svg, style)").count() == 0
-        assert page.locator(".pl-text a[href]").count() == 0
-        assert all(url.startswith(address) for url in requested)
-        page.close()
-
-
 def test_two_annotators_never_get_the_same_task(open_page: OpenPage, service: PreferenceService) -> None:
     service.add_tasks([new_task(f"task {number}", 2) for number in range(4)])
     pages = [open_page("Ada"), open_page("Bob")]
@@ -226,9 +179,12 @@ def test_nine_ranks_stay_in_one_row_for_a_mouse(open_page: OpenPage, service: Pr
         page.wait_for_function(in_one_row)
 
 
+@pytest.mark.parametrize("setup", [Setup("Support", guideline="# How to rank\n\nBest first.")])
 def test_the_guideline_stands_open_only_where_there_is_room(open_page: OpenPage, service: PreferenceService) -> None:
     service.add_tasks([new_task("kettle", 2)])
-    page = open_page("Ada")
+    page = open_page("Ada", wait_for="dialog[open]")
+    page.click("button:has-text('I have read version 1')")
+    page.wait_for_selector(".pl-card")
     page.wait_for_selector("#pl-sidebar.open")
     page.set_viewport_size({"width": 380, "height": 800})
     page.wait_for_selector("#pl-sidebar:not(.open)")

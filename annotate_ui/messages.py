@@ -1,0 +1,112 @@
+"""What the annotators' page may send."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from annotate_ui.calls import Message
+
+Identifier = Annotated[str, Field(min_length=1, max_length=200)]
+Note = Annotated[str, Field(max_length=4000)]
+Seconds = Annotated[float, Field(ge=0, le=7 * 24 * 3600)]
+Rank = Annotated[int, Field(ge=1, le=9)]
+Grade = Annotated[int, Field(ge=1, le=4)]
+Step = Annotated[str, Field(max_length=2000)]
+Scores = dict[Identifier, dict[Identifier, Rank]]
+LongText = Annotated[str, Field(max_length=100_000)]
+
+
+class EmptyMessage(Message):
+    """Nothing but the question itself."""
+
+
+class LeaseMessage(Message):
+    """Names the lease that the page shows, where it shows one."""
+
+    lease_id: Identifier | None = None
+
+
+class AnswerMessage(Message):
+    """An answer to the shown task; `key` is made once for each view of a task, so that a retry counts once."""
+
+    lease_id: Identifier
+    key: Identifier
+
+
+class JudgeMessage(AnswerMessage):
+    """A ranking: response id to rank, 1 is best, equal ranks are ties.
+
+    `gaps` are grades of preference between neighbouring ranks, the best first; `scores` are axis to response id to
+    level; `edited` is the best response as the annotator improved it.
+    """
+
+    ranking: dict[Identifier, Rank]
+    seconds: Seconds | None = None
+    reason: Note = ""
+    gaps: list[Grade] = Field(default_factory=list, max_length=8)
+    scores: Scores = Field(default_factory=dict)
+    all_bad: bool = False
+    edited: LongText | None = None
+
+
+class SkipMessage(AnswerMessage):
+    """The annotator leaves this task to others."""
+
+    reason: Annotated[Note, Field(min_length=1)]
+
+
+class FlagMessage(AnswerMessage):
+    """Something is wrong with the task itself."""
+
+    kind: Identifier
+    note: Note = ""
+
+
+class Edit(Message):
+    """An improved response, and of which it is one."""
+
+    of: Identifier
+    text: LongText
+
+
+class DraftContent(Message):
+    """What is entered and not submitted: as in `JudgeMessage`, but nothing has to be whole.
+
+    `gaps` are by the two groups of responses that they part; `at` is when it was entered, in milliseconds.
+    """
+
+    at: Annotated[int, Field(ge=0, le=2**53)]
+    ranks: dict[Identifier, Rank] = Field(default_factory=dict)
+    gaps: dict[Step, Grade] = Field(default_factory=dict)
+    scores: Scores = Field(default_factory=dict)
+    reason: Note = ""
+    all_bad: bool = False
+    edited: Edit | None = None
+    seconds: Seconds = 0
+
+
+class DraftMessage(Message):
+    """A draft of an answer to the shown task."""
+
+    lease_id: Identifier
+    content: DraftContent
+
+
+class HistoryMessage(Message):
+    """Asks for own answers; those older than the answer `before`, where it is given."""
+
+    before: Identifier | None = None
+
+
+class ReopenMessage(Message):
+    """Names an own answer that is to be corrected."""
+
+    answer_id: Identifier
+
+
+class ConsentMessage(Message):
+    """The annotator has read this version of the guideline."""
+
+    version: Annotated[int, Field(ge=1)]

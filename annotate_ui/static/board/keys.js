@@ -1,0 +1,43 @@
+// Which key does what.
+
+const TEXT_FIELDS = "textarea, select, input:not([type=radio]):not([type=checkbox])";
+const ANYWHERE = { u: "undo", w: "work", g: "guideline", "?": "help" };
+const ON_TASK = { s: "skip", f: "flag", b: "allBad", e: "edit", d: "compare", n: "note", r: "scores" };
+const MOVES = { ArrowUp: -1, ArrowLeft: -1, ArrowDown: 1, ArrowRight: 1 };
+
+/** What a key press asks of the board, as a function; undefined for keys that are not ours. */
+export function actionOf(event, board) {
+  if (event.isComposing || event.repeat || document.querySelector("dialog[open]")) return undefined;
+  const typing = event.target.closest?.(TEXT_FIELDS);
+  if (typing) return inText(event, typing, board);
+  if (event.ctrlKey || event.altKey || event.metaKey) return undefined;
+  const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+  const { task } = board;
+  if (Object.hasOwn(ANYWHERE, key)) return () => board[ANYWHERE[key]]();
+  if (!task) return undefined;
+  if (Object.hasOwn(ON_TASK, key)) return () => board[ON_TASK[key]]();
+  return onTask(key, event.target, task, board);
+}
+
+/** In a text field only leaving it and submitting are ours. */
+function inText(event, field, board) {
+  if (!board.task || !field.closest(".pl-task")) return undefined;
+  if (event.key === "Escape") return () => board.task.mark(board.task.current);
+  return event.key === "Enter" && (event.ctrlKey || event.metaKey) ? () => board.judge() : undefined;
+}
+
+function onTask(key, target, task, board) {
+  const field = target.closest?.(".pl-gap, .pl-axis");
+  if (/^[1-9]$/.test(key)) return () => (field ? task.digitIn(field, Number(key)) : task.rankCurrent(Number(key)));
+  if (key === "=") return () => task.tieWithPrevious();
+  const onControl = target.closest?.("button, a, summary, input");
+  if (key === "Enter") return onControl && !onControl.matches("input[type=radio]") ? undefined : () => board.judge();
+  if (onControl) return undefined;
+  if (MOVES[key]) return () => (field ? focusBeside(field, MOVES[key], task) : task.mark(task.current + MOVES[key]));
+  return key === "Backspace" ? () => task.takeBack() : undefined;
+}
+
+function focusBeside(field, step, task) {
+  const fields = [...task.shown.querySelectorAll(field.matches(".pl-gap") ? ".pl-gap" : ".pl-axis")];
+  fields[fields.indexOf(field) + step]?.focus();
+}

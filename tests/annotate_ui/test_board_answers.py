@@ -1,0 +1,116 @@
+"""What annotators can say beside a ranking, in a real Chromium: strength, scores, all bad, an improved response."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from annotate_ui.setup import Setup
+from plumbline.preferences.records import ALL_BAD
+from plumbline.preferences.service import PreferenceService
+from plumbline.recipe_annotate import RubricAxis
+from tests.annotate_ui.conftest import judgements, new_task, press, ranks_as_shown
+
+pytestmark = pytest.mark.browser
+
+OpenPage = Callable[..., Any]
+RUBRIC = (RubricAxis(name="helpful", question="Is it helpful?", levels=5), RubricAxis(name="short", question="Short?"))
+
+
+@pytest.mark.parametrize("setup", [Setup("Support", strength=True)])
+def test_strengths_are_asked_between_neighbouring_ranks_by_keyboard(
+    open_page: OpenPage, service: PreferenceService
+) -> None:
+    service.add_tasks([new_task("kettle", 4)])
+    page = open_page("Ada")
+    press(page, "2 1 =")
+    assert page.locator(".pl-gap").count() == 0
+    press(page, "3")  # B = C, A, D: the focus goes on to the first gap
+    assert page.locator(".pl-gap legend").all_inner_texts() == ["B = C better than A", "A better than D"]
+    press(page, "Enter")  # refused: nothing is said of the gaps
+    press(page, "4 1 Enter")
+    (record,) = judgements(service, 1)
+    assert ranks_as_shown(record) == [2, 1, 1, 3]
+    assert record.gaps == (4, 1)
+
+
+@pytest.mark.parametrize("setup", [Setup("Support", strength=True)])
+def test_a_strength_goes_with_its_neighbours(open_page: OpenPage, service: PreferenceService) -> None:
+    service.add_tasks([new_task("kettle", 3)])
+    page = open_page("Ada")
+    press(page, "1 2 3 4 2")  # A > B much, B > C slightly
+    page.click("[aria-label='Response A'] .pl-rank >> nth=2")  # B > A = C
+    assert page.locator(".pl-gap legend").all_inner_texts() == ["B better than A = C"]
+    assert page.locator(".pl-gap input:checked").count() == 0
+    page.click("[aria-label='Response A'] .pl-rank >> nth=0")  # as it was
+    assert page.locator(".pl-gap input:checked").evaluate_all("all => all.map(one => one.value)") == ["4", "2"]
+
+
+@pytest.mark.parametrize("setup", [Setup("Support", rubric=RUBRIC)])
+def test_scores_on_each_axis_by_keyboard(open_page: OpenPage, service: PreferenceService) -> None:
+    service.add_tasks([new_task("kettle", 2)])
+    page = open_page("Ada")
+    press(page, "r 5 4")  # of A; the focus goes on to B
+    press(page, "3 2")
+    press(page, "1 2 Enter")
+    (record,) = judgements(service, 1)
+    shown = record.shown_order
+    assert record.scores == {
+        "helpful": dict(zip(shown, [5, 3], strict=True)),
+        "short": dict(zip(shown, [4, 2], strict=True)),
+    }
+    assert ranks_as_shown(record) == [1, 2]
+
+
+@pytest.mark.parametrize("setup", [Setup("Support", rubric=RUBRIC)])
+def test_all_bad_ties_what_has_no_rank_and_asks_no_scores(open_page: OpenPage, service: PreferenceService) -> None:
+    service.add_tasks([new_task("kettle", 3)])
+    page = open_page("Ada")
+    press(page, "b b")
+    assert page.locator(".pl-ranks input:checked").count() == 0
+    press(page, "b Enter")
+    (record,) = judgements(service, 1)
+    assert ranks_as_shown(record) == [1, 1, 1]
+    assert record.flags == (ALL_BAD,)
+
+
+def test_the_best_response_is_improved_and_compared_word_by_word(
+    open_page: OpenPage, service: PreferenceService
+) -> None:
+    texts = ["Please fill the kettle <b>first</b>.", "Buy a new kettle."]
+    service.add_tasks([new_task("kettle", texts)])
+    page = open_page("Ada")
+    first = page.inner_text("[aria-label='Response A'] .pl-text")
+    press(page, "1 2 e")
+    assert page.input_value("[data-pl=edited]") == first
+    page.keyboard.press("End")
+    page.keyboard.type(" Then wait.")
+    page.wait_for_selector("[data-pl=edit-diff] ins")
+    assert page.inner_text("[data-pl=edit-diff] ins").strip() == "Then wait."
+    press(page, "Escape d")  # the marked one, B, against the best
+    diff = page.locator("[data-pl=diff]")
+    kept = diff.evaluate("d => [...d.childNodes].filter(n => n.nodeName !== 'INS').map(n => n.textContent).join('')")
+    new = diff.evaluate("d => [...d.childNodes].filter(n => n.nodeName !== 'DEL').map(n => n.textContent).join('')")
+    assert [kept, new] == (texts[::-1] if first == texts[0] else texts)
+    press(page, "Escape Enter")
+    (record,) = judgements(service, 1)
+    assert record.edited == f"{first} Then wait."
+
+
+def test_an_improved_response_must_be_the_best(open_page: OpenPage, service: PreferenceService) -> None:
+    service.add_tasks([new_task("kettle", 2)])
+    page = open_page("Ada")
+    press(page, "1 2 e")
+    page.keyboard.type("Better: ")
+    press(page, "Escape")
+    page.click("[aria-label='Response A'] .pl-rank >> nth=1")
+    page.click("[aria-label='Response B'] .pl-rank >> nth=0")
+    press(page, "Enter")
+    page.wait_for_selector("[data-pl=edit-stale]:visible")
+    assert list(service.judgements()) == []
+    page.click("text=Improve that one instead")
+    page.keyboard.press("Control+Enter")  # unchanged: nothing is sent as improved
+    (record,) = judgements(service, 1)
+    assert (record.edited, ranks_as_shown(record)) == (None, [2, 1])
