@@ -11,16 +11,20 @@ import gradio as gr
 from fastapi import FastAPI, Form, Request, Response
 from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse
 from fastapi.staticfiles import StaticFiles
+from starlette.concurrency import run_in_threadpool
+from starlette.middleware.base import BaseHTTPMiddleware
 
-from annotate_ui.calls import call_routes, sentence
+from annotate_ui.calls import away, call_routes, sentence, unavailable
 from annotate_ui.desk import Desk
 from annotate_ui.guard import Guard
 from annotate_ui.render import render_guideline, render_shell, render_sign_in
 from annotate_ui.sessions import Session, Sessions
 from annotate_ui.theme import plumbline_theme
-from plumbline.errors import UserError
+from plumbline.errors import StoreUnavailable, UserError
 
 if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
     from annotate_ui.i18n import Texts
     from annotate_ui.setup import Setup
     from plumbline.preferences.service import PreferenceService
@@ -72,6 +76,7 @@ def build_app(service: PreferenceService, setup: Setup) -> FastAPI:
         ssr_mode=False,
         max_file_size="1kb",
     )
+    app.add_middleware(WorkPage, sessions=sessions, texts=setup.texts)
     app.add_middleware(Guard)
     return app
 
@@ -102,6 +107,8 @@ def _add_sign_in(app: FastAPI, service: PreferenceService, sessions: Sessions, s
     def sign_in(request: Request, name: Annotated[str, Form()] = "") -> Response:
         try:
             annotator = service.sign_in(name.strip())
+        except StoreUnavailable as fault:
+            return HTMLResponse(render_sign_in(setup, name=name, error=away(fault)), status_code=503)
         except UserError as fault:
             return HTMLResponse(render_sign_in(setup, name=name, error=sentence(fault)), status_code=400)
         response = RedirectResponse(f"{WORK_PATH}/", status_code=303)
@@ -123,15 +130,32 @@ def _add_sign_in(app: FastAPI, service: PreferenceService, sessions: Sessions, s
         found = sessions.read(request)
         return {"name": found.name, "role": found.role} if found else {"name": None, "role": None}
 
-    @app.middleware("http")
-    async def work_page(request: Request, call_next: Callable[[Request], Any]) -> Response:
-        """Whoever opens the work page without a session sees the sign-in page, not Gradio's bare refusal."""
-        if request.url.path.rstrip("/") != WORK_PATH or request.method != "GET":
-            response: Response = await call_next(request)
-            return response
-        if not sessions.read(request):
+    @app.exception_handler(StoreUnavailable)
+    def store_unavailable(request: Request, fault: StoreUnavailable) -> Response:
+        return unavailable(fault)
+
+
+class WorkPage(BaseHTTPMiddleware):
+    """Whoever opens the work page without a session sees the sign-in page, not Gradio's bare refusal."""
+
+    def __init__(self, app: ASGIApp, sessions: Sessions, texts: Texts) -> None:
+        super().__init__(app)
+        self.sessions, self.texts = sessions, texts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one connection; all but the page itself goes past, because a wrapped answer costs time."""
+        of_page = scope["type"] == "http" and scope["method"] == "GET" and scope["path"].rstrip("/") == WORK_PATH
+        await (super().__call__ if of_page else self.app)(scope, receive, send)
+
+    async def dispatch(self, request: Request, call_next: Callable[[Request], Any]) -> Response:
+        """Answer a request for the page."""
+        try:
+            session = await run_in_threadpool(self.sessions.read, request)
+        except StoreUnavailable as fault:
+            return unavailable(fault)
+        if not session:
             return RedirectResponse("/", status_code=303)
-        return await _own_page(request, call_next, setup.texts)
+        return await _own_page(request, call_next, self.texts)
 
 
 async def _own_page(request: Request, call_next: Callable[[Request], Any], texts: Texts) -> Response:
