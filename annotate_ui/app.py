@@ -12,20 +12,24 @@ import gradio as gr
 from fastapi import FastAPI, Form, Request, Response
 from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse
 from fastapi.staticfiles import StaticFiles
+from starlette.concurrency import run_in_threadpool
+from starlette.middleware.base import BaseHTTPMiddleware
 
 from annotate_ui.arena.desk import ArenaDesk
 from annotate_ui.arena.pages import HEAD as ARENA_HEAD
 from annotate_ui.arena.pages import PATH as ARENA_PATH
 from annotate_ui.arena.pages import arena_blocks, arena_routes
-from annotate_ui.calls import call_routes, sentence
+from annotate_ui.calls import away, call_routes, sentence, unavailable
 from annotate_ui.desk import Desk
 from annotate_ui.guard import Guard
 from annotate_ui.render import render_guideline, render_shell, render_sign_in
 from annotate_ui.sessions import Session, Sessions
 from annotate_ui.theme import plumbline_theme
-from plumbline.errors import UserError
+from plumbline.errors import StoreUnavailable, UserError
 
 if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
     from annotate_ui.arena import ArenaSetup
     from annotate_ui.i18n import Texts
     from annotate_ui.setup import Setup
@@ -64,11 +68,12 @@ def build_app(service: PreferenceService, setup: Setup, arena: ArenaSetup | None
     app = FastAPI(title="plumbline", docs_url=None, redoc_url=None, openapi_url=None)
     app.mount("/assets", StaticFiles(directory=STATIC))
     _add_sign_in(app, service, sessions, setup)
-    app.include_router(call_routes(CALLS_PATH, desk.actions, sessions))
+    app.include_router(call_routes(CALLS_PATH, desk.actions, sessions, say=setup.texts.of_service))
     mount_page(app, build_blocks(setup), WORK_PATH, sessions)
     if arena is not None:
-        app.include_router(arena_routes(ArenaDesk(setup, arena), sessions))
+        app.include_router(arena_routes(ArenaDesk(setup, arena), sessions, setup.texts.of_service))
         mount_page(app, arena_blocks(setup), ARENA_PATH, sessions, head=ARENA_HEAD)
+    app.add_middleware(WorkPage, sessions=sessions, texts=setup.texts)
     app.add_middleware(Guard)
     return app
 
@@ -120,6 +125,8 @@ def _add_sign_in(app: FastAPI, service: PreferenceService, sessions: Sessions, s
     def sign_in(request: Request, name: Annotated[str, Form()] = "") -> Response:
         try:
             annotator = service.sign_in(name.strip())
+        except StoreUnavailable as fault:
+            return HTMLResponse(render_sign_in(setup, name=name, error=away(fault)), status_code=503)
         except UserError as fault:
             return HTMLResponse(render_sign_in(setup, name=name, error=sentence(fault)), status_code=400)
         response = RedirectResponse(f"{WORK_PATH}/", status_code=303)
@@ -141,15 +148,33 @@ def _add_sign_in(app: FastAPI, service: PreferenceService, sessions: Sessions, s
         found = sessions.read(request)
         return {"name": found.name, "role": found.role} if found else {"name": None, "role": None}
 
-    @app.middleware("http")
-    async def work_page(request: Request, call_next: Callable[[Request], Any]) -> Response:
-        """Whoever opens the work page without a session sees the sign-in page, not Gradio's bare refusal."""
-        if request.url.path.rstrip("/") not in (WORK_PATH, ARENA_PATH) or request.method != "GET":
-            response: Response = await call_next(request)
-            return response
-        if not sessions.read(request):
+    @app.exception_handler(StoreUnavailable)
+    def store_unavailable(request: Request, fault: StoreUnavailable) -> Response:
+        return unavailable(fault)
+
+
+class WorkPage(BaseHTTPMiddleware):
+    """Whoever opens the work page without a session sees the sign-in page, not Gradio's bare refusal."""
+
+    def __init__(self, app: ASGIApp, sessions: Sessions, texts: Texts) -> None:
+        super().__init__(app)
+        self.sessions, self.texts = sessions, texts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one connection; all but the page itself goes past, because a wrapped answer costs time."""
+        page = scope["type"] == "http" and scope["method"] == "GET"
+        of_page = page and scope["path"].rstrip("/") in (WORK_PATH, ARENA_PATH)
+        await (super().__call__ if of_page else self.app)(scope, receive, send)
+
+    async def dispatch(self, request: Request, call_next: Callable[[Request], Any]) -> Response:
+        """Answer a request for the page."""
+        try:
+            session = await run_in_threadpool(self.sessions.read, request)
+        except StoreUnavailable as fault:
+            return unavailable(fault)
+        if not session:
             return RedirectResponse("/", status_code=303)
-        return await _own_page(request, call_next, setup.texts)
+        return await _own_page(request, call_next, self.texts)
 
 
 async def _own_page(request: Request, call_next: Callable[[Request], Any], texts: Texts) -> Response:

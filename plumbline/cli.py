@@ -201,16 +201,14 @@ def annotate(
 ) -> None:
     """Open the annotation app on a run's sampled responses."""
     from annotate_ui import Setup, serve
-    from plumbline.annotation import fill_store
-    from plumbline.datafiles import read_text
+    from plumbline.annotation import fill_store, publish_guideline
 
     chain = _chain(recipe, overrides, run, runs, "annotate", create=False)
     settings = chain.recipe.annotate
     _need_samples(chain)
     fill_store(chain.domain)
-    guideline = read_text(settings.guideline) if settings.guideline else None
     with chain.domain.service() as service:
-        setup = Setup.of_recipe(chain.recipe.name, settings, guideline=guideline)
+        setup = Setup.of_recipe(chain.recipe.name, settings, guideline=publish_guideline(chain.domain, service))
         arena = _arena(chain, service) if settings.arena else None
         serve(service, setup, arena=arena, host=settings.host, port=settings.port, open_browser=open_browser)
 
@@ -240,6 +238,24 @@ def arena(
 
     board = arena_results(_chain(recipe, overrides, run, runs, "arena", create=False).domain)
     typer.echo(json.dumps(board, indent=2, ensure_ascii=False) if as_json else as_text(board))
+
+
+@app.command()
+def prioritise(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    run: RunName = None,
+    runs: RunsFolder = RUNS,
+) -> None:
+    """Hand out first what the run's reward model is least sure of; every fifth task stays a random one."""
+    from plumbline.prioritise import prioritise_tasks
+
+    chain = _chain(recipe, overrides, run, runs, "prioritise", create=False)
+    done = prioritise_tasks(chain.domain)
+    typer.echo(
+        f"{counted(done.tasks, 'open task')} put in order, {done.random} of them at random; the reward model's mean "
+        f"uncertainty is {done.uncertainty:.2f} (0: sure, 1: it cannot tell)."
+    )
 
 
 @app.command()

@@ -167,13 +167,15 @@ class Domain:
         """
         from datetime import timedelta
 
+        from plumbline.preferences.rules import Rules
         from plumbline.preferences.service import PreferenceService
         from plumbline.preferences.store import Store
 
         store = Store.open(self.store, create=create)
         try:
-            lease = timedelta(minutes=self.recipe.annotate.lease_minutes)
-            yield PreferenceService(store, project=self.recipe.name, lease=lease)
+            annotate = self.recipe.annotate
+            lease = timedelta(minutes=annotate.lease_minutes)
+            yield PreferenceService(store, project=self.recipe.name, lease=lease, rules=Rules.of(annotate))
         finally:
             store.close()
 

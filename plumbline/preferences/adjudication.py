@@ -79,7 +79,9 @@ def may_adjudicate(turn: Turn, actor: Actor) -> bool:
 def next_dispute(turn: Turn, actor: Actor, rules: Rules) -> Row[Any] | None:
     """The most disputed task of which the annotator has said nothing and that no other adjudicator holds, locked."""
     waiting = select(Task.__table__).where(disputed(turn, rules), ~answered_by(actor.id))
-    waiting = waiting.order_by(Task.disagreement.desc(), Task.id).limit(1).with_for_update(skip_locked=True)
+    waiting = (
+        waiting.order_by(Task.disagreement.desc(), Task.id).limit(1).with_for_update(skip_locked=True, key_share=True)
+    )
     # Asked for after the lock, task by task: what was seen before it may be over.
     held = select(Lease.task_id).where(
         Lease.project_id == turn.project_id, Lease.state == OPEN, Lease.purpose == ADJUDICATION
@@ -101,8 +103,9 @@ def disputed(turn: Turn, rules: Rules) -> ColumnElement[bool]:
 
 def measure(turn: Turn, task_id: int) -> None:
     """Store how far the judgements of a task disagree; nothing while some are missing."""
-    # Locked, so that of two judgements at once the second sees the first.
-    query = select(Task.judged, Task.wanted).where(Task.id == task_id).with_for_update()
+    # Locked, so that of two judgements at once the second sees the first. A weak lock, because whoever writes an answer
+    # to the task shares its key, and two of them would wait for each other.
+    query = select(Task.judged, Task.wanted).where(Task.id == task_id).with_for_update(key_share=True)
     task = turn.connection.execute(query).one()
     found = None
     if task.judged >= task.wanted:

@@ -187,7 +187,7 @@ def _still_wanted(turn: Turn, actor: Actor, lease: Row[Any]) -> bool:
 
 
 def _decided(turn: Turn, task_id: int) -> bool:
-    query = select(Task.adjudicated).where(Task.id == task_id).with_for_update()
+    query = select(Task.adjudicated).where(Task.id == task_id).with_for_update(key_share=True)
     return bool(turn.connection.execute(query).scalar_one())
 
 

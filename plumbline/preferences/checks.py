@@ -8,7 +8,7 @@ whoever finds out afterwards that it was one has nothing to gain from a correcti
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import Row, select, update
@@ -71,7 +71,7 @@ class Checks(Facet):
         was among the work is work no longer; what was judged of it stays.
         """
         with self.turn() as turn:
-            add_batch(turn, [check.task for check in checks], wanted=0)
+            add_batch(turn, [replace(check.task, origin=ORIGIN) for check in checks], wanted=0)
             keys = []
             for check in checks:
                 key = task_key(check.task.prompt, [response.text for response in check.task.responses])
@@ -199,8 +199,8 @@ def _scored_before(turn: Turn, actor: Actor, task: int, answer: int) -> bool:
 
 
 def _task(turn: Turn, key: str) -> Row[Any]:
-    query = select(Task.__table__).where(Task.project_id == turn.project_id, Task.key == key).with_for_update()
-    row = turn.connection.execute(query).one_or_none()
+    query = select(Task.__table__).where(Task.project_id == turn.project_id, Task.key == key)
+    row = turn.connection.execute(query.with_for_update(key_share=True)).one_or_none()
     if row is None:
         raise StoreError("this task is not in the store: load the list again.")
     return row

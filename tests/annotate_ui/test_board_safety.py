@@ -22,8 +22,9 @@ ATTACK = (
     "<img src=x onerror=\"window.hacked='img'\"><script>window.hacked='script'</script>"
     "<svg onload=\"window.hacked='svg'\"> ${window.hacked='template'} {{7*7}} "
     "![x](https://attacker.example/pixel.png) [x](javascript:window.hacked='link') "
-    "<style>body{display:none;background:url(https://attacker.example/s.png)}</style> </div></article></textarea></dialog>"
-    "<iframe src=https://attacker.example></iframe> [y](https://attacker.example/y){onclick=1} \"' onfocus=window.hacked=1"
+    "<style>body{display:none;background:url(https://attacker.example/s.png)}</style> </div></article></textarea>"
+    "</dialog><iframe src=https://attacker.example></iframe> [y](https://attacker.example/y){onclick=1} "
+    "\"' onfocus=window.hacked=1"
 )
 SEEN = "${window.hacked='template'} {{7*7}}"
 RUBRIC = (RubricAxis(name="helpful", question=ATTACK[:200], low=ATTACK[:40], high=ATTACK[30:70]),)
@@ -135,7 +136,13 @@ def serious(page: Any) -> list[str]:
     ids=["full"],
 )
 def test_axe_finds_no_serious_fault(browser: Any, service: PreferenceService, address: str, scheme: str) -> None:
-    service.add_tasks([new_task("kettle", ["Fill it.\n\n```\ncode\n```\n\n| a | b |\n|---|---|\n| 1 | 2 |", "Buy one."])])
+    service.add_tasks(
+        [
+            new_task(
+                "kettle", ["Fill it.\n\n```\n" + "code " * 50 + "\n```\n\n| a | b |\n|---|---|\n| 1 | 2 |", "Buy one."]
+            )
+        ]
+    )
     page = browser.new_page(color_scheme=scheme)
     found: dict[str, list[str]] = {}
 

@@ -1,4 +1,4 @@
-"""What stays of an annotator's work, in a real Chromium: drafts, own answers, consent, and what happens in a failure."""
+"""What stays of an annotator's work, in a real Chromium: drafts, own answers, consent, and failures."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_what_cannot_be_saved_is_tried_again_until_it_is(open_page: OpenPage, se
 
     page.route("**/work/judge", fail)
     press(page, "2 1 Enter")
-    page.wait_for_selector("[role=alert]:has-text('The disk is full. What you entered is kept')")
+    page.wait_for_selector("[role=alert]:has-text('The disk is full. Trying again in 1 s.')")
     assert page.evaluate("document.activeElement.textContent") == "Try now"
     while len(failures) < 2:  # by itself
         page.wait_for_timeout(100)

@@ -15,7 +15,7 @@ def rows(record: JudgementRecord) -> Iterator[dict[str, Any]]:
     """The pairs of one judgement."""
     texts = [response.text for response in record.responses]
     ranks = [record.ranking[response.response_id] for response in record.responses]
-    for pair in preference_rows(record.prompt, texts, ranks, record.strength, record.gaps):
+    for pair in preference_rows(record.prompt, texts, ranks, record.strength, record.gaps, record.edited):
         yield pair | {
             "judgement_id": record.judgement_id,
             "annotator": record.annotator,
