@@ -89,7 +89,7 @@ def build_app(
     add_api(app, service)
     pages = [board_page(setup), lead_page(setup)]
     if arena is not None:
-        app.include_router(arena_routes(ArenaDesk(setup, arena), sessions))
+        app.include_router(arena_routes(ArenaDesk(setup, arena), sessions, setup.texts.of_service))
         pages.append(arena_page(setup))
     add_pages(app, pages, sessions, setup)
     app.add_middleware(Guard, hosts=own_hosts(settings), pages=gradio_pages(app))

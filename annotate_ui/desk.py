@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from annotate_ui.messages import (
@@ -60,8 +61,9 @@ class Desk:
     """The page's side of the preference service, one method for each thing that an annotator can do."""
 
     def __init__(self, service: PreferenceService, setup: Setup) -> None:
-        self.service, self.setup, self.counts = service, setup, LiveCounts(service)
+        self.service, self.setup = service, setup
         self.pace = Pace(service.store, project=service.project, clock=service.clock)
+        self.counts = LiveCounts(service, self.pace)
 
     @property
     def actions(self) -> tuple[Callable[[str, Any], Mapping[str, Any]], ...]:
@@ -75,34 +77,30 @@ class Desk:
 
     def judge(self, annotator_id: str, message: JudgeMessage) -> Reply:
         """Store a ranking, then show the next task."""
-        work = self.service.then_next(
+        judge = partial(
+            self.service.judge,
+            message.lease_id,
             annotator_id,
-            lambda: self.service.judge(
-                message.lease_id,
-                annotator_id,
-                message.ranking,
-                idempotency_key=message.key,
-                seconds=message.seconds,
-                gaps=message.gaps,
-                scores=message.scores or None,
-                reason=message.reason or None,
-                edited=message.edited,
-                flags=(ALL_BAD,) if message.all_bad else (),
-            ),
+            message.ranking,
+            idempotency_key=message.key,
+            seconds=message.seconds,
+            gaps=message.gaps,
+            scores=message.scores or None,
+            reason=message.reason or None,
+            edited=message.edited,
+            flags=(ALL_BAD,) if message.all_bad else (),
         )
-        return {**self._show(annotator_id, work), "notice": self.setup.texts("board.saved")}
+        return self._next_after(annotator_id, judge, "board.saved")
 
     def skip(self, annotator_id: str, message: SkipMessage) -> Reply:
         """Leave the task to others, then show the next one."""
-        self.service.skip(message.lease_id, annotator_id, reason=message.reason, idempotency_key=message.key)
-        return self._next_after(annotator_id, "board.skipped")
+        skip = partial(self.service.skip, reason=message.reason, idempotency_key=message.key)
+        return self._next_after(annotator_id, partial(skip, message.lease_id, annotator_id), "board.skipped")
 
     def flag(self, annotator_id: str, message: FlagMessage) -> Reply:
         """Report a faulty task, then show the next one."""
-        self.service.flag(
-            message.lease_id, annotator_id, kind=message.kind, note=message.note, idempotency_key=message.key
-        )
-        return self._next_after(annotator_id, "board.flagged")
+        flag = partial(self.service.flag, kind=message.kind, note=message.note, idempotency_key=message.key)
+        return self._next_after(annotator_id, partial(flag, message.lease_id, annotator_id), "board.flagged")
 
     def undo(self, annotator_id: str, message: EmptyMessage) -> Reply:
         """Show the annotator's last answer again, to correct it."""
@@ -151,8 +149,8 @@ class Desk:
 
     # -- inside --------------------------------------------------------------------------------------------------
 
-    def _next_after(self, annotator_id: str, notice: str) -> Reply:
-        work = self.service.lease_next(annotator_id)
+    def _next_after(self, annotator_id: str, answer: Callable[[], str], notice: str) -> Reply:
+        work = self.service.then_next(annotator_id, answer)
         return {**self._show(annotator_id, work), "notice": self.setup.texts(notice)}
 
     def _show(self, annotator_id: str, work: Assignment | NoWork) -> Reply:
@@ -166,10 +164,13 @@ class Desk:
 
     def _counts(self, annotator_id: str) -> dict[str, Any]:
         counts = self.counts.of(annotator_id)
-        each = self.pace.median_seconds(annotator_id)
+        each, remaining = counts.seconds_each, counts.remaining
         return {
-            **counts._asdict(),
-            "time_left": time_left(self.setup, each * counts.remaining) if each and counts.remaining else None,
+            "mine": counts.mine,
+            "remaining": remaining,
+            "done": counts.done,
+            "required": counts.required,
+            "time_left": time_left(self.setup, each * remaining) if each and remaining else None,
             "streak": self.pace.check_streak(annotator_id) if self.setup.show_streak else None,
         }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -15,10 +15,10 @@ from starlette.concurrency import run_in_threadpool
 from starlette.types import Receive, Scope, Send
 
 from annotate_ui.arena.desk import ArenaDesk, BattleMessage
-from annotate_ui.calls import SIGNED_OUT, call_routes, sentence
+from annotate_ui.calls import SIGNED_OUT, away, call_routes, sentence, unavailable
 from annotate_ui.pages import GradioPage
 from annotate_ui.render import render_part
-from plumbline.errors import UserError
+from plumbline.errors import StoreUnavailable, UserError
 
 if TYPE_CHECKING:
     from annotate_ui.sessions import Sessions
@@ -29,12 +29,15 @@ CALLS_PATH = "/arena-work"
 LEADS = ("lead", "admin")
 
 
-def arena_routes(desk: ArenaDesk, sessions: Sessions) -> APIRouter:
-    """What the page asks: plain JSON calls, the leaderboard for leads, and one stream of lines."""
+def arena_routes(desk: ArenaDesk, sessions: Sessions, say: Callable[[str], str] = str) -> APIRouter:
+    """What the page asks: plain JSON calls, the leaderboard for leads, and one stream of lines.
+
+    `say` puts a refusal into the language of the interface.
+    """
     router = APIRouter()
     actions = (desk.state, desk.draw, desk.start, desk.vote, desk.go_on, desk.end)
-    router.include_router(call_routes(CALLS_PATH, actions, sessions))
-    router.include_router(call_routes(CALLS_PATH, (desk.board,), sessions, roles=LEADS))
+    router.include_router(call_routes(CALLS_PATH, actions, sessions, say=say))
+    router.include_router(call_routes(CALLS_PATH, (desk.board,), sessions, roles=LEADS, say=say))
 
     @router.post(f"{CALLS_PATH}/listen")
     async def listen(request: Request) -> Response:
@@ -42,17 +45,19 @@ def arena_routes(desk: ArenaDesk, sessions: Sessions) -> APIRouter:
         if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
             return JSONResponse({"error": "This address takes JSON."}, status_code=415)
         body = await request.body()
-        session = await run_in_threadpool(sessions.read, request)
-        if session is None:
-            return JSONResponse({"error": SIGNED_OUT}, status_code=401)
         try:
+            session = await run_in_threadpool(sessions.read, request)
+            if session is None:
+                return JSONResponse({"error": SIGNED_OUT}, status_code=401)
             battle_id = BattleMessage.model_validate_json(body).battle
             duel = await run_in_threadpool(desk.arena.duel, session.annotator_id, battle_id)
         except ValidationError:
             return JSONResponse({"error": "The page sent something that is no battle."}, status_code=422)
+        except StoreUnavailable as fault:
+            return unavailable(fault)
         except UserError as fault:
-            return JSONResponse({"error": sentence(fault)})
-        return _Lines(_as_lines(desk.stage.answer(session.annotator_id, battle_id, duel)))
+            return JSONResponse({"error": say(sentence(fault))})
+        return _Lines(_as_lines(desk.stage.answer(session.annotator_id, battle_id, duel), say))
 
     return router
 
@@ -64,12 +69,13 @@ def arena_page(setup: Setup) -> GradioPage:
     return GradioPage(PATH, blocks, assets=("arena.css", "arena.js"))
 
 
-async def _as_lines(answers: AsyncIterator[Any]) -> AsyncIterator[bytes]:
+async def _as_lines(answers: AsyncIterator[Any], say: Callable[[str], str]) -> AsyncIterator[bytes]:
     try:
         async for answer in answers:
             yield json.dumps(answer).encode() + b"\n"
     except UserError as fault:
-        yield json.dumps({"error": sentence(fault)}).encode() + b"\n"
+        told = away(fault) if isinstance(fault, StoreUnavailable) else say(sentence(fault))
+        yield json.dumps({"error": told}).encode() + b"\n"
     finally:
         await answers.aclose()  # type: ignore[attr-defined]
 

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import anyio
 from anyio import CancelScope, CapacityLimiter, to_thread
 
-from annotate_ui.calls import sentence
 from annotate_ui.markdown import safe_html
 from plumbline.errors import StoreError, UserError
 from plumbline.preferences.arena import Said
@@ -60,12 +59,15 @@ class Stage:
         """The lines that the page gets.
 
         `{waiting: n}` while n turns are before this one; `{left: text, right: text}` with what is to be added to each
-        side; at the end `{done: {left: {html, finished}, right: …}}` or `{error: sentence}`.
+        side; at the end `{done: {left: {html, finished}, right: …}}`.
+
+        Raises:
+            UserError: the models cannot answer, or what they said cannot be stored.
         """
         turn = self._enter(annotator_id, battle_id)
         said = NOTHING
         speaking: Iterator[Pair] = iter(())
-        fault = None
+        fault: UserError | None = None
         try:
             while (ahead := self._ahead(battle_id)) and not turn.stop.is_set():
                 yield {"waiting": ahead}
@@ -84,11 +86,13 @@ class Stage:
                 if any(added.values()):
                     yield added
         except UserError as error:
-            fault = sentence(error)
+            fault = error
         finally:
             with CancelScope(shield=True):  # also when the page went away
                 await to_thread.run_sync(self._leave, battle_id, speaking, said, limiter=self._threads)
-        yield {"error": fault} if fault else {"done": shown(said)}
+        if fault is not None:
+            raise fault
+        yield {"done": shown(said)}
 
     def stop(self, battle_id: str, *, seconds: float = 5) -> None:
         """Stop a turn, and wait until what was said is stored."""

@@ -351,12 +351,11 @@
     }
   }
 
-  customElements.define(
-    "pl-arena",
-    class extends HTMLElement {
-      connectedCallback() {
-        this.arena ??= new Arena(this);
-      }
-    },
-  );
+  class ArenaElement extends HTMLElement {
+    connectedCallback() {
+      this.arena ??= new Arena(this);
+    }
+  }
+
+  customElements.define("pl-arena", ArenaElement);
 })();

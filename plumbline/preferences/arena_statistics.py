@@ -32,7 +32,7 @@ DEFINED_AT_LEAST = 0.8
 
 
 class Estimate(NamedTuple):
-    """A number with its 95% interval; the bounds are None where resampling gives none."""
+    """A number with its 95% interval; the bounds are None where resampling shows no spread or is not defined."""
 
     value: float
     low: float | None
@@ -56,11 +56,7 @@ def strengths(votes: Sequence[Vote], baseline: str, *, resamples: int, seed: int
     size = len(names)
     points = _elo(matrices.sum(axis=0).reshape(size, size))
     resampled = np.array([_elo(row.reshape(size, size)) for row in drawn @ matrices])
-    lows, highs = np.percentile(resampled, [2.5, 97.5], axis=0)
-    return {
-        name: Estimate(float(points[i]), min(float(lows[i]), points[i]), max(float(highs[i]), points[i]))
-        for i, name in enumerate(names)
-    }
+    return {name: _estimate(points[i], resampled[:, i]) for i, name in enumerate(names)}
 
 
 def win_rate(votes: Sequence[Vote], policy: str, baseline: str, *, resamples: int, seed: int) -> Estimate | None:
@@ -80,9 +76,7 @@ def win_rate(votes: Sequence[Vote], policy: str, baseline: str, *, resamples: in
         bounds = binomtest(round(scores.sum()), len(scores)).proportion_ci(method="wilson")
         return Estimate(rate, float(bounds.low), float(bounds.high))
     drawn = cluster_weights(own, resamples=resamples, seed=seed)
-    rates = drawn @ scores / drawn.sum(axis=1)
-    low, high = np.percentile(rates, [2.5, 97.5])
-    return Estimate(rate, min(float(low), rate), max(float(high), rate))
+    return _estimate(rate, drawn @ scores / drawn.sum(axis=1))
 
 
 def length_controlled(votes: Sequence[Vote], policy: str, baseline: str, *, resamples: int, seed: int) -> Controlled:
@@ -102,8 +96,7 @@ def length_controlled(votes: Sequence[Vote], policy: str, baseline: str, *, resa
     defined = [row for row in drawn if not _fit_fault(scores, longer, row)]
     if len(defined) < DEFINED_AT_LEAST * len(drawn):
         return Controlled(Estimate(value, None, None))
-    low, high = np.percentile([_rate_at_equal_length(scores, longer, row) for row in defined], [2.5, 97.5])
-    return Controlled(Estimate(value, min(float(low), value), max(float(high), value)))
+    return Controlled(_estimate(value, np.array([_rate_at_equal_length(scores, longer, row) for row in defined])))
 
 
 class WithoutOne(NamedTuple):
@@ -174,6 +167,14 @@ def cluster_weights(votes: Sequence[Vote], *, resamples: int, seed: int) -> Floa
             times = rng.multinomial(len(groups), np.full(len(groups), 1 / len(groups)), size=resamples)
             weights *= times[:, member]
     return weights[weights.sum(axis=1) > 0]
+
+
+def _estimate(value: float, drawn: Floats) -> Estimate:
+    """A value with the percentiles of its resamples; without bounds where these have no spread and so tell nothing."""
+    if not len(drawn) or np.ptp(drawn) < 1e-9:
+        return Estimate(float(value), None, None)
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return Estimate(float(value), min(float(low), float(value)), max(float(high), float(value)))
 
 
 def _rates(votes: Sequence[Vote], baseline: str) -> dict[str, float]:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from sqlalchemy import case, func, select
 
+from plumbline.preferences.pace import Pace
 from plumbline.preferences.reading import progress_of
 from plumbline.preferences.tables import Annotator, Tally
 from plumbline.preferences.turn import Facet, Turn
@@ -20,12 +21,16 @@ SHARE = 0.05
 
 
 class WorkCounts(NamedTuple):
-    """Tasks that the annotator judged (`mine`) and has left, judgements done and required in the whole project."""
+    """Tasks that the annotator judged (`mine`) and has left, judgements done and required in the whole project.
+
+    `seconds_each` is the annotator's median time for a task, of late; None where it is not known.
+    """
 
     mine: int
     remaining: int
     done: int
     required: int
+    seconds_each: float | None
 
 
 class _Seen(NamedTuple):
@@ -45,6 +50,7 @@ class _Count:
     remaining: int
     done: int
     required: int
+    seconds_each: float | None
     made: float
 
 
@@ -55,8 +61,8 @@ class LiveCounts:
     judgements show at once. That others have finished a task which one could have had shows a second later.
     """
 
-    def __init__(self, facet: Facet) -> None:
-        self.facet = facet
+    def __init__(self, facet: Facet, pace: Pace) -> None:
+        self.facet, self.pace = facet, pace
         self._counts: dict[str, _Count] = {}
         self._not_before = 0.0
 
@@ -72,6 +78,7 @@ class LiveCounts:
             remaining=max(0, count.remaining - (seen.answered - count.seen.answered)),
             done=min(count.required, count.done + seen.judged - count.seen.judged),
             required=count.required,
+            seconds_each=count.seconds_each,
         )
 
     def _is_old(self, count: _Count, seen: _Seen) -> bool:
@@ -85,9 +92,10 @@ class LiveCounts:
         row = turn.connection.execute(annotator).scalar_one_or_none()
         team = progress_of(turn)
         remaining = 0 if row is None else remaining_for(turn, row)
+        each = None if row is None else self.pace.median_seconds(annotator_id)
         now = time.monotonic()
         self._not_before = now + (now - began) / SHARE
-        count = self._counts[annotator_id] = _Count(seen, remaining, team.done, team.required, now)
+        count = self._counts[annotator_id] = _Count(seen, remaining, team.done, team.required, each, now)
         return count
 
 

@@ -17,10 +17,12 @@ from plumbline.preferences.schedule import CHECK, REPEATED, extra_at
 from plumbline.preferences.turn import Actor, Turn
 
 
-def next_lease(turn: Turn, actor: Actor, project: str, rules: Rules, until: datetime, *, wait: bool) -> Row[Any] | None:
+def next_lease(
+    turn: Turn, actor: Actor, project: str, rules: Rules, until: datetime, *, wait: bool = True
+) -> Row[Any] | None:
     """Lease the annotator what comes next; None where nothing is free for them.
 
-    Where a check or a repeat is due and there is none, work takes its place. For `wait` see `next_free_task`.
+    Where a check or a repeat is due and there is none, work takes its place. `wait`: see `queue.next_free_task`.
     """
     extra = extra_at(rules.checks, project, actor.annotator_id, actor.answered) if rules.checks else None
     if extra == CHECK and (check := next_check(turn, actor, project)) is not None:

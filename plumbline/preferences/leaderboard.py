@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from plumbline.preferences.turn import Facet
     from plumbline.recipe_annotate import ArenaSection
 
+AGAINST_BASELINE = ("win_rate", "at_equal_length", "at_equal_length_why_not", "without_one", "sequential")
+"""What a row has of a policy that was compared with the baseline; null in the baseline's own row."""
+
 ALPHA = 0.05
 RESAMPLES = 500
 
@@ -120,7 +123,7 @@ def as_text(board: dict[str, Any]) -> str:
         notes.append(f"{votes['named']} do not count, because a response named its own model.")
     if votes["simulated"]:
         notes.append(f"{votes['simulated']} are by simulated annotators.")
-    verdicts = [row["sequential"]["sentence"] for row in board["policies"] if "sequential" in row]
+    verdicts = [row["sequential"]["sentence"] for row in board["policies"] if row["sequential"]]
     return "\n".join([*table, "", *verdicts, "", *notes])
 
 
@@ -137,6 +140,7 @@ def _row(votes: Sequence[Vote], name: str, points: Estimate | None, place: int |
         "ties": scores.count(0.5),
         "both_bad": _share([vote.both_bad for vote in own]),
         "elo": _as_json(points),
+        **dict.fromkeys(AGAINST_BASELINE),
     }
 
 
@@ -175,14 +179,14 @@ def _round(votes: int) -> int:
 
 
 def _text_row(row: dict[str, Any]) -> tuple[str, ...]:
-    without = row.get("without_one")
+    without = row["without_one"]
     ranks = "" if without is None else f"place {_range(*without['ranks'])}, {_percents(*without['rates'])}"
     return (
         f"{row['policy']} (baseline)" if row["baseline"] else row["policy"],
         str(row["votes"]),
         _interval(row["elo"], lambda value: f"{value:+.0f}"),
-        _interval(row.get("win_rate"), _percent),
-        _interval(row.get("at_equal_length"), _percent),
+        _interval(row["win_rate"], _percent),
+        _interval(row["at_equal_length"], _percent),
         _percent(row["both_bad"]),
         ranks,
     )

@@ -96,6 +96,7 @@ class PreferenceService(Intake):
         super().__init__(store, project=project, clock=clock)
         self.lease = lease
         self.rules = rules
+        self._expired_at = datetime.min.replace(tzinfo=UTC)
         self.guidelines = Guidelines(store, project=project, clock=clock)
         self.checks = Checks(store, project=project, rules=rules, clock=clock)
         self.adjudication = Adjudication(store, project=project, rules=rules, clock=clock)

@@ -12,6 +12,8 @@ from plumbline.compare.replies import Replies
 from plumbline.compare.report import write_report
 from plumbline.compare.results import comparisons, policy_metrics
 from plumbline.datafiles import PromptRow
+from plumbline.preferences.arena_votes import Vote
+from plumbline.preferences.leaderboard import leaderboard
 from tests.tiny import user
 
 PROMPTS = 20
@@ -37,7 +39,7 @@ def compared(similar: int) -> tuple[dict[str, Replies], dict[str, Any]]:
     return own, {"comparisons": rates, "length_control": by_length, "policies": metrics}
 
 
-def report(similar: int, folder: Path) -> str:
+def report(similar: int, folder: Path, **facts: Any) -> str:
     own, results = compared(similar)
     settings = {"temperature": 1.0, "max_new_tokens": 64, "bootstrap": 50, "seed": 1, "utility_file": "utility.yaml"}
     results["meta"] = settings | {
@@ -53,7 +55,7 @@ def report(similar: int, folder: Path) -> str:
         "versions": {},
     }
     prompts = [PromptRow(user(f"question {number}")) for number in range(PROMPTS)]
-    write_report(results, own, prompts, folder, shown=1, seed=1, facts={})
+    write_report(results, own, prompts, folder, shown=1, seed=1, facts=facts)
     return (folder / "report.html").read_text(encoding="utf-8")
 
 
@@ -73,3 +75,12 @@ def test_the_report_shows_no_figure_that_no_data_support(tmp_path: Path) -> None
     row = extrapolated.split("SFT over base</th>")[1].split("</tr>")[0]
     assert row.count("(") == 0, "no interval at equal length"
     assert supported.split("SFT over base</th>")[1].split("</tr>")[0].count("(") == 1
+
+
+def test_votes_of_the_arena_are_in_the_report(tmp_path):
+    votes = [Vote("Anna", f"p{number}", "dpo", "sft", 1.0 if number % 8 else 0.5) for number in range(60)]
+    page = report(PROMPTS, tmp_path, arena=leaderboard(votes, baseline="sft", cap=50, margin=0.05, resamples=50))
+    assert "50 votes of 1" in page
+    assert "Enough: dpo is better than sft." in page
+    assert "DPO over SFT" in page
+    assert "in the arena" not in report(PROMPTS, tmp_path)

@@ -12,7 +12,7 @@ from plumbline.errors import UserError
 from plumbline.preferences.formats import EXPORTED, IMPORTED
 
 COMMANDS = ("init", "check", "run", "sft", "sample", "annotate", "simulate", "reward", "align", "compare")
-COMMANDS += ("import", "export", "quality", "lineage")
+COMMANDS += ("import", "export", "quality", "arena", "lineage")
 
 
 def plumbline_command(*arguments, cwd=None):

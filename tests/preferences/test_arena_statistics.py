@@ -39,7 +39,7 @@ def test_strength_by_hand():
     # 6 wins, 2 losses, 2 ties: 7 to 3 wins; the virtual tie makes it 7.5 to 3.5.
     found = strengths(votes_of(*[1] * 6, 0, 0, 0.5, 0.5), "sft", **RESAMPLING)
     assert found["dpo"].value == pytest.approx(400 * math.log10(7.5 / 3.5), abs=0.1)
-    assert found["sft"] == (0, 0, 0)
+    assert found["sft"] == (0, None, None)
     assert found["dpo"].low < found["dpo"].value < found["dpo"].high
 
 
@@ -88,7 +88,18 @@ def test_sides_and_order_do_not_matter(drawn, chance):
 @settings(deadline=None, max_examples=30)
 def test_intervals_hold_their_estimate(drawn):
     rate = win_rate(votes_of(*drawn), "dpo", "sft", **RESAMPLING)
-    assert 0 <= rate.low <= rate.value <= rate.high <= 1
+    if rate.low is None:
+        assert len(set(drawn)) == 1  # ties alone
+    else:
+        assert 0 <= rate.low <= rate.value <= rate.high <= 1
+
+
+def test_one_person_on_one_prompt_shows_no_spread():
+    votes = [vote(1), vote(0), vote(1)]
+    assert win_rate(votes, "dpo", "sft", **RESAMPLING) == (pytest.approx(2 / 3), None, None)
+    assert strengths(votes, "sft", **RESAMPLING)["dpo"].low is None
+    text = as_text(leaderboard(votes, baseline="sft", cap=9, margin=0.05, resamples=50))
+    assert "67%  " in text
 
 
 def test_one_sided_votes_have_wilsons_interval():

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from annotate_ui.sessions import Sessions
+from plumbline.preferences.arena import Said
 from plumbline.preferences.arena_votes import read_votes
 from tests.annotate_ui.arena.conftest import HELD_OUT
 
@@ -114,3 +117,27 @@ def test_accessible_and_within_the_screen(open_arena, scheme, width):
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         for button in page.locator(".pl-arena .pl-button:visible").all():
             assert button.bounding_box()["height"] >= 44
+
+
+@pytest.mark.parametrize("width", [1280, 360])
+def test_the_leaderboard_of_a_lead(open_arena, service, arena, monkeypatch, width):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    read = Sessions.read
+    monkeypatch.setattr(
+        Sessions, "read", lambda self, request: (found := read(self, request)) and replace(found, role="lead")
+    )
+    who = service.sign_in("Bo").annotator_id
+    for number in range(30):
+        battle = arena.start(who, [{"role": "user", "content": f"Question {number}"}]).battle_id
+        left_is_aligned = arena.duel(who, battle).left.name == "dpo"
+        arena.said(battle, Said(f"one {number}", True), Said(f"two words {number}", True))
+        arena.vote(who, battle, "left" if left_is_aligned else "right")
+    page = open_arena("Ada", viewport={"width": width, "height": 800})
+    page.focus("#pl-tab-board")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("text=Enough: dpo is better than sft.")
+    found = [one for one in axe.run(page).response["violations"] if one["impact"] in ("serious", "critical")]
+    assert not found, [(one["id"], [node["html"][:120] for node in one["nodes"]]) for one in found]
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.click("#pl-tab-talk")
+    assert page.is_visible("#pl-say-text")
