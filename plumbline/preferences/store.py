@@ -112,11 +112,17 @@ class Store:
             yield joined
             return
         with self._writer, self._told(), self._connect(writes=True) as connection, connection.begin():
-            self._current.connection = connection
+            self._current.connection, self._current.found = connection, {}
             try:
                 yield connection
             finally:
                 self._current.connection = None
+
+    @property
+    def found(self) -> dict[str, int]:
+        """Row ids of projects, by name, that the transaction of this thread has found; a new one begins without any."""
+        found: dict[str, int] = self._current.found
+        return found
 
     @contextmanager
     def read(self) -> Iterator[Connection]:

@@ -83,7 +83,10 @@ class Facet:
     def turn(self) -> Iterator[Turn]:
         """A transaction that may write; inside another one of the same thread it joins that."""
         with self.store.write() as connection:
-            yield Turn(connection, ensure_project(connection, self.project), self.clock())
+            projects = self.store.found
+            if self.project not in projects:
+                projects[self.project] = ensure_project(connection, self.project)
+            yield Turn(connection, projects[self.project], self.clock())
 
     @contextmanager
     def look(self) -> Iterator[Turn]:
@@ -119,18 +122,27 @@ def known_annotator(connection: Connection, annotator_id: str) -> Row[Any]:
     return row
 
 
+ACTOR = (
+    select(Annotator.id.label("annotator"), Annotator.name, Annotator.simulated, Tally.__table__)
+    .join(Tally, Tally.annotator_id == Annotator.id)
+    .with_for_update(of=Tally)
+)
+"""The query of an `Actor`: who they are and their row of counts, which is locked."""
+
+
 def acting(turn: Turn, annotator_id: str) -> Actor:
     """The annotator, locked for the rest of the transaction: what one annotator does happens in sequence.
 
     Raises:
         StoreError: nobody has this id.
     """
-    row = known_annotator(turn.connection, annotator_id)
-    ensure_tally(turn, row.id)
-    mine = (Tally.project_id == turn.project_id) & (Tally.annotator_id == row.id)
-    tally = turn.connection.execute(select(Tally.__table__).where(mine).with_for_update()).one()
-    place = Cursor(tally.cursor_deferral, tally.cursor)
-    return Actor(row.id, row.annotator_id, row.name, place, row.simulated, tally)
+    query = ACTOR.where(Annotator.annotator_id == annotator_id, Tally.project_id == turn.project_id)
+    row = turn.connection.execute(query).one_or_none()
+    if row is None:  # their first deed in this project
+        ensure_tally(turn, known_annotator(turn.connection, annotator_id).id)
+        row = turn.connection.execute(query).one()
+    place = Cursor(row.cursor_deferral, row.cursor)
+    return Actor(row.annotator, annotator_id, row.name, place, row.simulated, row)
 
 
 def ensure_tally(turn: Turn, annotator: int) -> None:
