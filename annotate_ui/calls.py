@@ -103,7 +103,7 @@ def unavailable(fault: StoreUnavailable) -> Response:
 
 def away(fault: StoreUnavailable) -> str:
     """A store that is away as a sentence for a page: no files, no addresses."""
-    return f"Nothing can be saved just now: {fault.why}. What you entered stays on this page; try again in a moment."
+    return f"Nothing can be saved just now: {fault.why}."
 
 
 def _without_conflict(act: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
