@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, select, update
+from sqlalchemy import Connection, Row, Select, select, update
 
 from plumbline.errors import StoreError
 from plumbline.preferences import records
@@ -122,27 +122,27 @@ def known_annotator(connection: Connection, annotator_id: str) -> Row[Any]:
     return row
 
 
-ACTOR = (
-    select(Annotator.id.label("annotator"), Annotator.name, Annotator.simulated, Tally.__table__)
-    .join(Tally, Tally.annotator_id == Annotator.id)
-    .with_for_update(of=Tally)
-)
-"""The query of an `Actor`: who they are and their row of counts, which is locked."""
-
-
 def acting(turn: Turn, annotator_id: str) -> Actor:
     """The annotator, locked for the rest of the transaction: what one annotator does happens in sequence.
 
     Raises:
         StoreError: nobody has this id.
     """
-    query = ACTOR.where(Annotator.annotator_id == annotator_id, Tally.project_id == turn.project_id)
-    row = turn.connection.execute(query).one_or_none()
-    if row is None:  # their first deed in this project
+    row = turn.connection.execute(_actor(turn, annotator_id)).one_or_none()
+    if row is None:  # they do something in this project for the first time
         ensure_tally(turn, known_annotator(turn.connection, annotator_id).id)
-        row = turn.connection.execute(query).one()
+        row = turn.connection.execute(_actor(turn, annotator_id)).one()
     place = Cursor(row.cursor_deferral, row.cursor)
-    return Actor(row.annotator, annotator_id, row.name, place, row.simulated, row)
+    return Actor(row.annotator_id, annotator_id, row.name, place, row.simulated, row)
+
+
+def _actor(turn: Turn, annotator_id: str) -> Select[Any]:
+    return (
+        select(Tally.__table__, Annotator.name, Annotator.simulated)
+        .join(Annotator, Annotator.id == Tally.annotator_id)
+        .where(Annotator.annotator_id == annotator_id, Tally.project_id == turn.project_id)
+        .with_for_update(of=Tally)
+    )
 
 
 def ensure_tally(turn: Turn, annotator: int) -> None:
