@@ -58,7 +58,7 @@ def build_app(service: PreferenceService, setup: Setup) -> FastAPI:
     app = FastAPI(title="plumbline", docs_url=None, redoc_url=None, openapi_url=None)
     app.mount("/assets", StaticFiles(directory=STATIC))
     _add_sign_in(app, service, sessions, setup)
-    app.include_router(call_routes(CALLS_PATH, desk.actions, sessions))
+    app.include_router(call_routes(CALLS_PATH, desk.actions, sessions, say=setup.texts.of_service))
     gr.mount_gradio_app(
         app,
         build_blocks(setup),

@@ -42,7 +42,14 @@ class Message(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, str_strip_whitespace=True)
 
 
-def call_routes(prefix: str, actions: Iterable[Action], sessions: Sessions, *, roles: Iterable[str] = ()) -> APIRouter:
+def call_routes(
+    prefix: str,
+    actions: Iterable[Action],
+    sessions: Sessions,
+    *,
+    roles: Iterable[str] = (),
+    say: Callable[[str], str] = str,
+) -> APIRouter:
     """A route `PREFIX/NAME` for each action, named after it.
 
     Args:
@@ -50,6 +57,7 @@ def call_routes(prefix: str, actions: Iterable[Action], sessions: Sessions, *, r
         actions: methods with an argument `message`, whose type says what may be sent.
         sessions: who asks; the identity never comes from the message.
         roles: who may ask; empty for everybody who is signed in.
+        say: puts a refusal into the language of the interface (`Texts.of_service`).
 
     Faults come back as `{"error": sentence}`: with status 401 without a session, 403 with the wrong role, 422 for what
     is no such message, 503 with `Retry-After` while the store cannot be read or written (the same call may be sent
@@ -57,11 +65,11 @@ def call_routes(prefix: str, actions: Iterable[Action], sessions: Sessions, *, r
     """
     router = APIRouter(prefix=prefix)
     for action in actions:
-        router.add_api_route(f"/{action.__name__}", _route(action, sessions, frozenset(roles)), methods=["POST"])
+        router.add_api_route(f"/{action.__name__}", _route(action, sessions, frozenset(roles), say), methods=["POST"])
     return router
 
 
-def _route(action: Action, sessions: Sessions, roles: frozenset[str]) -> Callable[..., Any]:
+def _route(action: Action, sessions: Sessions, roles: frozenset[str], say: Callable[[str], str]) -> Callable[..., Any]:
     message_type: type[Message] = get_type_hints(action)["message"]
 
     def answer(request: Request, body: bytes) -> Response:
@@ -74,9 +82,9 @@ def _route(action: Action, sessions: Sessions, roles: frozenset[str]) -> Callabl
             message = message_type.model_validate_json(body)
             return JSONResponse(_without_conflict(lambda: action(session.annotator_id, message)))
         except StoreUnavailable as fault:
-            return unavailable(fault)
+            return unavailable(fault, say)
         except UserError as fault:
-            return _refused(200, sentence(fault))
+            return _refused(200, say(sentence(fault)))
         except ValidationError as fault:
             return _refused(422, f"The page sent something that cannot be stored ({_first_fault(fault)}).")
 
@@ -95,15 +103,15 @@ def sentence(fault: UserError) -> str:
     return str(fault)[:1].upper() + str(fault)[1:]
 
 
-def unavailable(fault: StoreUnavailable) -> Response:
+def unavailable(fault: StoreUnavailable, say: Callable[[str], str] = str) -> Response:
     """The answer while the store cannot be read or written; who runs the server finds the details in its output."""
     logging.getLogger(__name__).warning("%s", fault)
-    return _refused(503, away(fault), TRY_AGAIN)
+    return _refused(503, say(away(fault)), TRY_AGAIN)
 
 
 def away(fault: StoreUnavailable) -> str:
     """A store that is away as a sentence for a page: no files, no addresses."""
-    return f"Nothing can be saved just now: {fault.why}."
+    return f"Nothing can be saved just now: {fault.why}. What you entered stays on this page."
 
 
 def _without_conflict(act: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:

@@ -47,7 +47,7 @@ class Texts:
         for pattern, translation in self._patterns:
             found = pattern.fullmatch(sentence) or pattern.fullmatch(small)
             if found:
-                return _filled(translation, found.groupdict())
+                return _filled(translation, {name: self.of_service(part) for name, part in found.groupdict().items()})
         return sentence
 
     @cached_property

@@ -30,7 +30,8 @@ def safe_html(text: str, *, keep_lines: bool = True) -> str:
         attributes=ATTRIBUTES,
         url_schemes={"http", "https", "mailto"},
         link_rel="noopener noreferrer nofollow",
-        set_tag_attribute_values={"a": {"target": "_blank"}},
+        # What may be wider than its place is reached by keyboard, so that it can be scrolled.
+        set_tag_attribute_values={"a": {"target": "_blank"}, "pre": {"tabindex": "0"}, "table": {"tabindex": "0"}},
     )
 
 

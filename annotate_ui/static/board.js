@@ -10,6 +10,7 @@ const RENEW_AFTER = 1 / 3; // share of the lease's time
 const LOOK_AGAIN_SECONDS = 30;
 const TOAST_SECONDS = 2.5;
 const LONGEST_PAUSE = 30; // seconds between two tries
+const EARLIER_OPEN = "plumbline:earlier-open";
 const ANSWERS = ["judge", "skip", "flag"];
 
 class Board extends HTMLElement {
@@ -62,7 +63,7 @@ class Board extends HTMLElement {
     const pause = Math.min(2 ** this.pending.tries++, LONGEST_PAUSE);
     const what = reason ?? this.t(status ? "no_answer" : "unreachable");
     this.part("task").inert = true; // what was sent must not change until it is known what became of it
-    this.showError(`${what} ${this.t("kept_retry", { seconds: pause })}`, "send", this.t("retry_now"));
+    this.showError(`${what} ${this.t("retry_in", { seconds: pause })}`, "send", this.t("retry_now"));
     this.part("error-button").focus();
     this.retryTimer = setTimeout(() => this.send(), pause * 1000);
   }
@@ -96,6 +97,8 @@ class Board extends HTMLElement {
     this.task?.draft.leave();
     this.part("task").innerHTML = reply.html;
     this.task = waiting ? null : this.openTask(reply.task);
+    const earlier = this.querySelector(".pl-earlier");
+    if (earlier) earlier.open = localStorage.getItem(EARLIER_OPEN) === "yes";
     if (this.task) {
       this.timers = [setInterval(() => this.renew(), Math.max(1, reply.expires_in * RENEW_AFTER) * 1000)];
     }
@@ -251,6 +254,7 @@ class Board extends HTMLElement {
       const button = event.target.closest("[data-do]");
       if (button?.dataset.do) this[button.dataset.do](button);
     });
+    this.addEventListener("toggle", (event) => this.onFold(event.target), { capture: true }); // it does not bubble
     this.addEventListener("change", (event) => this.onChoice(event.target));
     this.addEventListener("focusin", (event) => {
       const card = event.target.closest(".pl-card");
@@ -283,6 +287,11 @@ class Board extends HTMLElement {
     if (field?.matches(".pl-gap")) this.task.setGap(field, Number(input.value));
     else if (field) this.task.setScore(field, Number(input.value));
     else this.task.rank(input.closest(".pl-card"), Number(input.value));
+  }
+
+  /** Who wants to see earlier turns, or not, wants it for the next items too. */
+  onFold(details) {
+    if (details.matches(".pl-earlier")) localStorage.setItem(EARLIER_OPEN, details.open ? "yes" : "");
   }
 
   onText(field) {
