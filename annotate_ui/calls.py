@@ -82,7 +82,7 @@ def _route(action: Action, sessions: Sessions, roles: frozenset[str], say: Calla
             message = message_type.model_validate_json(body)
             return JSONResponse(_without_conflict(lambda: action(session.annotator_id, message)))
         except StoreUnavailable as fault:
-            return unavailable(fault)
+            return unavailable(fault, say)
         except UserError as fault:
             return _refused(200, say(sentence(fault)))
         except ValidationError as fault:
@@ -103,15 +103,15 @@ def sentence(fault: UserError) -> str:
     return str(fault)[:1].upper() + str(fault)[1:]
 
 
-def unavailable(fault: StoreUnavailable) -> Response:
+def unavailable(fault: StoreUnavailable, say: Callable[[str], str] = str) -> Response:
     """The answer while the store cannot be read or written; who runs the server finds the details in its output."""
     logging.getLogger(__name__).warning("%s", fault)
-    return _refused(503, away(fault), TRY_AGAIN)
+    return _refused(503, say(away(fault)), TRY_AGAIN)
 
 
 def away(fault: StoreUnavailable) -> str:
     """A store that is away as a sentence for a page: no files, no addresses."""
-    return f"Nothing can be saved just now: {fault.why}. What you entered stays on this page; try again in a moment."
+    return f"Nothing can be saved just now: {fault.why}. What you entered stays on this page."
 
 
 def _without_conflict(act: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:

@@ -16,6 +16,9 @@
       if (this.opened) return;
       this.opened = true;
       applyTheme();
+      // Gradio's script names the browser's language, whatever the page is in.
+      document.documentElement.lang = this.dataset.lang;
+      document.documentElement.dir = this.dataset.direction;
       this.querySelector("[data-nav=theme]").addEventListener("click", () => {
         localStorage.setItem(PLACE, document.body.classList.contains("dark") ? "light" : "dark");
         applyTheme();

@@ -146,3 +146,14 @@ def test_the_page_tells_what_is_done_and_how_long_the_rest_takes(
     assert page.inner_text("[data-pl=mine]") == "2"
     assert page.inner_text("[data-pl=remaining]") == "2"
     assert page.inner_text("[data-pl=time-left]") == "about 3 min left"
+
+
+@pytest.mark.parametrize("setup", [Setup("Support", language="de")])
+def test_the_page_and_its_script_speak_german_on_a_phone_too(open_page: OpenPage, service: PreferenceService) -> None:
+    service.add_tasks([new_task("kettle", 2)])
+    page = open_page("Ada", viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True)
+    assert page.evaluate("document.documentElement.lang") == "de"
+    assert page.inner_text("[data-pl=summary]") == "Gib jeder Antwort einen Rang"
+    actions = page.locator(".pl-bar .pl-button:visible").evaluate_all("all => all.map(one => one.offsetTop)")
+    assert len(set(actions)) == 1  # in one row
+    assert page.evaluate("document.scrollingElement.scrollWidth") <= 360

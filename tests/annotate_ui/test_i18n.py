@@ -47,7 +47,8 @@ def test_every_text_that_the_pages_ask_for_is_there() -> None:
 
 def test_every_translated_sentence_is_one_of_the_service() -> None:
     said = set()
-    for file in Path(plumbline.preferences.__file__).parent.glob("*.py"):
+    folders = (Path(plumbline.preferences.__file__).parent, Path(annotate_ui.__file__).parent)
+    for file in (file for folder in folders for file in folder.glob("*.py")):
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 said.add(node.value)
@@ -63,6 +64,9 @@ def test_a_sentence_of_the_service_is_told_in_german() -> None:
     assert german("Your time for this task is over: load the next one.").startswith("Deine Zeit")
     assert german("the name 'Ada' belongs to a person in this store: choose another name.").startswith(
         "Der Name 'Ada' ist vergeben"
+    )
+    assert german("Nothing can be saved just now: the disk is full. What you entered stays on this page.") == (
+        "Gerade lässt sich nichts speichern: Die Platte des Servers ist voll. Deine Eingaben bleiben auf dieser Seite."
     )
     assert german("Something else happened.") == "Something else happened."
 

@@ -14,6 +14,7 @@ export class Dialogs {
   open(name) {
     const dialog = this.get(name);
     if (!dialog.open) dialog.showModal();
+    dialog.scrollTop = 0; // the focus may be on a button at the end
     return dialog;
   }
 
@@ -36,7 +37,7 @@ export class Dialogs {
     const { body } = await call("history", {});
     if (body?.html === undefined) return fail(body?.error);
     this.root.querySelector("[data-pl=work-list]").innerHTML = body.html;
-    this.open("work").scrollTop = 0;
+    this.open("work");
   }
 
   /** Older answers below those that are shown. */
