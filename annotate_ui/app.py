@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import gradio as gr
 from fastapi import FastAPI, Form, Request, Response
 from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse
-from fastapi.staticfiles import StaticFiles
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware.base import BaseHTTPMiddleware
 
+from annotate_ui.assets import Assets
 from annotate_ui.calls import away, call_routes, sentence, unavailable
 from annotate_ui.desk import Desk
 from annotate_ui.guard import Guard
@@ -56,7 +56,7 @@ def build_app(service: PreferenceService, setup: Setup) -> FastAPI:
     if setup.guideline:
         service.guidelines.publish(setup.guideline, from_file=True)
     app = FastAPI(title="plumbline", docs_url=None, redoc_url=None, openapi_url=None)
-    app.mount("/assets", StaticFiles(directory=STATIC))
+    app.mount("/assets", Assets(directory=STATIC))
     _add_sign_in(app, service, sessions, setup)
     app.include_router(call_routes(CALLS_PATH, desk.actions, sessions, say=setup.texts.of_service))
     gr.mount_gradio_app(
