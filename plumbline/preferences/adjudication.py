@@ -105,14 +105,15 @@ def measure(turn: Turn, task_id: int) -> None:
     """Store how far the judgements of a task disagree; nothing while some are missing."""
     # Locked, so that of two judgements at once the second sees the first. A weak lock, because whoever writes an answer
     # to the task shares its key, and two of them would wait for each other.
-    query = select(Task.judged, Task.wanted).where(Task.id == task_id).with_for_update(key_share=True)
-    task = turn.connection.execute(query).one()
+    query = select(Task.judged, Task.wanted, Task.disagreement).where(Task.id == task_id)
+    task = turn.connection.execute(query.with_for_update(key_share=True)).one()
     found = None
     if task.judged >= task.wanted:
         judged = (Answer.task_id == task_id) & (Answer.kind == JUDGEMENT) & (Answer.purpose == WORK)
         rankings = select(Answer.ranks).where(judged, current()).order_by(Answer.id)
         found = disagreement(turn.connection.execute(rankings).scalars().all())
-    turn.connection.execute(update(Task).where(Task.id == task_id).values(disagreement=found))
+    if found != task.disagreement:
+        turn.connection.execute(update(Task).where(Task.id == task_id).values(disagreement=found))
 
 
 def settle(turn: Turn, task_id: int, kind: str) -> None:

@@ -11,12 +11,12 @@ from sqlalchemy import Row, insert, select, update
 from plumbline.errors import StoreError
 from plumbline.preferences.adjudication import measure, settle
 from plumbline.preferences.checks import score_check
-from plumbline.preferences.drafts import drop_draft
+from plumbline.preferences.drafts import draft_of, drop_draft
 from plumbline.preferences.guidelines import accepted_guideline
 from plumbline.preferences.queue import ANSWERED, OPEN, change_task, held_lease, own_lease, take_place
 from plumbline.preferences.records import ADJUDICATION, CHECKS, FLAG, JUDGEMENT, REPEAT, SKIP, WORK, Ranking
 from plumbline.preferences.rules import Rules
-from plumbline.preferences.tables import Answer, Lease, Task, current
+from plumbline.preferences.tables import Answer, Draft, Lease, Task, current
 from plumbline.preferences.turn import Actor, Turn, count
 from plumbline.preferences.validation import (
     check_edited,
@@ -65,8 +65,11 @@ def answer_lease(turn: Turn, actor: Actor, lease_id: str, new: NewAnswer, rules:
     check_flags(new.flags)
     answer_id = digest(actor.name, new.key)
     lease = own_lease(turn, actor, lease_id)
-    columns = (Task.id, Task.responses, Task.wanted, Task.expected)
-    task = turn.connection.execute(select(*columns).where(Task.id == lease.task_id)).one()
+    columns = (Task.id, Task.responses, Task.wanted, Task.expected, Draft.task_id.label("draft"))
+    query = (
+        select(*columns).outerjoin(Draft, (Draft.task_id == Task.id) & draft_of(lease)).where(Task.id == lease.task_id)
+    )
+    task = turn.connection.execute(query).one()
     ranks = None if new.ranking is None else _checked_ranks(new, new.ranking, task.responses, rules)
     if _is_repeated(turn, answer_id, lease, new.kind, ranks):
         return answer_id
@@ -97,7 +100,8 @@ def answer_lease(turn: Turn, actor: Actor, lease_id: str, new: NewAnswer, rules:
         .returning(Answer.id)
     ).scalar_one()
     turn.connection.execute(update(Lease).where(Lease.id == lease.id).values(state=ANSWERED))
-    drop_draft(turn, actor, lease)
+    if task.draft is not None:
+        drop_draft(turn, lease)
     _count(turn, actor, lease, new.kind)
     if lease.purpose in CHECKS and ranks is not None:
         score_check(turn, actor, rules, answer, task, ranks)

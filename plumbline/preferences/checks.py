@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import Row, select, update
+from sqlalchemy import Row, Select, select, update
 
 from plumbline.errors import StoreError
 from plumbline.preferences.checks_file import ORIGIN, Check
@@ -152,13 +152,17 @@ class Checks(Facet):
 
 def next_check(turn: Turn, actor: Actor, project: str) -> Row[Any] | None:
     """A check that the annotator has not answered, drawn for this place of theirs; None where they had all."""
-    free = select(Task.id).where(Task.project_id == turn.project_id, Task.check_kind.is_not(None))
-    free = free.where(~Task.retired, Task.flagged == 0, ~answered_by(actor.id)).order_by(Task.id)
-    ids = turn.connection.execute(free).scalars().all()
+    ids = turn.connection.execute(free_checks(turn, actor.id)).scalars().all()
     if not ids:
         return None
     chosen = ids[int(place(project, actor.annotator_id, actor.answered, "check") * len(ids))]
     return turn.connection.execute(select(Task.__table__).where(Task.id == chosen)).one()
+
+
+def free_checks(turn: Turn, annotator: int) -> Select[int]:
+    """The query for the checks that an annotator has not answered, in the order of their row ids."""
+    checks = select(Task.id).where(Task.project_id == turn.project_id, Task.check_kind.is_not(None))
+    return checks.where(~Task.retired, Task.flagged == 0, ~answered_by(annotator)).order_by(Task.id)
 
 
 def score_check(turn: Turn, actor: Actor, rules: Rules, answer: int, task: Row[Any], ranks: Sequence[int]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import ColumnElement, delete, insert, select, update
 
 from plumbline.errors import StoreError
 from plumbline.preferences.records import WORK
@@ -35,7 +35,7 @@ def checked_draft(content: Any) -> dict[str, Any]:
 
 def put_draft(turn: Turn, actor: Actor, lease: Any, content: dict[str, Any]) -> None:
     """Keep a draft in place of the one before; whoever comes back after their lease gets this task first."""
-    drop_draft(turn, actor, lease)
+    drop_draft(turn, lease)
     key = {"task_id": lease.task_id, "annotator_id": actor.id, "purpose": lease.purpose}
     turn.connection.execute(insert(Draft).values(**key, content=content, saved_at=turn.now))
     if lease.purpose == WORK:
@@ -44,7 +44,11 @@ def put_draft(turn: Turn, actor: Actor, lease: Any, content: dict[str, Any]) -> 
         turn.connection.execute(update(Tally).where(mine).values(cursor_deferral=deferral, cursor=lease.task_id - 1))
 
 
-def drop_draft(turn: Turn, actor: Actor, lease: Any) -> None:
+def draft_of(lease: Any) -> ColumnElement[bool]:
+    """Whether a draft is of the holder of a lease and of its purpose; the task is to be asked for beside it."""
+    return (Draft.annotator_id == lease.annotator_id) & (Draft.purpose == lease.purpose)
+
+
+def drop_draft(turn: Turn, lease: Any) -> None:
     """Forget the draft of a leased task, where there is one."""
-    mine = (Draft.task_id == lease.task_id) & (Draft.annotator_id == actor.id) & (Draft.purpose == lease.purpose)
-    turn.connection.execute(delete(Draft).where(mine))
+    turn.connection.execute(delete(Draft).where(Draft.task_id == lease.task_id, draft_of(lease)))

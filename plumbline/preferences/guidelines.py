@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Row, ScalarSelect, Select, func, insert, select
+from sqlalchemy import ScalarSelect, Select, func, insert, select
 
 from plumbline.errors import StoreError
 from plumbline.preferences.records import NeedsConsent
@@ -52,7 +53,7 @@ class Guidelines(Facet):
         with self.turn() as turn:
             # Under the project's lock, so that two who publish at once get two versions.
             turn.connection.execute(select(Project.id).where(Project.id == turn.project_id).with_for_update()).one()
-            newest = turn.connection.execute(_newest(turn)).one_or_none()
+            newest = turn.connection.execute(_newest(turn.project_id)).one_or_none()
             if newest is not None and (newest.text == text or (from_file and _known(turn, text))):
                 return int(newest.version)
             version = 1 if newest is None else newest.version + 1
@@ -79,7 +80,7 @@ class Guidelines(Facet):
         """
         with self.turn() as turn:
             actor = acting(turn, annotator_id)
-            newest = turn.connection.execute(_newest(turn)).one_or_none()
+            newest = turn.connection.execute(_newest(turn.project_id)).one_or_none()
             if newest is None or newest.version != version:
                 raise StoreError("the guideline has changed since you opened it: load the next task to read it.")
             row = {"guideline_id": newest.id, "annotator_id": actor.id, "given_at": turn.now}
@@ -90,10 +91,7 @@ def missing_consent(turn: Turn, actor: Actor) -> NeedsConsent | None:
     """What the annotator must accept before they get work; None where there is nothing to accept."""
     if actor.simulated:
         return None
-    given = select(Consent.given_at).where(Consent.guideline_id == Guideline.id, Consent.annotator_id == actor.id)
-    newest: Row[Any] | None = turn.connection.execute(
-        _newest(turn).add_columns(given.scalar_subquery().label("given_at"))
-    ).one_or_none()
+    newest = turn.connection.execute(_newest_with_consent(turn.project_id, actor.id)).one_or_none()
     if newest is None or newest.given_at is not None:
         return None
     return NeedsConsent("Please read and accept the guideline first.", "guideline", {}, newest.version, newest.text)
@@ -101,16 +99,27 @@ def missing_consent(turn: Turn, actor: Actor) -> NeedsConsent | None:
 
 def accepted_guideline(turn: Turn, actor: Actor) -> ScalarSelect[Any]:
     """The row id of the newest version that the annotator has accepted, as a part of a statement."""
+    return _accepted(turn.project_id, actor.id)
+
+
+@lru_cache(maxsize=1024)  # asked for with every answer, and building it takes as long as asking
+def _accepted(project: int, annotator: int) -> ScalarSelect[Any]:
     return (
         select(func.max(Guideline.id))
         .join(Consent, Consent.guideline_id == Guideline.id)
-        .where(Guideline.project_id == turn.project_id, Consent.annotator_id == actor.id)
+        .where(Guideline.project_id == project, Consent.annotator_id == annotator)
         .scalar_subquery()
     )
 
 
-def _newest(turn: Turn) -> Select[Any]:
-    mine = Guideline.project_id == turn.project_id
+@lru_cache(maxsize=1024)
+def _newest_with_consent(project: int, annotator: int) -> Select[Any]:
+    given = select(Consent.given_at).where(Consent.guideline_id == Guideline.id, Consent.annotator_id == annotator)
+    return _newest(project).add_columns(given.scalar_subquery().label("given_at"))
+
+
+def _newest(project: int) -> Select[Any]:
+    mine = Guideline.project_id == project
     return select(Guideline.__table__).where(mine).order_by(Guideline.version.desc()).limit(1)
 
 

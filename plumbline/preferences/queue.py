@@ -18,12 +18,14 @@ import hashlib
 import random
 import uuid
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import ColumnElement, Row, Select, and_, exists, insert, or_, select, text, true, update
 
 from plumbline.errors import StoreError
 from plumbline.preferences import records
+from plumbline.preferences.drafts import draft_of
 from plumbline.preferences.own_work import answer_query, cards_of, given_answer
 from plumbline.preferences.tables import OPEN_TASK, Answer, Draft, Lease, PoolMember, Tally, Task, TaskAllowance
 from plumbline.preferences.turn import Actor, Turn
@@ -103,7 +105,7 @@ def free_tasks(turn: Turn, actor: Actor, place: ColumnElement[bool], *, wait: bo
     `wait` waits for the locks of others instead of passing their rows over.
     """
     return (
-        select(Task.__table__)
+        select(Task.id, Task.key, Task.deferral, Task.responses)
         .where(Task.project_id == turn.project_id, text(OPEN_TASK), place)
         .where(Task.check_kind.is_(None), open_to(turn, actor.id), ~answered_by(actor.id))
         .order_by(Task.deferral, Task.id)
@@ -114,13 +116,17 @@ def free_tasks(turn: Turn, actor: Actor, place: ColumnElement[bool], *, wait: bo
 
 def open_to(turn: Turn, annotator: int) -> ColumnElement[bool]:
     """Whether the task of the enclosing query may be handed to the annotator: by its pool, and by name."""
-    pools = select(PoolMember.pool).where(
-        PoolMember.project_id == turn.project_id, PoolMember.annotator_id == annotator
-    )
+    return _open_to(turn.project_id, annotator)
+
+
+@lru_cache(maxsize=1024)  # the same for every request of an annotator, and building it takes as long as asking
+def _open_to(project: int, annotator: int) -> ColumnElement[bool]:
+    pools = select(PoolMember.pool).where(PoolMember.project_id == project, PoolMember.annotator_id == annotator)
     named = exists().where(TaskAllowance.task_id == Task.id, TaskAllowance.annotator_id == annotator)
     return and_(or_(Task.pool.is_(None), Task.pool.in_(pools)), or_(~Task.restricted, named))
 
 
+@lru_cache(maxsize=1024)
 def answered_by(annotator: int) -> ColumnElement[bool]:
     """Whether the annotator has judged, skipped or flagged the task of the enclosing query."""
     return exists().where(Answer.task_id == Task.id, Answer.annotator_id == annotator)
@@ -172,7 +178,7 @@ def shown_order(task_key: str, annotator: str, size: int) -> list[int]:
 
 def as_assignment(turn: Turn, lease: Row[Any], until: datetime) -> records.Assignment:
     """A lease as what the annotator gets: no source of any response is in it, nor what it was handed out for."""
-    kept = (Draft.task_id == Task.id) & (Draft.annotator_id == lease.annotator_id) & (Draft.purpose == lease.purpose)
+    kept = (Draft.task_id == Task.id) & draft_of(lease)
     task = turn.connection.execute(
         select(Task.key, Task.prompt, Task.responses, Draft.content)
         .outerjoin(Draft, kept)

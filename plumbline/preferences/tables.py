@@ -8,6 +8,7 @@ transaction.
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, ClassVar
 
 from sqlalchemy import (
@@ -266,6 +267,7 @@ class Answer(Base):
     )
 
 
+@lru_cache(maxsize=8)
 def current(answer: type[Answer] = Answer) -> Any:
     """The condition that no other answer supersedes this one."""
     later = Answer.__table__.alias("later")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, select, update
+from sqlalchemy import Connection, Row, Select, select, update
 
 from plumbline.errors import StoreError
 from plumbline.preferences import records
@@ -125,12 +125,21 @@ def acting(turn: Turn, annotator_id: str) -> Actor:
     Raises:
         StoreError: nobody has this id.
     """
-    row = known_annotator(turn.connection, annotator_id)
-    ensure_tally(turn, row.id)
-    mine = (Tally.project_id == turn.project_id) & (Tally.annotator_id == row.id)
-    tally = turn.connection.execute(select(Tally.__table__).where(mine).with_for_update()).one()
-    place = Cursor(tally.cursor_deferral, tally.cursor)
-    return Actor(row.id, row.annotator_id, row.name, place, row.simulated, tally)
+    row = turn.connection.execute(_actor(turn, annotator_id)).one_or_none()
+    if row is None:  # they do something in this project for the first time
+        ensure_tally(turn, known_annotator(turn.connection, annotator_id).id)
+        row = turn.connection.execute(_actor(turn, annotator_id)).one()
+    place = Cursor(row.cursor_deferral, row.cursor)
+    return Actor(row.annotator_id, annotator_id, row.name, place, row.simulated, row)
+
+
+def _actor(turn: Turn, annotator_id: str) -> Select[Any]:
+    return (
+        select(Tally.__table__, Annotator.name, Annotator.simulated)
+        .join(Annotator, Annotator.id == Tally.annotator_id)
+        .where(Annotator.annotator_id == annotator_id, Tally.project_id == turn.project_id)
+        .with_for_update(of=Tally)
+    )
 
 
 def ensure_tally(turn: Turn, annotator: int) -> None:

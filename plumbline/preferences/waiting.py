@@ -36,7 +36,7 @@ def why_nothing(turn: Turn, actor: Actor) -> NoWork:
         but = f", but for {counted(flagged, 'flagged task')}" if flagged else ""
         return NoWork(f"All tasks are judged{but}. Thank you!", "finished", {"flagged": flagged})
     if remaining_for(turn, actor.id) == 0:
-        if _kept_from(turn, actor.id):
+        if _count_kept_from(turn, actor.id):
             others = f"{counted(left, 'task')} left, for the annotators whom the lead chose."
             return NoWork(f"You have done all that is yours. {others}", "reserved", {"left": left})
         done = f"You have done all of yours. {counted(left, 'task')} left for other annotators."
@@ -60,16 +60,24 @@ def remaining_for(turn: Turn, annotator: int) -> int:
         .where(Answer.project_id == turn.project_id, Answer.annotator_id == annotator, unfinished)
     )
     counts = (turn.connection.execute(query).scalar_one() for query in (total, answered))
-    return next(counts) - next(counts) - _kept_from(turn, annotator)
+    return next(counts) - next(counts) - _count_kept_from(turn, annotator)
 
 
-def _kept_from(turn: Turn, annotator: int) -> int:
-    """Unfinished tasks that are kept for others. Few are reserved at all, and an index holds these."""
-    others = and_(text(f"({RESERVED_TASK})"), _unfinished(turn), ~open_to(turn, annotator), ~answered_by(annotator))
-    return int(turn.connection.execute(select(func.count()).select_from(Task).where(others)).scalar_one())
+def _count_kept_from(turn: Turn, annotator: int) -> int:
+    query = select(func.count()).select_from(Task).where(kept_from(turn, annotator))
+    return int(turn.connection.execute(query).scalar_one())
+
+
+def kept_from(turn: Turn, annotator: int) -> ColumnElement[bool]:
+    """Whether a task is unfinished and kept for others. Few tasks are reserved at all, and an index holds these."""
+    reserved = and_(Task.project_id == turn.project_id, text(f"({RESERVED_TASK})"), _wants_more())
+    return and_(reserved, ~open_to(turn, annotator), ~answered_by(annotator))
 
 
 def _unfinished(turn: Turn) -> ColumnElement[bool]:
-    # `wanted > 0` says nothing new, but lets the index leave out all imported tasks.
-    unfinished = and_(Task.project_id == turn.project_id, Task.wanted > 0, Task.judged < Task.wanted)
-    return and_(unfinished, Task.flagged == 0, ~Task.retired)
+    # `wanted > 0` says nothing new, but lets the index of progress leave out all imported tasks.
+    return and_(Task.project_id == turn.project_id, Task.wanted > 0, _wants_more())
+
+
+def _wants_more() -> ColumnElement[bool]:
+    return and_(Task.judged < Task.wanted, Task.flagged == 0, ~Task.retired)

@@ -7,19 +7,23 @@ import sys
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import text
+from sqlalchemy import select, text
 
 from plumbline.errors import StoreError
 from plumbline.preferences import store as store_module
 from plumbline.preferences.account_tables import Base
+from plumbline.preferences.adjudication import disputed
+from plumbline.preferences.checks import free_checks
 from plumbline.preferences.ingest import not_retired
 from plumbline.preferences.migrations.programmatic import known_versions
 from plumbline.preferences.queue import free_tasks
 from plumbline.preferences.reading import content_order, judgement_rows
+from plumbline.preferences.rules import Rules
 from plumbline.preferences.service import PreferenceService
 from plumbline.preferences.store import SCHEMA_VERSION, Store
 from plumbline.preferences.tables import Task
 from plumbline.preferences.turn import Turn, acting
+from plumbline.preferences.waiting import kept_from
 from tests.preferences.conftest import best_first, new_tasks
 
 
@@ -176,6 +180,23 @@ def test_the_queue_the_stream_and_retiring_are_answered_by_indexes(file_store, f
     assert not any("SCAN tasks" in step or "TEMP B-TREE" in step for step in queue)
     assert any(step.startswith("SEARCH tasks USING INDEX") and step.endswith("(project_id=?)") for step in stream)
     assert not any("TEMP B-TREE FOR ORDER BY" in step for step in stream)  # only ties within a task are sorted
+
+
+def test_what_few_tasks_have_is_found_without_looking_at_all(file_store, file_service, clock):
+    who = file_service.sign_in("Anna").annotator_id
+    with file_store.write() as connection:
+        turn = Turn(connection, 1, clock())
+        asker = acting(turn, who).id
+        reserved = _plan(connection, select(Task.id).where(kept_from(turn, asker)))
+        disputes = _plan(connection, select(Task.id).where(disputed(turn, Rules(adjudicate_above=0.3))))
+        checks = _plan(connection, free_checks(turn, asker))
+        work = _plan(connection, free_tasks(turn, acting(turn, who), Task.deferral > 0))
+    assert any("ix_tasks_reserved" in step for step in reserved)
+    assert any("ix_tasks_disputed (project_id=? AND disagreement>?)" in step for step in disputes)
+    assert any("ix_tasks_checks" in step for step in checks)
+    assert any("ix_tasks_open (project_id=? AND deferral>?)" in step for step in work)
+    assert not any("SCAN tasks" in step for plan in (reserved, disputes, checks, work) for step in plan)
+    assert not any("TEMP B-TREE" in step for step in work)
 
 
 def _plan(connection, query):
