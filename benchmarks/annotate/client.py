@@ -106,8 +106,9 @@ class Outcome:
 class Browser:
     """One annotator's page: signs in, asks for a task, and submits; each answer carries the next task."""
 
-    def __init__(self, port: int, name: str, timeout: float = 60.0) -> None:
+    def __init__(self, port: int, name: str, timeout: float = 60.0, fresh_every: int = 0) -> None:
         self.name = name
+        self.fresh_every, self.calls = fresh_every, 0
         self.connection = Connection(port, timeout=timeout)
         self.task: tuple[str, list[str]] | None = None
         self.notice = ""
@@ -127,6 +128,9 @@ class Browser:
         Raises:
             Refused: the answer is no success.
         """
+        self.calls += 1
+        if self.fresh_every and self.calls % self.fresh_every == 0:
+            self.connection.close()
         body = json.dumps(message).encode()
         status, _, content = await self.connection.request("POST", f"/work/{action}", body, "application/json")
         try:
@@ -204,25 +208,25 @@ async def _pause(seconds: float, until: float) -> None:
 
 
 async def load(
-    port: int | list[int],
+    port: int,
     annotators: int,
     seconds: float,
     *,
     pace: float = 0.0,
     warm_up: float = 0.0,
+    fresh_every: int = 0,
     meanwhile: Callable[[Outcome], Coroutine[Any, Any, None]] | None = None,
 ) -> Outcome:
     """Let `annotators` work for `seconds`; of what they do in the `warm_up` before, no times are kept.
 
     Args:
-        port: the server's; of several, annotators are spread over them.
+        fresh_every: calls after which a browser opens a new connection, which may reach another server process.
         meanwhile: runs beside them.
     """
-    ports = [port] if isinstance(port, int) else port
     outcome = Outcome()
     began = time.monotonic()
     until = began + warm_up + seconds
-    browsers = [Browser(ports[number % len(ports)], f"annotator {number}") for number in range(annotators)]
+    browsers = [Browser(port, f"annotator {number}", fresh_every=fresh_every) for number in range(annotators)]
     spread = pace or min(1.0, seconds / 10)
     tasks = [
         annotate(browser, outcome, until, pace, spread * number / annotators) for number, browser in enumerate(browsers)

@@ -83,10 +83,13 @@ def sqlite_file() -> Iterator[str]:
         shutil.rmtree(folder)
 
 
-def measure(server: Server, annotators: int, seconds: float, pace: float, warm_up: float) -> tuple[Outcome, Level]:
+def measure(
+    server: Server, annotators: int, seconds: float, pace: float = 0.0, warm_up: float = 2.0
+) -> tuple[Outcome, Level]:
     """One level on a running server."""
     used = server.cpu_seconds(), _own_cpu()
-    outcome = asyncio.run(load(server.port, annotators, seconds, pace=pace, warm_up=warm_up))
+    fresh = 5 if server.workers > 1 else 0  # so that sessions move between the processes
+    outcome = asyncio.run(load(server.port, annotators, seconds, pace=pace, warm_up=warm_up, fresh_every=fresh))
     wall = outcome.seconds + warm_up
     return outcome, Level(
         annotators,

@@ -75,7 +75,7 @@ class Server:
 
     def kill(self) -> None:
         """SIGKILL, to it and its workers."""
-        for process in reversed(self.processes()):
+        for process in self.processes():
             process.send_signal(signal.SIGKILL)
         self.process.wait()
 
@@ -123,11 +123,13 @@ def main() -> None:
     from annotate_ui.setup import Setup
     from plumbline.preferences.service import PreferenceService
     from plumbline.preferences.store import Store
+    from plumbline.recipe_annotate import AnnotateSection
 
     store = Store.open(arguments.store)
     service = PreferenceService(store, project=PROJECT, lease=timedelta(minutes=arguments.lease_minutes))
+    several = {"settings": AnnotateSection(workers=arguments.workers)} if arguments.workers > 1 else {}
     try:
-        serve(service, Setup("Support"), host="127.0.0.1", port=arguments.port)
+        serve(service, Setup("Support"), host="127.0.0.1", port=arguments.port, **several)
     finally:
         store.close()
 

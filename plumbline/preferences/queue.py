@@ -153,21 +153,20 @@ def open_lease(
     purpose: str = records.WORK,
 ) -> Row[Any]:
     """Write a lease that starts now. The place in `Task.taken` is the caller's business."""
-    lease_id = uuid.uuid4().hex
-    values = {"lease_id": lease_id, "project_id": turn.project_id, "task_id": task_id, "annotator_id": actor.id}
-    turn.connection.execute(
-        insert(Lease).values(
-            **values,
-            state=OPEN,
-            slot=slot,
-            shown_order=order,
-            supersedes_id=supersedes,
-            created_at=turn.now,
-            expires_at=until,
-            purpose=purpose,
-        )
+    lease = insert(Lease).values(
+        lease_id=uuid.uuid4().hex,
+        project_id=turn.project_id,
+        task_id=task_id,
+        annotator_id=actor.id,
+        state=OPEN,
+        slot=slot,
+        shown_order=order,
+        supersedes_id=supersedes,
+        created_at=turn.now,
+        expires_at=until,
+        purpose=purpose,
     )
-    return turn.connection.execute(select(Lease.__table__).where(Lease.lease_id == lease_id)).one()
+    return turn.connection.execute(lease.returning(*Lease.__table__.columns)).one()
 
 
 def shown_order(task_key: str, annotator: str, size: int) -> list[int]:

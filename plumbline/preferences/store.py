@@ -27,6 +27,9 @@ SCHEMA_VERSION = "0004"
 """The newest migration; written into every store."""
 
 BUSY_SECONDS = 30
+POOLED = 16
+"""Connections that are kept open: a process answers 8 calls at once, some of which read beside what they write."""
+
 CONFLICTS = ("40P01", "40001")
 """PostgreSQL's codes for transactions that wait for each other, or cannot have run one after the other."""
 
@@ -112,11 +115,17 @@ class Store:
             yield joined
             return
         with self._writer, self._told(), self._connect(writes=True) as connection, connection.begin():
-            self._current.connection = connection
+            self._current.connection, self._current.found = connection, {}
             try:
                 yield connection
             finally:
                 self._current.connection = None
+
+    @property
+    def found(self) -> dict[str, int]:
+        """Row ids of projects, by name, that the transaction of this thread has found; a new one begins without any."""
+        found: dict[str, int] = self._current.found
+        return found
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -217,12 +226,13 @@ def _address(url_or_path: str | Path, *, create: bool) -> tuple[URL, str]:
 
 def _engine(url: URL, place: str) -> Engine:
     if url.get_backend_name() == "sqlite":
-        engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False})
+        options = {"timeout": BUSY_SECONDS, "check_same_thread": False}
+        engine = create_engine(url, connect_args=options, pool_size=POOLED)
         event.listen(engine, "connect", _configure_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         return engine
     try:
-        return create_engine(url, pool_pre_ping=True)
+        return create_engine(url, pool_pre_ping=True, pool_size=POOLED)
     except (NoSuchModuleError, ModuleNotFoundError):
         raise StoreError(f"{place}: PostgreSQL needs a driver: pip install 'plumbline[postgres]'.") from None
 

@@ -83,7 +83,10 @@ class Facet:
     def turn(self) -> Iterator[Turn]:
         """A transaction that may write; inside another one of the same thread it joins that."""
         with self.store.write() as connection:
-            yield Turn(connection, ensure_project(connection, self.project), self.clock())
+            projects = self.store.found
+            if self.project not in projects:
+                projects[self.project] = ensure_project(connection, self.project)
+            yield Turn(connection, projects[self.project], self.clock())
 
     @contextmanager
     def look(self) -> Iterator[Turn]:
