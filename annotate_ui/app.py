@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, cast
 import gradio as gr
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import FileResponse
-from fastapi.staticfiles import StaticFiles
 
 from annotate_ui.api import add_api
 from annotate_ui.arena.desk import ArenaDesk
 from annotate_ui.arena.pages import arena_page, arena_routes
+from annotate_ui.assets import Assets
 from annotate_ui.calls import call_routes, unavailable
 from annotate_ui.desk import Desk
 from annotate_ui.exports import export_routes
@@ -76,7 +76,7 @@ def build_app(
     if setup.guideline:
         service.guidelines.publish(setup.guideline, from_file=True)
     app = FastAPI(title="plumbline", docs_url=None, redoc_url=None, openapi_url=None)
-    app.mount("/assets", StaticFiles(directory=STATIC))
+    app.mount("/assets", Assets(directory=STATIC))
     app.add_api_route("/favicon.ico", favicon)
     app.add_exception_handler(StoreUnavailable, _store_unavailable)
     home = f"{WORK_PATH}/"

@@ -28,7 +28,7 @@ from plumbline.preferences.store import Store
 from plumbline.recipe_annotate import RubricAxis
 
 ARGUMENTS = ["--no-sandbox", "--headless=new", "--disable-gpu", "--disable-background-networking"]
-WIDE, PHONE = {"width": 1280, "height": 1150}, {"width": 360, "height": 740}
+WIDE, PHONE = {"width": 1280, "height": 1210}, {"width": 360, "height": 740}
 GUIDELINE = """# How to rank
 
 Put first the response that **solves the customer's problem**.

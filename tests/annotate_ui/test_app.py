@@ -75,6 +75,14 @@ def test_every_answer_forbids_foreign_content(app: Any) -> None:
         assert "http" not in policy
 
 
+def test_scripts_are_asked_for_again_by_their_tag(app: Any) -> None:
+    with TestClient(app, base_url=BASE) as client:
+        first = client.get("/assets/board.js")
+        assert first.headers["cache-control"] == "no-cache"
+        again = client.get("/assets/board.js", headers={"if-none-match": first.headers["etag"]})
+        assert (again.status_code, again.headers["cache-control"]) == (304, "no-cache")
+
+
 def test_a_ranking_is_stored_with_the_shown_order(ada: Page, service: PreferenceService) -> None:
     task = ada.ask("next")
     cards = cards_of(task)

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from annotate_ui.setup import Setup
 from plumbline.preferences.records import ALL_BAD
@@ -114,3 +116,33 @@ def test_an_improved_response_must_be_the_best(open_page: OpenPage, service: Pre
     page.keyboard.press("Control+Enter")  # unchanged: nothing is sent as improved
     (record,) = judgements(service, 1)
     assert (record.edited, ranks_as_shown(record)) == (None, [2, 1])
+
+
+TEXTS = st.lists(st.sampled_from(["tea", "cup", " ", "  ", "\n", ".", "<b>", "水", "茶", "é", "🫖"]), max_size=12).map(
+    "".join
+)
+DIFFS = """async (pairs) => {
+    const { diffWords } = await import("/assets/board/diff.js");
+    return pairs.map(([before, after]) => diffWords(before, after));
+}"""
+
+
+def test_a_diff_says_what_became_of_every_word(browser: Any, address: str) -> None:
+    page = browser.new_page()
+    page.goto(address)
+
+    @settings(max_examples=20, deadline=None, derandomize=True)
+    @given(st.lists(st.tuples(TEXTS, TEXTS), min_size=20, max_size=40))
+    def check(pairs: list[tuple[str, str]]) -> None:
+        for (before, after), pieces in zip(pairs, page.evaluate(DIFFS, pairs), strict=True):
+            assert "".join(text for kind, text in pieces if kind != "ins") == before
+            assert "".join(text for kind, text in pieces if kind != "del") == after
+            assert before != after or all(kind == "same" for kind, _ in pieces)
+
+    check()
+    found = page.evaluate(DIFFS, [["the old red cup", "the new blue cup"], ["a b c d", "a c d e"]])
+    assert found == [
+        [["same", "the "], ["del", "old red"], ["ins", "new blue"], ["same", " cup"]],
+        [["same", "a "], ["del", "b "], ["same", "c d"], ["ins", " e"]],
+    ]
+    page.close()
