@@ -58,6 +58,7 @@ def test_commands_in_the_pages_exist(page):
     from plumbline.cli import app
 
     known = {command.name or command.callback.__name__ for command in app.registered_commands}
+    known |= {group.name for group in app.registered_groups}
     fenced = "\n".join(re.findall(r"```\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL))
     used = set(re.findall(r"^ *(?:\.venv/bin/)?plumbline ([a-z]+)", fenced, re.MULTILINE))
     assert used <= known
