@@ -23,7 +23,7 @@ READS = ("GET", "HEAD", "OPTIONS")
 FORM_TYPES = ("application/x-www-form-urlencoded", "multipart/form-data", "text/plain", "")
 
 # What Gradio's page asks for in a browser, below the path that it is mounted on; with event handlers also the queue.
-PAGE_PARTS = re.compile(r"/?|/assets/[\w.-]+|/static/(?:js|css|img|fonts)/[\w.-]+|/theme\.css|/config/?")
+PAGE_PARTS = re.compile(r"/?|/assets/[\w.-]+|/static/(?:js|css|img|fonts)(?:/[\w.-]+)+|/theme\.css|/config/?")
 EVENT_PARTS = re.compile(r"/gradio_api/(?:queue/(?:join|data)|heartbeat/\w+|cancel|reset/?)")
 
 OWN_POLICY = {

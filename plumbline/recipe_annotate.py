@@ -142,13 +142,13 @@ class AnnotateSection(Section):
         if self.names or self.proxy:
             key = "names" if self.names else "proxy"
             raise ValueError(
-                f"{key} lets other machines reach the app, and without accounts anybody could sign in under any name: "
-                "set accounts to true"
+                f"annotate.{key} lets other machines reach the app, and without accounts anybody could sign in under "
+                "any name: set annotate.accounts to true"
             )
         if self.host not in LOOPBACK:
             raise ValueError(
-                f"host {self.host!r} can be reached from other machines, and without accounts anybody could sign in "
-                "under any name: set accounts to true, or use 127.0.0.1 and forward the port: "
+                f"annotate.host {self.host!r} can be reached from other machines, and without accounts anybody could "
+                "sign in under any name: set annotate.accounts to true, or use 127.0.0.1 and forward the port: "
                 "ssh -L 7860:127.0.0.1:7860 THE_MACHINE"
             )
         return self

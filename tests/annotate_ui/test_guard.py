@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import unquote
 
@@ -48,6 +49,12 @@ def inner() -> Inner:
     return Inner()
 
 
+def run(call: Coroutine[Any, Any, None]) -> None:
+    """Run it in a thread of its own: the browser tests' driver keeps a loop in this one."""
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, call).result()
+
+
 def asked(app: Any, parts: list[bytes] | None = None, *, pause: float = 0, **scope: Any) -> tuple[int, bytes, dict]:
     """The answer to one request; its body comes in parts, without a length unless a header gives one."""
     headers = {"host": "127.0.0.1:7860", **scope.pop("headers", {})}
@@ -72,7 +79,7 @@ def asked(app: Any, parts: list[bytes] | None = None, *, pause: float = 0, **sco
     async def send(message: dict[str, Any]) -> None:
         sent.append(message)
 
-    asyncio.run(app(whole, receive, send))
+    run(app(whole, receive, send))
     body = b"".join(message.get("body", b"") for message in sent[1:])
     return sent[0]["status"], body, {name.decode(): value.decode() for name, value in sent[0]["headers"]}
 
@@ -115,7 +122,7 @@ def test_websockets_are_closed(inner: Inner) -> None:
     async def send(message: Any) -> None:
         sent.append(message)
 
-    asyncio.run(Guard(inner)({"type": "websocket", "path": "/"}, None, send))  # type: ignore[arg-type]
+    run(Guard(inner)({"type": "websocket", "path": "/"}, None, send))  # type: ignore[arg-type]
     assert (sent[0]["type"], inner.asked) == ("websocket.close", 0)
 
 

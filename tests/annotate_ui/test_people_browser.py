@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 
 from annotate_ui.app import build_app
 from annotate_ui.setup import Setup
@@ -30,6 +31,12 @@ def choose(page: Any, password: str, button: str) -> None:
     page.click(f"button:has-text('{button}')")
 
 
+def serious_faults(page: Any) -> list[str]:
+    """What axe finds for those who hear the page or use no mouse."""
+    found = Axe().run(page).response["violations"]
+    return [fault["id"] for fault in found if fault["impact"] in ("serious", "critical")]
+
+
 def test_an_account_from_the_admin_s_page_to_a_password_of_its_own(browser: Any, service: PreferenceService) -> None:
     service.add_tasks([new_task("kettle"), new_task("parcel")])
     accounts = Accounts(service.store, passwords=cheap_passwords())
@@ -52,7 +59,8 @@ def test_an_account_from_the_admin_s_page_to_a_password_of_its_own(browser: Any,
         admin.click("a:has-text('People')")
         admin.click("text=New account")
         admin.fill("#new-name", "Bob <i>")
-        admin.click("text=Make the account")
+        assert serious_faults(admin) == []
+        admin.click("dialog[open] button:has-text('Create')")
         given = admin.wait_for_selector("dialog[open] .pl-secret").inner_text()
         admin.click("text=Done")
         assert "one-time password" in admin.inner_text("[data-name='Bob <i>']")
@@ -63,6 +71,7 @@ def test_an_account_from_the_admin_s_page_to_a_password_of_its_own(browser: Any,
         choose(bob, PASSWORD, "Keep this password")
         bob.wait_for_selector(".pl-card")
         bob.goto(f"{address}account")
+        assert serious_faults(bob) == []
         bob.fill("#current", PASSWORD)
         choose(bob, OTHER, "Change the password")
         bob.wait_for_selector("text=Your password is changed")

@@ -9,11 +9,13 @@ import subprocess
 import sys
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from annotate_ui.server import address_of, open_listener
 from plumbline.errors import UserError
+from plumbline.recipe_annotate import AnnotateSection
 
 
 def test_a_port_in_use_is_told_before_anything_starts() -> None:
@@ -29,6 +31,16 @@ def test_a_port_in_use_is_told_before_anything_starts() -> None:
 def test_an_address_that_others_could_reach_is_refused(host: str) -> None:
     with pytest.raises(UserError, match="without accounts anybody could sign in"):
         open_listener(host, 0)
+
+
+@pytest.mark.parametrize("reached", [{"host": "0.0.0.0"}, {"names": ["rank.example.org"]}, {"proxy": "127.0.0.1"}])
+def test_whatever_lets_others_in_needs_accounts(reached: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="without accounts anybody could sign in"):
+        AnnotateSection(**reached)
+    AnnotateSection(accounts=True, **reached)
+    open_listener("0.0.0.0", 0, accounts=True).close()
+    with pytest.raises(UserError):
+        open_listener("", 0, accounts=True)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])

@@ -31,13 +31,13 @@ Open = Callable[..., TestClient]
 
 
 class Clock:
-    """The real time, moved on by tests."""
+    """A clock that stands still until a test moves it ahead."""
 
     def __init__(self) -> None:
-        self.ahead = timedelta(0)
+        self.start, self.ahead = datetime(2026, 3, 1, 9, 0, tzinfo=UTC), timedelta(0)
 
     def __call__(self) -> datetime:
-        return datetime.now(UTC) + self.ahead
+        return self.start + self.ahead
 
 
 @pytest.fixture
