@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
+from accelerate import Accelerator
 from peft import PeftConfig, PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
@@ -59,6 +60,16 @@ def with_batch_sizes(args: PPOConfig) -> PPOConfig:
     if args.ddp_find_unused_parameters is None:
         args.ddp_find_unused_parameters = False
     return args
+
+
+def compile_any_shape(accelerator: Accelerator) -> None:
+    """With `torch_compile`, compile for any shape at once, as no two micro-batches are alike.
+
+    Otherwise torch compiles for the first shape, and again as others come. ACCELERATE_DYNAMO_USE_DYNAMIC has its say.
+    """
+    compiler = accelerator.state.dynamo_plugin
+    if compiler.dynamic is None:
+        compiler.dynamic = True
 
 
 def make_schedule(args: PPOConfig, prompts: int) -> Schedule:

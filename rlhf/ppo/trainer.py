@@ -124,6 +124,7 @@ class PPOTrainer(Trainer):
             optimizers=optimizers,
             callbacks=callbacks,
         )
+        setup.compile_any_shape(self.accelerator)
         self.is_fsdp_enabled = sharded.prepare_fsdp(self.accelerator, args)
         self.engine = make_engine(args, actor_critic.policy.model, self.sampling, processing_class, self.accelerator)
         self._eval_prompts = {

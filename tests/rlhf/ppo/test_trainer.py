@@ -496,3 +496,16 @@ def test_mistakes_are_refused_before_training(folder: Path, tmp_path: Path) -> N
 def test_settings_out_of_range_are_refused(folder: Path, tmp_path: Path, setting: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(setting))):
         trainer_for(folder, tmp_path, settings=setting)
+
+
+def test_torch_compile_compiles_for_any_shape_and_trains_the_same(folder: Path, tmp_path: Path) -> None:
+    plain, compiled = (
+        trainer_for(folder, tmp_path / name, settings={"total_episodes": 8, **settings})
+        for name, settings in (("plain", {}), ("compiled", {"torch_compile_backend": "eager"}))
+    )
+    assert compiled.accelerator.state.dynamo_plugin.dynamic is True
+    for trainer in (plain, compiled):
+        trainer.train()
+    own = weights(plain.model)
+    for name, tensor in weights(compiled.model).items():
+        assert torch.allclose(tensor, own[name], atol=1e-5), name
