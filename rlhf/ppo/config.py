@@ -154,6 +154,9 @@ class PPOConfig(TrainingArguments):
     share_base: bool = _setting(
         True, "With LoRA, keep policy, reference, critic and, where it fits, reward on one base in memory."
     )
+    base_in_bf16: bool = _setting(
+        True, "With LoRA and bf16, store the frozen linear weights in bfloat16, as autocast reads them."
+    )
     model_adapter_name: str | None = _setting(None, "Name of the adapter to train, where the model has several.")
     ref_adapter_name: str | None = _setting(None, "Name of the adapter that is the reference.")
     sft_model_path: str = _setting("EleutherAI/pythia-160m", "For scripts; the trainer does not read it.")

@@ -30,7 +30,8 @@ class Footprint:
         weights: by role (`policy`, `reference`, …); what a role shares with one before it counts for that alone.
         trained: weights that are trained, of policy and critic.
         cache_per_token: keys and values of a token in all layers of the policy.
-        activations: what policy and critic keep for the backward pass whatever the number of tokens.
+        activations: what is kept for a backward pass, of the larger of policy and critic or of both, whatever the number
+            of tokens.
         activations_per_token: and for each token.
         vocabulary: rows of the policy's output head.
     """

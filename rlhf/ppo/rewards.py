@@ -81,11 +81,11 @@ class ScorerReward:
     """Scores by an object with `.score(conversations)`, with its own tokenizer and chat template.
 
     A response that is longer than the scorer's window allows (another tokenizer may need more tokens for the same
-    text) is cut at its end, so that one odd response does not end a run.
+    text) is cut at its end, so that one odd response does not end a run. `options` are given to `.score` besides.
     """
 
-    def __init__(self, scorer: Scorer) -> None:
-        self.scorer = scorer
+    def __init__(self, scorer: Scorer, **options: Any) -> None:
+        self.scorer, self.options = scorer, options
         self.tokenizer = getattr(scorer, "tokenizer", None)
         self.model = getattr(scorer, "model", None)
         self.is_adapter = isinstance(self.model, PeftModel)
@@ -95,7 +95,7 @@ class ScorerReward:
     def __call__(self, episodes: Episodes) -> Tensor:
         """Scores `(episodes,)`."""
         conversations = [self._fitting(conversation) for conversation in episodes.conversations]
-        scores = torch.as_tensor(self.scorer.score(conversations), dtype=torch.float32)
+        scores = torch.as_tensor(self.scorer.score(conversations, **self.options), dtype=torch.float32)
         return scores.detach().cpu()  # a scorer of one's own may leave them on a GPU, with a graph behind them
 
     def _fitting(self, conversation: Conversation) -> Conversation:
@@ -264,6 +264,7 @@ def make_reward(
     tokenizer: PreTrainedTokenizerBase | None = None,
     *,
     rows: int = 64,
+    tokens: int | None = None,
     shared_by: PreTrainedModel | PeftModel | None = None,
     argument: str = "reward_model",
 ) -> Reward:
@@ -274,6 +275,7 @@ def make_reward(
             function.
         tokenizer: of a sequence classifier, where it is not the policy's.
         rows: responses that a sequence classifier scores at once.
+        tokens: most tokens that an adapter on the policy's base reads at once, padding included; default: its own.
         shared_by: the policy whose base in memory a folder of an adapter over the same weights is put on, too; it then
             scores in the precision of these weights.
         argument: what a message calls the source.
@@ -285,8 +287,9 @@ def make_reward(
         from reward import RewardModel
 
         model = None if shared_by is None else classifier_adapter_over(shared_by, source)
-        scorer = RewardModel.load(source) if model is None else RewardModel(model, load_tokenizer(source))
-        return ScorerReward(scorer)
+        if model is None:
+            return ScorerReward(RewardModel.load(source))
+        return ScorerReward(RewardModel(model, load_tokenizer(source)), **({"batch_tokens": tokens} if tokens else {}))
     if isinstance(source, nn.Module) and hasattr(source, "base_model_prefix"):
         if not hasattr(base_of(source), "score"):
             raise UserError(

@@ -72,6 +72,15 @@ def compile_any_shape(accelerator: Accelerator) -> None:
         compiler.dynamic = True
 
 
+def learn_apart(args: PPOConfig) -> bool:
+    """Whether policy and critic go forward and backward one after the other, and each alone keeps activations.
+
+    What exchanges gradients between processes (DDP, FSDP2, DeepSpeed) wants all of them from one backward pass, and a
+    compiled model is one program.
+    """
+    return args.world_size == 1 and args.deepspeed_plugin is None and not args.torch_compile
+
+
 def make_schedule(args: PPOConfig, prompts: int) -> Schedule:
     """The run's schedule; fills in `max_steps`, `total_episodes` and `num_total_batches`, in whole rollouts."""
     assert args.batch_size is not None
@@ -309,9 +318,9 @@ def list_rewards(
         raise UserError(
             f"there are {len(tokenizers)} {tokenizers_argument} for {len(sources)} rewards: give one for each."
         )
-    rows = args.local_rollout_forward_batch_size
+    at_once: dict[str, Any] = {"rows": args.local_rollout_forward_batch_size, "tokens": args.micro_batch_tokens}
     rewards = [
-        make_reward(one, tokenizer, rows=rows, shared_by=shared_by, argument=argument)
+        make_reward(one, tokenizer, **at_once, shared_by=shared_by, argument=argument)
         for one, tokenizer in zip(sources, tokenizers, strict=True)
     ]
     for model in map(model_of_reward, rewards):

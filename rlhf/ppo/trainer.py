@@ -25,6 +25,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, Trai
 from plumbline.allocator import reuse_freed_memory
 from plumbline.errors import UserError
 from rlhf.ppo import checkpoints, samples, setup, sharded
+from rlhf.ppo.base_in_bf16 import store_base_in_bf16
 from rlhf.ppo.boundaries import RolloutBoundaries
 from rlhf.ppo.card import write_card
 from rlhf.ppo.config import PPOConfig
@@ -137,6 +138,8 @@ class PPOTrainer(Trainer):
             if part is not None:
                 part.to(args.device)
         sharded.shard_frozen(self.accelerator, self.reference.separate)
+        scorers = [module for reward in rewards for module in reward.modules]
+        store_base_in_bf16(args, (actor_critic.policy.model, actor_critic.critic.model), scorers)
 
     def _prompt_set(self, dataset: Dataset, name: str) -> PromptSet:
         return PromptSet(dataset, self.processing_class, name=name, **self._prompt_options)
@@ -210,32 +213,45 @@ class PPOTrainer(Trainer):
             last = position == len(batches)
             self.accelerator.gradient_state._set_sync_gradients(last)
             with contextlib.nullcontext() if last else self.accelerator.no_sync(model):
-                with self.accelerator.autocast():
-                    loss = self._loss(model, rollout, batch) * self.args.world_size / tokens
-                self.accelerator.backward(loss)
-            total += loss.detach()
+                loss = torch.zeros_like(total)
+                for part in self._losses(model, rollout, batch):
+                    self.accelerator.backward(part * self.args.world_size / tokens)
+                    loss += part.detach()
+            total += loss * self.args.world_size / tokens
         self._means.add({"step_runtime": time.perf_counter() - started})
         if (epoch, mini_batch) == (self.schedule.num_ppo_epochs - 1, self.schedule.num_mini_batches - 1):
             self._means.add(self._updates.metrics(self._sum))
             self._updates, self._rollout = UpdateSums(self.args.device), None
         return total
 
-    def _loss(self, model: nn.Module, rollout: Rollout, batch: MicroBatch) -> Tensor:
-        """Sum over the response tokens of a micro-batch of policy loss + vf_coef × value loss."""
-        output = model(batch.input_ids, batch.response_mask)
+    def _losses(self, model: nn.Module, rollout: Rollout, batch: MicroBatch) -> Iterator[Tensor]:
+        """Policy loss, then vf_coef × value loss of a micro-batch, each a sum over its response tokens.
+
+        Whoever takes one goes backward through it before taking the next: only then does the critic run, in the memory
+        of the policy's activations. Where both must be learned from in one pass, the sum of both is the only one.
+        """
+        apart = setup.learn_apart(self.args)
         old_logprobs, old_values, advantages, returns = (
             rollout.packed(tensor, batch)
             for tensor in (rollout.logprobs, rollout.values, rollout.advantages, rollout.returns)
         )
-        values, _ = state_values(output.values, batch)
+        with self.accelerator.autocast():
+            output = model(batch.input_ids, batch.response_mask, with_values=not apart)
         clipping = (self.args.cliprange, self.args.cliprange_high, self.args.dual_clip)
         weights = None if rollout.importance_weights is None else rollout.packed(rollout.importance_weights, batch)
         policy = policy_loss(output.logprobs, old_logprobs, advantages, *clipping, weights)
-        value = value_loss(values, old_values, returns, self.args.cliprange_value)
-        self._updates.add(policy, value, output.logprobs - old_logprobs)
         # During the critic's warm-up the policy keeps a gradient of zero: every process still reduces all parameters.
-        weight = 0.0 if rollout.number < self.args.value_warmup_rollouts else 1.0
-        return weight * policy.loss.sum() + self.args.vf_coef * value.loss.sum()
+        policy_part = (0.0 if rollout.number < self.args.value_warmup_rollouts else 1.0) * policy.loss.sum()
+        log_ratio = (output.logprobs - old_logprobs).detach()
+        if apart:
+            yield policy_part
+            with self.accelerator.autocast():
+                output = model(batch.input_ids, batch.response_mask, with_logprobs=False)
+        values, _ = state_values(output.values, batch)
+        value = value_loss(values, old_values, returns, self.args.cliprange_value)
+        self._updates.add(policy, value, log_ratio)
+        value_part = self.args.vf_coef * value.loss.sum()
+        yield value_part if apart else policy_part + value_part
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add what the rollouts since the last entry showed to a training entry."""

@@ -108,7 +108,15 @@ def test_checkpointing_keeps_fewer_activations(tmp_path: Path) -> None:
     trainer = trainer_of(tmp_path, lora=False)
     full = footprint_of(trainer).activations_per_token
     trainer.args.gradient_checkpointing = True
-    assert footprint_of(trainer).activations_per_token == full // 2 + 2 * 2 * 64 * 4  # one of two layers, two inputs
+    assert footprint_of(trainer).activations_per_token == full // 2 + 2 * 64 * 4  # one of two layers, two inputs
+
+
+def test_several_processes_keep_the_activations_of_both_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = trainer_of(tmp_path, lora=False)
+    alone = footprint_of(trainer).activations_per_token
+    monkeypatch.setattr("rlhf.ppo.footprint.learn_apart", lambda args: False)
+    both = footprint_of(trainer).activations_per_token
+    assert 1.95 * alone < both <= 2 * alone, "policy and critic are of one shape, but for the critic's head"
 
 
 @pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
