@@ -236,7 +236,11 @@ class CombinedRewards:
         ]
 
     def __call__(self, episodes: Episodes) -> Tensor:
-        """Scores `(episodes,)` in float32.
+        """Scores `(episodes,)` of all rewards together, in float32; raises as `each` and `together`."""
+        return self.together(self.each(episodes), episodes)
+
+    def each(self, episodes: Episodes) -> Tensor:
+        """Scores `(rewards, episodes)` as each reward gives them, in float32.
 
         Raises:
             UserError: a score is NaN or infinite; the message names the reward and shows prompt and response.
@@ -245,7 +249,15 @@ class CombinedRewards:
         for number, reward in enumerate(self.rewards, 1):
             which = f", number {number} of {len(self.rewards)} ({reward.name})," if len(self.rewards) > 1 else ""
             scores.append(_finite(reward(episodes), episodes, f"the {self.what}{which} of a response"))
-        total = aggregate(torch.stack(scores), self.weights, self.aggregation, self.std_coef)
+        return torch.stack(scores)
+
+    def together(self, each: Tensor, episodes: Episodes) -> Tensor:
+        """One score `(episodes,)` from those of each reward `(rewards, episodes)`.
+
+        Raises:
+            UserError: it is no finite number.
+        """
+        total = aggregate(each, self.weights, self.aggregation, self.std_coef)
         return _finite(total, episodes, f"the {self.aggregation} of the rewards of a response")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -60,6 +61,21 @@ def with_batch_sizes(args: PPOConfig) -> PPOConfig:
     if args.ddp_find_unused_parameters is None:
         args.ddp_find_unused_parameters = False
     return args
+
+
+def make_output_folder(args: PPOConfig) -> None:
+    """Make `output_dir`, so that a run cannot fail at its first checkpoint.
+
+    Raises:
+        UserError: it cannot be made or written to.
+    """
+    folder = Path(args.output_dir)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"output_dir {folder} cannot be made ({error.strerror}): set another one.") from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UserError(f"output_dir {folder} cannot be written to: set another one, or change its permissions.")
 
 
 def compile_any_shape(accelerator: Accelerator) -> None:

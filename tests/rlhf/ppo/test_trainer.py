@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -78,14 +79,14 @@ def test_the_first_step_has_ratio_one_and_no_kl(folder: Path, tmp_path: Path) ->
         folder, tmp_path, settings={"temperature": 0.7, "learning_rate": 0.0, "total_episodes": 8}, model=model
     )
     ratios: list[torch.Tensor] = []
-    loss = trainer._loss
+    losses = trainer._losses
 
-    def observed(model: Any, rollout: Any, batch: Any) -> torch.Tensor:
+    def observed(model: Any, rollout: Any, batch: Any) -> Iterator[torch.Tensor]:
         logprobs = model(batch.input_ids, batch.response_mask).logprobs
         ratios.append((logprobs - rollout.packed(rollout.logprobs, batch)).exp())
-        return loss(model, rollout, batch)
+        return losses(model, rollout, batch)
 
-    trainer._loss = observed
+    trainer._losses = observed
     trainer.train()
     assert (ratios[0] == 1).all() and (ratios[1] == 1).all()
     assert entries(trainer, "objective/kl") == [0.0]
