@@ -45,7 +45,7 @@ def fingerprint(
     """What must be the same when a run goes on, by what a person calls it; values are plain JSON.
 
     A model counts by its weights wherever it lies; of the policy those that stay as they were: of the reference, or
-    below the adapter. A function counts by its name. Ask before training changes any weight.
+    below the adapter. A function counts by its name. Ask while the weights are whole and as they were.
     """
     frozen = reference.separate.causal_lm if reference.separate is not None else base_of(actor_critic.policy.model)
     found: dict[str, Any] = {"training prompts": digest_of_prompts(prompts), "reference": digest_of_weights(frozen)}

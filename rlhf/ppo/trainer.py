@@ -138,8 +138,6 @@ class PPOTrainer(Trainer):
         for part in (self.reference.separate, *(module for reward in rewards for module in reward.modules)):
             if part is not None:
                 part.to(args.device)
-        sharded.shard_frozen(self.accelerator, self.reference.separate)
-        scorers = [module for reward in rewards for module in reward.modules]
         self._state = checkpoints.PPOState(
             schedule=self.schedule.identity(),
             run=fingerprint(args, self.prompts, self.sampling, actor_critic, self.reference, self.reward.rewards),
@@ -148,6 +146,8 @@ class PPOTrainer(Trainer):
             watch=self.watch,
             stop=self.stop,
         )
+        sharded.shard_frozen(self.accelerator, self.reference.separate)
+        scorers = [module for reward in rewards for module in reward.modules]
         store_base_in_bf16(args, (actor_critic.policy.model, actor_critic.critic.model), scorers)
 
     def prompt_set(self, dataset: Dataset, name: str) -> PromptSet:
