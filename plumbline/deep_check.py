@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from datasets import Dataset
 from rich.console import Console
 from rich.table import Table
@@ -109,6 +110,9 @@ def _check(chain: Chain, section: AlignSection, samples: int) -> CheckedEntry:
             )
         except UserError as error:
             entry.findings.append(findings.refused(str(error)))
+            return entry
+        except torch.OutOfMemoryError:
+            entry.findings.append(findings.out_of_memory(machine_memory(fastest_device())[1], loading=True))
             return entry
         entry.findings = deep_check(
             trainer,

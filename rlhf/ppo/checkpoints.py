@@ -1,7 +1,7 @@
 """What a PPO checkpoint holds besides optimizer, scheduler and random states, which `transformers.Trainer` writes.
 
 The policy lies at the checkpoint's root as `from_pretrained` loads it, the critic below `value_model/`, and the small
-state (KL coefficient, running moments of the scores, what is watched, what ended the run, its schedule) in
+state (KL coefficient, running moments of the scores, what is watched, what ended the run, which run it is) in
 `ppo_state.json`.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -96,56 +97,68 @@ def check_resumable(folder: Path) -> None:
         raise UserError(f"{folder} holds no optimizer (save_only_model), so a run cannot go on from it: start anew.")
 
 
-def write_state(
-    folder: Path,
-    schedule: dict[str, int],
-    kl: KLController,
-    moments: RunningMoments,
-    watch: RewardWatch | None,
-    stop: RunStop,
-) -> None:
-    """Write the small state; floats come back as they were."""
-    folder.mkdir(parents=True, exist_ok=True)
-    state = {"schedule": schedule, "kl_coef": kl.coefficient, "score_moments": vars(moments), "stop": stop.state()}
-    if watch is not None:
-        state["watch"] = watch.state()
-    (folder / STATE_FILE).write_text(json.dumps(state, indent=1), encoding="utf-8")
+@dataclass(frozen=True)
+class PPOState:
+    """The small state of a run; the parts are the trainer's own.
 
-
-def read_state(
-    folder: Path,
-    schedule: dict[str, int],
-    kl: KLController,
-    moments: RunningMoments,
-    watch: RewardWatch | None,
-    stop: RunStop,
-) -> None:
-    """Restore the small state; a watch that the checkpoint's run did not have begins there.
-
-    Raises:
-        UserError: the folder is no PPO checkpoint, is not whole, or its run drew other prompts.
+    Attributes:
+        schedule: what must be the same for a resumed run's prompts and random numbers to be the same.
+        run: which run it is (`rlhf.ppo.fingerprint`).
+        kl, moments, watch, stop: what has a state; `watch` is None where nothing is watched.
     """
-    path = folder / STATE_FILE
-    if not path.exists():
-        raise UserError(f"{folder} is not a checkpoint of PPOTrainer: it has no {STATE_FILE}.")
-    if not _is_whole(folder):
-        raise UserError(f"{folder} was not written to its end: resume from an earlier checkpoint.")
-    state = json.loads(path.read_text(encoding="utf-8"))
-    differing = [
-        f"{name} {value} (now {schedule[name]})"
-        for name, value in state["schedule"].items()
-        if schedule.get(name) != value
-    ]
-    if differing:
-        raise UserError(
-            f"{folder} was written with {', '.join(differing)}: resume with the same data and settings, or start anew."
-        )
-    kl.coefficient = state["kl_coef"]
-    vars(moments).update(state["score_moments"])
-    if "stop" in state:
-        stop.load_state(state["stop"])
-    if watch is not None and "watch" in state:
-        watch.load_state(state["watch"])
+
+    schedule: dict[str, int]
+    run: dict[str, Any]
+    kl: KLController
+    moments: RunningMoments
+    watch: RewardWatch | None
+    stop: RunStop
+
+    def write(self, folder: Path) -> None:
+        """Write it into a checkpoint; floats come back as they were."""
+        folder.mkdir(parents=True, exist_ok=True)
+        state = {
+            "schedule": self.schedule,
+            "run": self.run,
+            "kl_coef": self.kl.coefficient,
+            "score_moments": vars(self.moments),
+            "stop": self.stop.state(),
+        }
+        if self.watch is not None:
+            state["watch"] = self.watch.state()
+        (folder / STATE_FILE).write_text(json.dumps(state, indent=1), encoding="utf-8")
+
+    def read(self, folder: Path) -> None:
+        """Restore it from a checkpoint; a watch that the checkpoint's run did not have begins there.
+
+        Raises:
+            UserError: the folder is no PPO checkpoint, is not whole, or is one of another run.
+        """
+        path = folder / STATE_FILE
+        if not path.exists():
+            raise UserError(f"{folder} is not a checkpoint of PPOTrainer: it has no {STATE_FILE}.")
+        if not _is_whole(folder):
+            raise UserError(f"{folder} was not written to its end: resume from an earlier checkpoint.")
+        state = json.loads(path.read_text(encoding="utf-8"))
+        differing = _differing(state["schedule"], self.schedule)
+        differing += _differing(state["run"], self.run) if "run" in state else []
+        if differing:
+            raise UserError(
+                f"{folder} was written with {', '.join(differing)}: resume with the same models, data and settings, or "
+                "start anew."
+            )
+        self.kl.coefficient = state["kl_coef"]
+        vars(self.moments).update(state["score_moments"])
+        if "stop" in state:
+            self.stop.load_state(state["stop"])
+        if self.watch is not None and "watch" in state:
+            self.watch.load_state(state["watch"])
+
+
+def _differing(written: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What a checkpoint and this run say differently, in words."""
+    names = [*written, *(name for name in now if name not in written)]
+    return [f"{name} {written.get(name)} (now {now.get(name)})" for name in names if written.get(name) != now.get(name)]
 
 
 def step_at_boundary(folder: Path, steps_per_rollout: int) -> int:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
+from numbers import Real
 from typing import Any, ClassVar
 
 import torch
@@ -29,6 +31,64 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "vllm_mode": ("colocate", "server"),
     "vllm_model_impl": ("vllm", "transformers"),
 }
+
+
+RANGES: tuple[tuple[str, Callable[[float], bool], tuple[str, ...]], ...] = (
+    (
+        "must be at least 1",
+        lambda value: value >= 1,
+        (
+            "num_ppo_epochs",
+            "num_mini_batches",
+            "response_length",
+            "local_rollout_forward_batch_size",
+            "kl_horizon",
+            "overoptimization_window",
+            "overoptimization_kl_factor",
+            "vllm_tensor_parallel_size",
+            "early_stopping_patience",
+            "micro_batch_tokens",
+            "per_device_train_batch_size",
+            "gradient_accumulation_steps",
+        ),
+    ),
+    (
+        "must be above 0",
+        lambda value: value > 0,
+        (
+            "temperature",
+            "cliprange",
+            "cliprange_value",
+            "total_episodes",
+            "num_train_epochs",
+            "score_clip",
+            "kl_target",
+            "kl_budget",
+            "cliprange_high",
+            "overoptimization_z",
+            "importance_sampling_clip_max",
+            "vllm_gpu_memory_utilization",
+            "vllm_max_model_length",
+        ),
+    ),
+    ("must be between 0 and 1", lambda value: 0 <= value <= 1, ("gamma", "lam", "vllm_gpu_memory_utilization")),
+    (
+        "must not be below 0",
+        lambda value: value >= 0,
+        (
+            "reward_std_coef",
+            "num_eval_samples",
+            "learning_rate",
+            "value_learning_rate",
+            "value_warmup_rollouts",
+            "kl_coef",
+            "vf_coef",
+            "missing_eos_penalty",
+        ),
+    ),
+    ("must be above 1; 3 is usual", lambda value: value > 1, ("dual_clip",)),
+)
+"""What the numbers must be; None, where a setting may be that, always passes, and NaN never does."""
 
 
 @dataclass
@@ -154,6 +214,9 @@ class PPOConfig(TrainingArguments):
     share_base: bool = _setting(
         True, "With LoRA, keep policy, reference, critic and, where it fits, reward on one base in memory."
     )
+    base_in_bf16: bool = _setting(
+        True, "With LoRA and bf16, store the frozen linear weights in bfloat16, as autocast reads them."
+    )
     model_adapter_name: str | None = _setting(None, "Name of the adapter to train, where the model has several.")
     ref_adapter_name: str | None = _setting(None, "Name of the adapter that is the reference.")
     sft_model_path: str = _setting("EleutherAI/pythia-160m", "For scripts; the trainer does not read it.")
@@ -177,80 +240,40 @@ class PPOConfig(TrainingArguments):
         if self.deepspeed_plugin is not None:
             # Reference, critic and reward are made from whole weights: ZeRO-3 must not split models as they are loaded.
             unset_hf_deepspeed_config()
-        self._check_ranges()
+        self._check_numbers()
+        self._check_choices()
+        self._check_together()
+        self._check_engine()
 
-    def _check_ranges(self) -> None:
-        at_least_one = (
-            "num_ppo_epochs",
-            "num_mini_batches",
-            "response_length",
-            "local_rollout_forward_batch_size",
-            "kl_horizon",
-            "overoptimization_window",
-            "overoptimization_kl_factor",
-            "vllm_tensor_parallel_size",
-            "early_stopping_patience",
-            "micro_batch_tokens",
-            "per_device_train_batch_size",
-            "gradient_accumulation_steps",
-        )
-        above_zero = (
-            "temperature",
-            "cliprange",
-            "cliprange_value",
-            "total_episodes",
-            "num_train_epochs",
-            "score_clip",
-            "kl_target",
-            "kl_budget",
-            "cliprange_high",
-            "overoptimization_z",
-            "importance_sampling_clip_max",
-            "vllm_gpu_memory_utilization",
-            "vllm_max_model_length",
-        )
-        not_below_zero = (
-            "reward_std_coef",
-            "num_eval_samples",
-            "learning_rate",
-            "value_learning_rate",
-            "value_warmup_rollouts",
-            "kl_coef",
-            "vf_coef",
-            "missing_eos_penalty",
-        )
-        fractions = ("gamma", "lam", "vllm_gpu_memory_utilization")
-        for name in at_least_one:
-            value = getattr(self, name)
-            if value is not None and not value >= 1:  # so written, it refuses NaN too
-                raise ValueError(f"{name} is {value}: it must be at least 1.")
-        for name in above_zero:
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ValueError(f"{name} is {value}: it must be above 0.")
-        for name in fractions:
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be between 0 and 1.")
-        episodes = self.per_device_train_batch_size * self.gradient_accumulation_steps
-        if episodes % self.num_mini_batches:
-            raise ValueError(
-                f"num_mini_batches is {self.num_mini_batches}, which does not divide the {episodes} episodes that a "
-                "process makes in a rollout (per_device_train_batch_size × gradient_accumulation_steps): change one."
-            )
+    def _check_numbers(self) -> None:
+        for must, holds, names in RANGES:
+            for name in names:
+                value = getattr(self, name)
+                if value is None:
+                    continue
+                if isinstance(value, bool) or not isinstance(value, Real):
+                    raise ValueError(f"{name} is {value!r}: it must be a number, without quotes.")
+                if not holds(float(value)):
+                    raise ValueError(f"{name} is {value}: it {must}.")
+
+    def _check_choices(self) -> None:
         for name, known in CHOICES.items():
             if getattr(self, name) not in known:
                 choices = f"{', '.join(map(repr, known[:-1]))} or {known[-1]!r}"
                 raise ValueError(f"{name} is {getattr(self, name)!r}: it must be {choices}.")
         if self.stop_token not in ("eos", None):
             raise ValueError(f"stop_token is {self.stop_token!r}: it must be 'eos' or None; or give stop_token_id.")
-        for name in not_below_zero:
-            value = getattr(self, name)
-            if value is not None and not value >= 0:
-                raise ValueError(f"{name} is {value}: it must not be below 0.")
+
+    def _check_together(self) -> None:
+        """Refuse settings that do not go together."""
+        episodes = self.per_device_train_batch_size * self.gradient_accumulation_steps
+        if episodes % self.num_mini_batches:
+            raise ValueError(
+                f"num_mini_batches is {self.num_mini_batches}, which does not divide the {episodes} episodes that a "
+                "process makes in a rollout (per_device_train_batch_size × gradient_accumulation_steps): change one."
+            )
         if self.on_overoptimization == "raise_kl" and self.kl_target is not None:
             raise ValueError("on_overoptimization is 'raise_kl', which kl_target would undo: leave kl_target out.")
-        if self.dual_clip is not None and not self.dual_clip > 1:
-            raise ValueError(f"dual_clip is {self.dual_clip}: it must be above 1; 3 is usual.")
         if self.kl_budget is not None and self.kl_target is not None and self.kl_budget <= self.kl_target:
             raise ValueError(
                 f"kl_budget is {self.kl_budget}, not above kl_target {self.kl_target}: the run would end before its "
@@ -267,7 +290,6 @@ class PPOConfig(TrainingArguments):
                 f"metric_for_best_model is {self.metric_for_best_model!r}, which no evaluation of PPO gives: take "
                 f"{', '.join(f'eval_{metric}' for metric in EVALUATED)} or eval_{WATCHED}."
             )
-        self._check_engine()
 
     def _check_engine(self) -> None:
         """Refuse settings of an engine that was not chosen: they would have no effect."""

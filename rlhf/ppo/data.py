@@ -147,6 +147,11 @@ class Schedule:
     rank: int = 0
     processes: int = 1
 
+    def identity(self) -> dict[str, int]:
+        """What must be the same in a resumed run for its prompts and random numbers to be the same."""
+        names = ("prompts", "batch_size", "num_ppo_epochs", "num_mini_batches", "seed")
+        return {name: getattr(self, name) for name in names}
+
     @property
     def steps_per_rollout(self) -> int:
         """Optimizer steps that each rollout is learned from in."""

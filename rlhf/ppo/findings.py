@@ -77,9 +77,13 @@ def refused(message: str) -> Finding:
     return Finding("trainer", "PPOTrainer", "refuses to begin", "begins", "fails", message)
 
 
-def out_of_memory(where: str) -> Finding:
-    """Not even the few responses of the check fit beside the models."""
+def out_of_memory(where: str, *, loading: bool = False) -> Finding:
+    """Not even the few responses of the check fit beside the models, or (`loading`) not even the models."""
     advice = f"{where} was full during the check, so nothing else was measured: see the memory plan."
+    if loading:
+        advice = (
+            f"{where} was full before all models were loaded, so nothing was measured: a smaller policy, or `lora`."
+        )
     return Finding("out_of_memory", "the check itself", "out of memory", "fits", "fails", advice)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,7 @@ from transformers import DynamicCache
 
 from rlhf.ppo.memory import Footprint
 from rlhf.ppo.models import base_of
+from rlhf.ppo.setup import learn_apart
 from rlhf.ppo.trainer import PPOTrainer
 
 TOKENS = 32
@@ -29,7 +30,8 @@ def footprint_of(trainer: PPOTrainer) -> Footprint:
     if trainer.args.gradient_checkpointing:  # each layer keeps its input, and one layer is made again at a time
         config = policy.config.get_text_config()
         layers = config.num_hidden_layers
-        per_token = per_token // layers + 2 * layers * config.hidden_size * 4  # of policy and critic, in float32
+        models = 1 if learn_apart(trainer.args) else 2
+        per_token = per_token // layers + models * layers * config.hidden_size * 4  # in float32
     return Footprint(
         weights=_weights_by_role(trainer),
         trained=sum(weights.nbytes for weights in trainer.model.parameters() if weights.requires_grad),
@@ -68,8 +70,17 @@ def _some_tokens(trainer: PPOTrainer, count: int) -> Tensor:
 
 def _kept_for_backward(trainer: PPOTrainer, tokens: int) -> int:
     """Bytes that policy and critic keep of one sequence for the backward pass; without the head over the vocabulary."""
-    model = trainer.model
-    weights = {tensor.untyped_storage().data_ptr() for tensor in model.parameters()}
+    model, ids = trainer.model, _some_tokens(trainer, tokens)
+    model.train()
+    kept = [
+        _kept_by(trainer, lambda: base_of(model.policy.model).base_model(input_ids=ids, use_cache=False)),
+        _kept_by(trainer, lambda: model.critic(ids)),
+    ]
+    return max(kept) if learn_apart(trainer.args) else sum(kept)
+
+
+def _kept_by(trainer: PPOTrainer, forward: Callable[[], object]) -> int:
+    weights = {tensor.untyped_storage().data_ptr() for tensor in trainer.model.parameters()}
     kept: dict[int, int] = {}
 
     def note(tensor: Tensor) -> Tensor:
@@ -78,12 +89,9 @@ def _kept_for_backward(trainer: PPOTrainer, tokens: int) -> int:
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    ids = _some_tokens(trainer, tokens)
-    model.train()
     with trainer.accelerator.autocast(), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        # Both outputs are held until the end: a tensor that is freed leaves its address to another one.
-        outputs = base_of(model.policy.model).base_model(input_ids=ids, use_cache=False), model.critic(ids)
-    del outputs
+        output = forward()  # held until the end: a tensor that is freed leaves its address to another one
+    del output
     return sum(kept.values())
 
 

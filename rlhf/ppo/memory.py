@@ -30,7 +30,8 @@ class Footprint:
         weights: by role (`policy`, `reference`, …); what a role shares with one before it counts for that alone.
         trained: weights that are trained, of policy and critic.
         cache_per_token: keys and values of a token in all layers of the policy.
-        activations: what policy and critic keep for the backward pass whatever the number of tokens.
+        activations: what is kept for a backward pass (of the larger of policy and critic, or of both) whatever the
+            number of tokens.
         activations_per_token: and for each token.
         vocabulary: rows of the policy's output head.
     """
@@ -103,8 +104,13 @@ def plan_memory(footprint: Footprint, args: PPOConfig, longest_prompt: int) -> M
         "activations": footprint.activations + rows * longest * footprint.activations_per_token,
         "logits": logits * 4 * COPIES_OF_LOGITS,
     }
+    if args.rollout_engine == "vllm":
+        rollout = {}  # its cache and samples are in its own share
     if args.device.type == "cpu":
         always["kept by the allocator"] = max(sum(rollout.values()), sum(update.values()))
+    if args.rollout_engine == "vllm" and args.vllm_mode == "colocate":
+        share = int(args.vllm_gpu_memory_utilization * machine_memory(args.device)[0])
+        (rollout if args.vllm_enable_sleep_mode else always)["vLLM"] = share  # asleep, it frees it for the update
     return MemoryPlan(always, rollout, update)
 
 

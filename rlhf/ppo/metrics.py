@@ -93,6 +93,15 @@ def rollout_metrics(
     return metrics
 
 
+def means_of_each(each: Tensor, reduce: Reduce) -> dict[str, float]:
+    """Mean of each of several rewards `(rewards, batch)` as it gave it, by its place in the list; of one nothing."""
+    if len(each) == 1:
+        return {}
+    each = each.double()
+    *sums, count = reduce(torch.cat([each.sum(dim=1), each.new_tensor([each.shape[1]])])).tolist()
+    return {f"objective/scores_{number}": total / count for number, total in enumerate(sums, 1)}
+
+
 def _explained_variance(rollout: Rollout, reduce: Reduce) -> float:
     """1 − Var(returns − values) / Var(returns): 1 is a perfect critic, 0 one that knows no more than the mean."""
     variances = []

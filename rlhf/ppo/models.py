@@ -134,11 +134,19 @@ class ActorCritic(nn.Module):
         values: Tensor
 
     def forward(
-        self, input_ids: Tensor, response_mask: Tensor, with_entropy: bool = False, with_values: bool = True
+        self,
+        input_ids: Tensor,
+        response_mask: Tensor,
+        with_entropy: bool = False,
+        with_logprobs: bool = True,
+        with_values: bool = True,
     ) -> Output:
-        """Ask policy and critic (or the policy alone) about a batch of sequences."""
-        logprobs, entropy = self.policy(input_ids, response_mask, with_entropy)
-        values = self.critic(input_ids).clone() if with_values else logprobs.new_empty(0)  # FSDP2 wants no view
+        """Ask policy and critic, or one of them alone, about a batch of sequences."""
+        logprobs = entropy = values = torch.empty(0, device=input_ids.device)
+        if with_logprobs:
+            logprobs, entropy = self.policy(input_ids, response_mask, with_entropy)
+        if with_values:
+            values = self.critic(input_ids).clone()  # FSDP2 wants no view
         return self.Output(logprobs, entropy, values)
 
     def activation_checkpointing_enable(self, **options: Any) -> None:

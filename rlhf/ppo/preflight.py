@@ -97,20 +97,16 @@ def _sample(trainer: PPOTrainer, samples: int) -> tuple[Sample, str | None]:
     prompts = min(max(1, samples // RESPONSES), len(trainer.prompts))
     responses = max(2, samples // prompts)
     rows = [index for index in trainer.schedule.prompt_of(range(prompts)) for _ in range(responses)]
-    chosen = trainer._prompt_set(trainer.prompts.dataset.select(rows), "train_dataset")
+    chosen = trainer.prompt_set(trainer.prompts.dataset.select(rows), "train_dataset")
     fault = None
     try:
-        made = trainer._evaluation_episodes(chosen, range(len(rows)))
+        made = trainer.experience.sample_held_out(chosen, range(len(rows)))
     except UserError as error:
-        fault, reward = str(error), trainer.reward
-        trainer.reward = CombinedRewards([FunctionReward(no_reward)])
-        try:
-            made = trainer._evaluation_episodes(chosen, range(len(rows)))
-        finally:
-            trainer.reward = reward
-    rollout, scores, episodes = made
-    assert rollout is not None and episodes is not None, "there are prompts"
-    return Sample(rollout, scores.double().cpu().numpy().reshape(prompts, responses), episodes), fault
+        fault, stand_in = str(error), CombinedRewards([FunctionReward(no_reward)])
+        made = trainer.experience.sample_held_out(chosen, range(len(rows)), stand_in)
+    assert made.rollout is not None and made.episodes is not None, "there are prompts"
+    scores = made.scores.double().cpu().numpy().reshape(prompts, responses)
+    return Sample(made.rollout, scores, made.episodes), fault
 
 
 def _policy(trainer: PPOTrainer, sample: Sample) -> list[Finding]:
@@ -211,7 +207,7 @@ def _step_zero(trainer: PPOTrainer, rollout: Rollout) -> list[Finding]:
     exact = not (args.bf16 or args.fp16) and policy.dtype == torch.float32 and args.device.type == "cpu"
     groups = split_rows(rollout.lengths, rows=args.per_device_train_batch_size, tokens=args.micro_batch_tokens)
     batches = [rollout.micro_batch(group) for group in groups]
-    trainer._ask_models(rollout, batches)
+    trainer.experience.ask(rollout, batches)
     trainer.model.train()
     ratios = []
     for batch in batches:

@@ -81,11 +81,11 @@ class ScorerReward:
     """Scores by an object with `.score(conversations)`, with its own tokenizer and chat template.
 
     A response that is longer than the scorer's window allows (another tokenizer may need more tokens for the same
-    text) is cut at its end, so that one odd response does not end a run.
+    text) is cut at its end, so that one odd response does not end a run. `options` are given to `.score` besides.
     """
 
-    def __init__(self, scorer: Scorer) -> None:
-        self.scorer = scorer
+    def __init__(self, scorer: Scorer, **options: Any) -> None:
+        self.scorer, self.options = scorer, options
         self.tokenizer = getattr(scorer, "tokenizer", None)
         self.model = getattr(scorer, "model", None)
         self.is_adapter = isinstance(self.model, PeftModel)
@@ -95,7 +95,7 @@ class ScorerReward:
     def __call__(self, episodes: Episodes) -> Tensor:
         """Scores `(episodes,)`."""
         conversations = [self._fitting(conversation) for conversation in episodes.conversations]
-        scores = torch.as_tensor(self.scorer.score(conversations), dtype=torch.float32)
+        scores = torch.as_tensor(self.scorer.score(conversations, **self.options), dtype=torch.float32)
         return scores.detach().cpu()  # a scorer of one's own may leave them on a GPU, with a graph behind them
 
     def _fitting(self, conversation: Conversation) -> Conversation:
@@ -236,7 +236,11 @@ class CombinedRewards:
         ]
 
     def __call__(self, episodes: Episodes) -> Tensor:
-        """Scores `(episodes,)` in float32.
+        """Scores `(episodes,)` of all rewards together, in float32; raises as `each` and `together`."""
+        return self.together(self.each(episodes), episodes)
+
+    def each(self, episodes: Episodes) -> Tensor:
+        """Scores `(rewards, episodes)` as each reward gives them, in float32.
 
         Raises:
             UserError: a score is NaN or infinite; the message names the reward and shows prompt and response.
@@ -245,7 +249,15 @@ class CombinedRewards:
         for number, reward in enumerate(self.rewards, 1):
             which = f", number {number} of {len(self.rewards)} ({reward.name})," if len(self.rewards) > 1 else ""
             scores.append(_finite(reward(episodes), episodes, f"the {self.what}{which} of a response"))
-        total = aggregate(torch.stack(scores), self.weights, self.aggregation, self.std_coef)
+        return torch.stack(scores)
+
+    def together(self, each: Tensor, episodes: Episodes) -> Tensor:
+        """One score `(episodes,)` from those of each reward `(rewards, episodes)`.
+
+        Raises:
+            UserError: it is no finite number.
+        """
+        total = aggregate(each, self.weights, self.aggregation, self.std_coef)
         return _finite(total, episodes, f"the {self.aggregation} of the rewards of a response")
 
 
@@ -264,6 +276,7 @@ def make_reward(
     tokenizer: PreTrainedTokenizerBase | None = None,
     *,
     rows: int = 64,
+    tokens: int | None = None,
     shared_by: PreTrainedModel | PeftModel | None = None,
     argument: str = "reward_model",
 ) -> Reward:
@@ -274,6 +287,7 @@ def make_reward(
             function.
         tokenizer: of a sequence classifier, where it is not the policy's.
         rows: responses that a sequence classifier scores at once.
+        tokens: most tokens that an adapter on the policy's base reads at once, padding included; default: its own.
         shared_by: the policy whose base in memory a folder of an adapter over the same weights is put on, too; it then
             scores in the precision of these weights.
         argument: what a message calls the source.
@@ -285,8 +299,9 @@ def make_reward(
         from reward import RewardModel
 
         model = None if shared_by is None else classifier_adapter_over(shared_by, source)
-        scorer = RewardModel.load(source) if model is None else RewardModel(model, load_tokenizer(source))
-        return ScorerReward(scorer)
+        if model is None:
+            return ScorerReward(RewardModel.load(source))
+        return ScorerReward(RewardModel(model, load_tokenizer(source)), **({"batch_tokens": tokens} if tokens else {}))
     if isinstance(source, nn.Module) and hasattr(source, "base_model_prefix"):
         if not hasattr(base_of(source), "score"):
             raise UserError(

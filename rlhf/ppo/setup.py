@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 import logging
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
+from accelerate import Accelerator
 from peft import PeftConfig, PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
@@ -59,6 +61,40 @@ def with_batch_sizes(args: PPOConfig) -> PPOConfig:
     if args.ddp_find_unused_parameters is None:
         args.ddp_find_unused_parameters = False
     return args
+
+
+def make_output_folder(args: PPOConfig) -> None:
+    """Make `output_dir`, so that a run cannot fail at its first checkpoint.
+
+    Raises:
+        UserError: it cannot be made or written to.
+    """
+    folder = Path(args.output_dir)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"output_dir {folder} cannot be made ({error.strerror}): set another one.") from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UserError(f"output_dir {folder} cannot be written to: set another one, or change its permissions.")
+
+
+def compile_any_shape(accelerator: Accelerator) -> None:
+    """With `torch_compile`, compile for any shape at once, as no two micro-batches are alike.
+
+    Otherwise torch compiles for the first shape, and again as others come. ACCELERATE_DYNAMO_USE_DYNAMIC has its say.
+    """
+    compiler = accelerator.state.dynamo_plugin
+    if compiler.dynamic is None:
+        compiler.dynamic = True
+
+
+def learn_apart(args: PPOConfig) -> bool:
+    """Whether policy and critic go forward and backward one after the other, and each alone keeps activations.
+
+    What exchanges gradients between processes (DDP, FSDP2, DeepSpeed) wants all of them from one backward pass, and a
+    compiled model is one program.
+    """
+    return args.world_size == 1 and args.deepspeed_plugin is None and not args.torch_compile
 
 
 def make_schedule(args: PPOConfig, prompts: int) -> Schedule:
@@ -298,9 +334,9 @@ def list_rewards(
         raise UserError(
             f"there are {len(tokenizers)} {tokenizers_argument} for {len(sources)} rewards: give one for each."
         )
-    rows = args.local_rollout_forward_batch_size
+    at_once: dict[str, Any] = {"rows": args.local_rollout_forward_batch_size, "tokens": args.micro_batch_tokens}
     rewards = [
-        make_reward(one, tokenizer, rows=rows, shared_by=shared_by, argument=argument)
+        make_reward(one, tokenizer, **at_once, shared_by=shared_by, argument=argument)
         for one, tokenizer in zip(sources, tokenizers, strict=True)
     ]
     for model in map(model_of_reward, rewards):

@@ -37,6 +37,10 @@ class RunStop(TrainerCallback):
         self._kls: list[float] = []  # of the last rollouts
         self._training = False
 
+    def begin(self) -> None:
+        """A run begins: forget what ended one before it."""
+        self.reason, self._kls = None, []
+
     def ask(self, reason: str) -> None:
         """Let the run end at the end of this rollout; the first reason stays."""
         self.reason = self.reason or reason

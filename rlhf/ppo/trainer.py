@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from datasets import Dataset
 from peft import PeftConfig
@@ -25,16 +24,18 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, Trai
 from plumbline.allocator import reuse_freed_memory
 from plumbline.errors import UserError
 from rlhf.ppo import checkpoints, samples, setup, sharded
+from rlhf.ppo.base_in_bf16 import store_base_in_bf16
 from rlhf.ppo.boundaries import RolloutBoundaries
 from rlhf.ppo.card import write_card
 from rlhf.ppo.config import PPOConfig
 from rlhf.ppo.core import KLController, RunningMoments, policy_loss, value_loss
-from rlhf.ppo.data import EVALUATION, SAMPLING, PromptSet, sampling_noise, split_into, split_rows
+from rlhf.ppo.data import SAMPLING, PromptSet, sampling_noise, split_into, split_rows
 from rlhf.ppo.engines import make_engine
-from rlhf.ppo.metrics import WATCHED, MetricMeans, UpdateSums, evaluation_metrics, rollout_metrics
+from rlhf.ppo.experience import Experience
+from rlhf.ppo.fingerprint import fingerprint
+from rlhf.ppo.metrics import WATCHED, MetricMeans, UpdateSums, evaluation_metrics, means_of_each, rollout_metrics
 from rlhf.ppo.mismatch import measure_and_correct
 from rlhf.ppo.models import base_of
-from rlhf.ppo.rewards import Episodes
 from rlhf.ppo.rollout import MicroBatch, Rollout, state_values
 from rlhf.ppo.stops import RunStop, early_stopping
 from rlhf.ppo.watch import make_watch, sums_of
@@ -87,6 +88,7 @@ class PPOTrainer(Trainer):
         watch_processing_classes: Any = None,
     ) -> None:
         sharded.check_sharding(args)
+        setup.make_output_folder(args)
         args = setup.with_batch_sizes(args)
         self.processing_class = processing_class
         policy = setup.load_for_training(model, peft_config)
@@ -106,14 +108,14 @@ class PPOTrainer(Trainer):
             "response_length": args.response_length,
             "num_proc": args.dataset_num_proc,
         }
-        self.prompts = self._prompt_set(train_dataset, "train_dataset")
+        self.prompts = self.prompt_set(train_dataset, "train_dataset")
         self.schedule = setup.make_schedule(args, len(self.prompts))
         self.kl = KLController(args.kl_coef, args.kl_target, args.kl_horizon)
         self.stop = RunStop(args)
         self.score_moments = RunningMoments()
         self._means, self._updates = MetricMeans(), UpdateSums(args.device)
         self._rollout: Rollout | None = None
-        self._runtimes: dict[str, float] = {}  # seconds of the phases of the last rollout
+        self.experience = Experience(self)
         self._writes_checkpoint = False
         super().__init__(
             model=actor_critic,
@@ -124,10 +126,11 @@ class PPOTrainer(Trainer):
             optimizers=optimizers,
             callbacks=callbacks,
         )
+        setup.compile_any_shape(self.accelerator)
         self.is_fsdp_enabled = sharded.prepare_fsdp(self.accelerator, args)
         self.engine = make_engine(args, actor_critic.policy.model, self.sampling, processing_class, self.accelerator)
         self._eval_prompts = {
-            name: self._prompt_set(dataset, "eval_dataset") for name, dataset in _by_name(eval_dataset).items()
+            name: self.prompt_set(dataset, "eval_dataset") for name, dataset in _by_name(eval_dataset).items()
         }
         early = early_stopping(args, self._eval_prompts, watched=self.watch is not None)
         for callback in (RolloutBoundaries(self.schedule), self.stop, *early):
@@ -135,9 +138,20 @@ class PPOTrainer(Trainer):
         for part in (self.reference.separate, *(module for reward in rewards for module in reward.modules)):
             if part is not None:
                 part.to(args.device)
+        self._state = checkpoints.PPOState(
+            schedule=self.schedule.identity(),
+            run=fingerprint(args, self.prompts, self.sampling, actor_critic, self.reference, self.reward.rewards),
+            kl=self.kl,
+            moments=self.score_moments,
+            watch=self.watch,
+            stop=self.stop,
+        )
         sharded.shard_frozen(self.accelerator, self.reference.separate)
+        scorers = [module for reward in rewards for module in reward.modules]
+        store_base_in_bf16(args, (actor_critic.policy.model, actor_critic.critic.model), scorers)
 
-    def _prompt_set(self, dataset: Dataset, name: str) -> PromptSet:
+    def prompt_set(self, dataset: Dataset, name: str) -> PromptSet:
+        """A dataset's prompts as token ids; messages call it `name`. Raises UserError for what cannot be answered."""
         return PromptSet(dataset, self.processing_class, name=name, **self._prompt_options)
 
     # What the loop asks for
@@ -154,6 +168,7 @@ class PPOTrainer(Trainer):
         if self.args.reuse_memory and self.args.device.type == "cpu":
             reuse_freed_memory()
         self.args.max_steps = self.schedule.steps
+        self.stop.begin()
         if checkpoint is not None:  # with split weights the loop loads later than it counts its steps
             self._load_state(Path(checkpoint))
             checkpoints.check_resumable(Path(checkpoint))
@@ -209,32 +224,45 @@ class PPOTrainer(Trainer):
             last = position == len(batches)
             self.accelerator.gradient_state._set_sync_gradients(last)
             with contextlib.nullcontext() if last else self.accelerator.no_sync(model):
-                with self.accelerator.autocast():
-                    loss = self._loss(model, rollout, batch) * self.args.world_size / tokens
-                self.accelerator.backward(loss)
-            total += loss.detach()
+                loss = torch.zeros_like(total)
+                for part in self._losses(model, rollout, batch):
+                    self.accelerator.backward(part * self.args.world_size / tokens)
+                    loss += part.detach()
+            total += loss * self.args.world_size / tokens
         self._means.add({"step_runtime": time.perf_counter() - started})
         if (epoch, mini_batch) == (self.schedule.num_ppo_epochs - 1, self.schedule.num_mini_batches - 1):
             self._means.add(self._updates.metrics(self._sum))
             self._updates, self._rollout = UpdateSums(self.args.device), None
         return total
 
-    def _loss(self, model: nn.Module, rollout: Rollout, batch: MicroBatch) -> Tensor:
-        """Sum over the response tokens of a micro-batch of policy loss + vf_coef × value loss."""
-        output = model(batch.input_ids, batch.response_mask)
+    def _losses(self, model: nn.Module, rollout: Rollout, batch: MicroBatch) -> Iterator[Tensor]:
+        """Policy loss, then vf_coef × value loss of a micro-batch, each a sum over its response tokens.
+
+        Whoever takes one goes backward through it before taking the next: only then does the critic run, in the memory
+        of the policy's activations. Where both must be learned from in one pass, the sum of both is the only one.
+        """
+        apart = setup.learn_apart(self.args)
         old_logprobs, old_values, advantages, returns = (
             rollout.packed(tensor, batch)
             for tensor in (rollout.logprobs, rollout.values, rollout.advantages, rollout.returns)
         )
-        values, _ = state_values(output.values, batch)
+        with self.accelerator.autocast():
+            output = model(batch.input_ids, batch.response_mask, with_values=not apart)
         clipping = (self.args.cliprange, self.args.cliprange_high, self.args.dual_clip)
         weights = None if rollout.importance_weights is None else rollout.packed(rollout.importance_weights, batch)
         policy = policy_loss(output.logprobs, old_logprobs, advantages, *clipping, weights)
-        value = value_loss(values, old_values, returns, self.args.cliprange_value)
-        self._updates.add(policy, value, output.logprobs - old_logprobs)
         # During the critic's warm-up the policy keeps a gradient of zero: every process still reduces all parameters.
-        weight = 0.0 if rollout.number < self.args.value_warmup_rollouts else 1.0
-        return weight * policy.loss.sum() + self.args.vf_coef * value.loss.sum()
+        policy_part = (0.0 if rollout.number < self.args.value_warmup_rollouts else 1.0) * policy.loss.sum()
+        log_ratio = (output.logprobs - old_logprobs).detach()
+        if apart:
+            yield policy_part
+            with self.accelerator.autocast():
+                output = model(batch.input_ids, batch.response_mask, with_logprobs=False)
+        values, _ = state_values(output.values, batch)
+        value = value_loss(values, old_values, returns, self.args.cliprange_value)
+        self._updates.add(policy, value, log_ratio)
+        value_part = self.args.vf_coef * value.loss.sum()
+        yield value_part if apart else policy_part + value_part
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add what the rollouts since the last entry showed to a training entry."""
@@ -251,9 +279,11 @@ class PPOTrainer(Trainer):
         numbers = self.schedule.episodes(number)
         rows = [self.prompts[index] for index in self.schedule.prompt_of(numbers)]
         noise = sampling_noise(self.args.seed, numbers, self.args.response_length, stream=SAMPLING)
-        rollout, raw_scores, episodes = self._episodes(number, rows, noise)
-        with self._timed("forward_runtime"):
-            self._ask_models(rollout, [batch for part in self._micro_batches(rollout, 0) for batch in part])
+        sampled = self.experience.sample(number, rows, noise)
+        rollout, raw_scores = sampled.rollout, sampled.scores
+        assert rollout is not None, "a rollout has episodes on every process"
+        with self.experience.timed("forward_runtime"):
+            self.experience.ask(rollout, [batch for part in self._micro_batches(rollout, 0) for batch in part])
         scores = rollout.estimate_advantages(
             self._normalised(raw_scores),
             kl_coef=self.kl.coefficient,
@@ -273,56 +303,16 @@ class PPOTrainer(Trainer):
             kl_estimator=self.args.kl_estimator,
             reduce=self._sum,
         )
-        metrics |= measure_and_correct(rollout, self.args, self._sum)
+        metrics |= means_of_each(sampled.each, self._sum) | measure_and_correct(rollout, self.args, self._sum)
         self.kl.update(metrics["objective/kl"], self.schedule.batch_size)
         self.stop.take_kl(metrics["objective/kl"])
         if self.watch is not None:
-            with self._timed("watch_runtime"):
-                watched = self.watch.score(episodes, self.args.device)
+            with self.experience.timed("watch_runtime"):
+                watched = self.watch.score(sampled.episodes, self.args.device)
             metrics |= self.watch.take(raw_scores, watched, self.kl, self.stop, self._sum)
-        self._means.add(metrics | self._runtimes)
+        self._means.add(metrics | self.experience.runtimes)
         self._episodes_made += self.schedule.batch_size
         return rollout
-
-    def _episodes(
-        self, number: int, rows: Sequence[dict[str, Any]], noise: np.ndarray
-    ) -> tuple[Rollout, Tensor, Episodes]:
-        """Responses to some prompts, laid out; their raw scores `(batch,)`; and both as text."""
-        prompt_ids = [row["input_ids"] for row in rows]
-        self.model.eval()
-        with self._timed("generation_runtime"), self._weights_for_engine(), self.accelerator.autocast():
-            responses = self.engine.generate(prompt_ids, noise)
-        response_ids = [response.tokens for response in responses]
-        episodes = Episodes(
-            prompts=[row["prompt"] for row in rows],
-            prompt_ids=prompt_ids,
-            response_ids=response_ids,
-            responses=self.processing_class.batch_decode(response_ids, skip_special_tokens=True),
-            columns={name: [row[name] for row in rows] for name in rows[0] if name not in ("prompt", "input_ids")},
-        )
-        with self._timed("reward_runtime"):
-            scores = self.reward(episodes).to(self.args.device)
-        return Rollout.of_responses(number, prompt_ids, responses, self.args.device), scores, episodes
-
-    @torch.no_grad()
-    def _ask_models(self, rollout: Rollout | None, batches: Sequence[MicroBatch]) -> None:
-        """Fill in log-probabilities, entropies and values; nothing of a batch without rows.
-
-        The batches of a rollout are those of its first PPO epoch, so that the first step's ratios are exactly 1.
-        """
-        self.model.eval()
-        for batch in batches:
-            with self.accelerator.autocast():
-                output = self.model_wrapped(batch.input_ids, batch.response_mask, with_entropy=True)
-                reference = self.reference.logprobs(self.model, batch.input_ids, batch.response_mask)
-            if rollout is None or not len(batch.rows):
-                continue
-            values, final_values = state_values(output.values, batch)
-            rollout.store(rollout.logprobs, batch, output.logprobs)
-            rollout.store(rollout.entropy, batch, output.entropy)
-            rollout.store(rollout.ref_logprobs, batch, reference)
-            rollout.store(rollout.values, batch, values)
-            rollout.final_values[batch.rows] = final_values
 
     def _micro_batches(self, rollout: Rollout, epoch: int) -> list[list[MicroBatch]]:
         """For each mini-batch of a PPO epoch: its micro-batches, as many on each process."""
@@ -345,20 +335,8 @@ class PPOTrainer(Trainer):
             scores = self.score_moments.normalise(scores)
         return scores if self.args.score_clip is None else scores.clamp(-self.args.score_clip, self.args.score_clip)
 
-    def _weights_for_engine(self) -> contextlib.AbstractContextManager[None]:
-        if self.engine.reads_policy:
-            return sharded.whole_policy(self.accelerator, self.model_wrapped, self.model.policy)
-        sharded.split_again(self.model_wrapped)
-        return contextlib.nullcontext()
-
     def _sum(self, tensor: Tensor) -> Tensor:
         return self.accelerator.reduce(tensor, "sum") if self.args.world_size > 1 else tensor
-
-    @contextlib.contextmanager
-    def _timed(self, name: str) -> Iterator[None]:
-        started = time.perf_counter()
-        yield
-        self._runtimes[name] = time.perf_counter() - started
 
     # Evaluation
 
@@ -378,7 +356,7 @@ class PPOTrainer(Trainer):
         """
         sets = self._eval_prompts
         if eval_dataset is not None:
-            sets = {name: self._prompt_set(given, "eval_dataset") for name, given in _by_name(eval_dataset).items()}
+            sets = {name: self.prompt_set(given, "eval_dataset") for name, given in _by_name(eval_dataset).items()}
         if not sets:
             raise UserError("there is nothing to evaluate on: give an eval_dataset.")
         metrics: dict[str, float] = {}
@@ -393,8 +371,8 @@ class PPOTrainer(Trainer):
 
     def _evaluate_on(self, prompts: PromptSet, prefix: str) -> dict[str, float]:
         own = range(self.args.process_index, len(prompts), self.args.world_size)
-        rollout, scores, episodes = self._evaluation_episodes(prompts, own)
-        self._ask_models(rollout, sharded.evaluation_batches(rollout, self.args))
+        rollout, scores, _, episodes = self.experience.sample_held_out(prompts, own)
+        self.experience.ask(rollout, sharded.evaluation_batches(rollout, self.args))
         if self.args.num_eval_samples:
             samples.write_first(episodes, scores, self.args, f"{prefix}-{self.state.global_step}")
         metrics = evaluation_metrics(rollout, scores, kl_coef=self.kl.coefficient, reduce=self._sum)
@@ -402,16 +380,6 @@ class PPOTrainer(Trainer):
             watched = self.watch.score(episodes, self.args.device)
             metrics[WATCHED] = sums_of(watched, self._sum).mean
         return metrics
-
-    def _evaluation_episodes(
-        self, prompts: PromptSet, own: Sequence[int]
-    ) -> tuple[Rollout | None, Tensor, Episodes | None]:
-        if not own:
-            with self._weights_for_engine():  # with the other processes
-                self.engine.generate([], np.empty((0, 0)))  # some engines gather the prompts of all processes
-            return None, torch.zeros(0, device=self.args.device), None
-        noise = sampling_noise(self.args.seed, own, self.args.response_length, stream=EVALUATION)
-        return self._episodes(-1, [prompts[index] for index in own], noise)
 
     def generate_completions(self, sampling: bool = False) -> list[dict[str, Any]]:
         """Print a table of held-out prompts, sampled responses and scores, and return its rows.
@@ -421,24 +389,19 @@ class PPOTrainer(Trainer):
         """
         prompts = next(iter(self._eval_prompts.values()), self.prompts)
         count = min(len(prompts), self.args.per_device_eval_batch_size) if sampling else len(prompts)
-        _, scores, episodes = self._evaluation_episodes(prompts, range(count))
-        assert episodes is not None
-        rows = samples.rows_of(episodes, scores)
+        sampled = self.experience.sample_held_out(prompts, range(count))
+        assert sampled.episodes is not None, "there are prompts"
+        rows = samples.rows_of(sampled.episodes, sampled.scores)
         if self.is_world_process_zero():
             samples.show(rows)
         return rows
 
     # Checkpoints
 
-    def _identity(self) -> dict[str, int]:
-        """What must be the same in a resumed run for its prompts and random numbers to be the same."""
-        names = ("prompts", "batch_size", "num_ppo_epochs", "num_mini_batches", "seed")
-        return {name: getattr(self.schedule, name) for name in names}
-
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
         if self.args.should_save:
-            checkpoints.write_state(folder, self._identity(), self.kl, self.score_moments, self.watch, self.stop)
+            self._state.write(folder)
         self._writes_checkpoint = True
         try:
             super()._save_checkpoint(model, trial)
@@ -474,7 +437,7 @@ class PPOTrainer(Trainer):
             write_card(self, model_name or Path(self.args.output_dir).name, dataset_name, tags, metadata)
 
     def _load_state(self, folder: Path) -> None:
-        checkpoints.read_state(folder, self._identity(), self.kl, self.score_moments, self.watch, self.stop)
+        self._state.read(folder)
         step = checkpoints.step_at_boundary(folder, self.schedule.steps_per_rollout)
         if self.stop.reason:
             self.args.max_steps = step  # the run ended there: nothing is left to do

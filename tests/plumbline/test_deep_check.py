@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 import yaml
 
 import plumbline.cli
@@ -183,3 +185,16 @@ def test_json_without_deep_is_refused(
 ) -> None:
     assert command(monkeypatch, "check", "--json", "recipe.yaml") == 2
     assert "--json prints what --deep finds" in capsys.readouterr().err
+
+
+def test_memory_that_is_full_while_models_are_loaded_is_a_finding(
+    domain: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def full(*arguments: Any, **options: Any) -> None:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(plumbline.deep_check, "make_trainer", full)
+    status, entry = deep(monkeypatch, capsys)
+    (finding,) = entry["findings"]
+    assert (status, finding["name"]) == (4, "out_of_memory")
+    assert "was full before all models were loaded" in finding["advice"]

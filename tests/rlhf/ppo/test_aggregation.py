@@ -90,13 +90,17 @@ def test_the_trainer_optimises_the_aggregate(
 ) -> None:
     """Of two scores a and b the deviation is half their distance."""
     found: list[float] = []
+    firsts: list[float] = []
+    seconds: list[float] = []
 
     def first(completion_ids: list[list[int]], **columns: Any) -> list[float]:
-        return [float(ids[0] % 10) for ids in completion_ids]
+        firsts.extend(float(ids[0] % 10) for ids in completion_ids)
+        return firsts[-len(completion_ids) :]
 
     def second(completion_ids: list[list[int]], **columns: Any) -> list[float]:
         found.extend(expected(ids[0] % 10, ids[-1] % 10) for ids in completion_ids)
-        return [float(ids[-1] % 10) for ids in completion_ids]
+        seconds.extend(float(ids[-1] % 10) for ids in completion_ids)
+        return seconds[-len(completion_ids) :]
 
     folder = tiny_model(tmp_path / "model")
     trainer = trainer_for(
@@ -104,6 +108,8 @@ def test_the_trainer_optimises_the_aggregate(
     )
     trainer.train()
     assert entries(trainer, "objective/scores") == pytest.approx([sum(found) / 8], abs=1e-5)
+    assert entries(trainer, "objective/scores_1") == pytest.approx([sum(firsts) / 8], abs=1e-5)
+    assert entries(trainer, "objective/scores_2") == pytest.approx([sum(seconds) / 8], abs=1e-5)
 
 
 @pytest.mark.parametrize("setting", [{"reward_aggregation": "median"}, {"reward_std_coef": -1.0}])

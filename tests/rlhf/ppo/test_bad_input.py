@@ -261,3 +261,9 @@ def stage(policy: Path, reward: Path, root: Path, *, prompts: Dataset | None = N
     batch = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 1, "total_episodes": 4}
     section = AlignSection(method="ppo", **{**batch, "response_length": 6, "save_strategy": "no", **settings})
     return train_ppo(policy, reward, prompts or conversations(), None, section, *folders(root), seed=3)
+
+
+def test_an_output_folder_that_cannot_be_made_is_refused(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"output_dir .*file/run cannot be made \(Not a directory\): set another one"):
+        trainer_for(folder, tmp_path / "file" / "run")

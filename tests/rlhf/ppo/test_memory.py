@@ -64,6 +64,23 @@ def test_what_settings_change(tmp_path: Path, settings: dict[str, Any], part: st
     assert plan_memory(MADE_UP, args_for(tmp_path, **settings), longest_prompt=14).parts()[part] == expected
 
 
+@pytest.mark.parametrize(
+    ("settings", "part"),
+    [({}, "always"), ({"vllm_enable_sleep_mode": True}, "rollout"), ({"vllm_mode": "server"}, None)],
+)
+def test_a_colocated_vllm_has_its_share(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], part: str | None
+) -> None:
+    monkeypatch.setattr("rlhf.ppo.memory.machine_memory", lambda device: (10**6, "made up"))
+    args = args_for(tmp_path)
+    for name, value in {"rollout_engine": "vllm", "vllm_gpu_memory_utilization": 0.3, **settings}.items():
+        setattr(args, name, value)  # without vLLM the settings themselves refuse it
+    plan = plan_memory(MADE_UP, args, longest_prompt=14)
+    assert "key-value cache" not in plan.parts(), "it is vLLM's"
+    assert plan.parts().get("vLLM") == (300_000 if part else None)
+    assert part is None or "vLLM" in getattr(plan, part)
+
+
 def test_logits_are_made_in_chunks(tmp_path: Path) -> None:
     large = replace(MADE_UP, vocabulary=2**26)
     assert plan_memory(large, args_for(tmp_path), longest_prompt=14).update["logits"] == 2**27 * 4 * 5
@@ -108,7 +125,15 @@ def test_checkpointing_keeps_fewer_activations(tmp_path: Path) -> None:
     trainer = trainer_of(tmp_path, lora=False)
     full = footprint_of(trainer).activations_per_token
     trainer.args.gradient_checkpointing = True
-    assert footprint_of(trainer).activations_per_token == full // 2 + 2 * 2 * 64 * 4  # one of two layers, two inputs
+    assert footprint_of(trainer).activations_per_token == full // 2 + 2 * 64 * 4  # one of two layers, two inputs
+
+
+def test_several_processes_keep_the_activations_of_both_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = trainer_of(tmp_path, lora=False)
+    alone = footprint_of(trainer).activations_per_token
+    monkeypatch.setattr("rlhf.ppo.footprint.learn_apart", lambda args: False)
+    both = footprint_of(trainer).activations_per_token
+    assert 1.95 * alone < both <= 2 * alone, "policy and critic are of one shape, but for the critic's head"
 
 
 @pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])

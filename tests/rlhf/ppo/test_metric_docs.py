@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rlhf.ppo import PPOTrainer
-from tests.rlhf.ppo.helpers import classifier_of, conversations, trainer_for
+from tests.rlhf.ppo.helpers import classifier_of, conversations, good_share, trainer_for
 from tests.rlhf.ppo.test_watch import bad_share
 from tests.tiny import tiny_model
 
@@ -47,7 +47,7 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
             "missing_eos_penalty": 1.0,
             "overoptimization_window": 1,
         },
-        reward_model=classifier_of(folder),
+        reward_model=[classifier_of(folder), good_share],
         watch_reward_model=bad_share,
         eval_dataset=conversations(2),
     )

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from datasets import Dataset
 from peft import LoraConfig
 from safetensors.torch import load_file
 from transformers import TrainerCallback
@@ -20,7 +21,7 @@ from transformers import TrainerCallback
 from plumbline.checkpoints import CompleteCheckpoints, last_complete_checkpoint
 from plumbline.errors import UserError
 from rlhf.ppo import PPOTrainer
-from tests.rlhf.ppo.helpers import classifier_of, entries, reward_adapter, trainer_for
+from tests.rlhf.ppo.helpers import classifier_of, entries, good_share, policy_of, reward_adapter, trainer_for
 from tests.tiny import tiny_model
 
 REPOSITORY = Path(__file__).parents[3]
@@ -108,7 +109,42 @@ def test_a_checkpoint_of_another_run_is_refused(folder: Path, tmp_path: Path) ->
     state = tmp_path / "checkpoint-16" / "trainer_state.json"
     state.write_text(json.dumps({**json.loads(state.read_text()), "global_step": 15}))
     with pytest.raises(UserError, match="inside a rollout"):
-        trainer_for(folder, tmp_path, settings=SETTINGS).train(resume_from_checkpoint=state.parent)
+        run(folder, tmp_path, resume=state.parent)
+
+
+@pytest.mark.parametrize(
+    ("what", "arguments"),
+    [
+        ("training prompts", {"train_dataset": Dataset.from_list([{"prompt": f"Hello {i}"} for i in range(5)])}),
+        ("reward 1", {"reward_model": good_share}),
+        ("reference", {"model": "another"}),
+        ("temperature", {"settings": {"temperature": 0.9}}),
+    ],
+)
+def test_a_checkpoint_of_other_models_or_data_is_refused(
+    folder: Path, tmp_path: Path, what: str, arguments: dict[str, Any]
+) -> None:
+    """With as many prompts, and the same batch and seed."""
+    settings = {**SETTINGS, "total_episodes": 8}
+    trainer_for(folder, tmp_path, settings=settings, reward_model=classifier_of(folder)).train()
+    given = {"reward_model": classifier_of(folder), **arguments}
+    given["settings"] = {**settings, **arguments.get("settings", {})}
+    if "model" in given:
+        given["model"] = policy_of(tiny_model(tmp_path / "other", seed=1))
+    message = rf"checkpoint-4 was written with {what} [^,]* \(now [^,]*\): resume with the same"
+    with pytest.raises(UserError, match=message):
+        trainer_for(folder, tmp_path, **given).train(resume_from_checkpoint=True)
+
+
+def test_settings_that_may_change_and_states_of_before_are_taken(folder: Path, tmp_path: Path) -> None:
+    trainer_for(folder, tmp_path, settings={**SETTINGS, "total_episodes": 8}).train()
+    path = tmp_path / "checkpoint-4" / "ppo_state.json"
+    state = json.loads(path.read_text())
+    del state["run"]
+    path.write_text(json.dumps(state))
+    later = trainer_for(folder, tmp_path, settings={**SETTINGS, "learning_rate": 1e-4, "total_episodes": 16})
+    later.train(resume_from_checkpoint=True)
+    assert later.state.global_step == 8
 
 
 def test_a_checkpoint_that_a_kill_cut_off_is_passed_over(

@@ -89,11 +89,21 @@ def test_a_resumed_run_spends_the_same_budget_and_stays_ended(
     assert same_weights(resumed, whole)
 
 
+def test_what_ended_a_run_does_not_end_the_next_one(folder: Path, tmp_path: Path) -> None:
+    trainer = run(folder, tmp_path, settings={"total_episodes": 16})
+    trainer.stop.ask("over-optimisation")
+    trainer.train()
+    assert trainer.stop.reason is None
+    assert trainer.state.global_step == 8
+
+
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
         ({"kl_budget": 0.0}, "kl_budget is 0.0: it must be above 0"),
         ({"kl_budget": -1.0}, "kl_budget is -1.0: it must be above 0"),
+        ({"kl_budget": float("nan")}, "kl_budget is nan: it must be above 0"),
+        ({"kl_budget": "8"}, "kl_budget is '8': it must be a number, without quotes"),
         ({"kl_budget": 5.0, "kl_target": 6.0}, "kl_budget is 5.0, not above kl_target 6.0"),
         ({"early_stopping_patience": 0, "eval_strategy": "steps"}, "early_stopping_patience is 0"),
         ({"early_stopping_patience": 2}, "nothing is evaluated"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -78,14 +79,14 @@ def test_the_first_step_has_ratio_one_and_no_kl(folder: Path, tmp_path: Path) ->
         folder, tmp_path, settings={"temperature": 0.7, "learning_rate": 0.0, "total_episodes": 8}, model=model
     )
     ratios: list[torch.Tensor] = []
-    loss = trainer._loss
+    losses = trainer._losses
 
-    def observed(model: Any, rollout: Any, batch: Any) -> torch.Tensor:
+    def observed(model: Any, rollout: Any, batch: Any) -> Iterator[torch.Tensor]:
         logprobs = model(batch.input_ids, batch.response_mask).logprobs
         ratios.append((logprobs - rollout.packed(rollout.logprobs, batch)).exp())
-        return loss(model, rollout, batch)
+        return losses(model, rollout, batch)
 
-    trainer._loss = observed
+    trainer._losses = observed
     trainer.train()
     assert (ratios[0] == 1).all() and (ratios[1] == 1).all()
     assert entries(trainer, "objective/kl") == [0.0]
@@ -496,3 +497,16 @@ def test_mistakes_are_refused_before_training(folder: Path, tmp_path: Path) -> N
 def test_settings_out_of_range_are_refused(folder: Path, tmp_path: Path, setting: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(setting))):
         trainer_for(folder, tmp_path, settings=setting)
+
+
+def test_torch_compile_compiles_for_any_shape_and_trains_the_same(folder: Path, tmp_path: Path) -> None:
+    plain, compiled = (
+        trainer_for(folder, tmp_path / name, settings={"total_episodes": 8, **settings})
+        for name, settings in (("plain", {}), ("compiled", {"torch_compile_backend": "eager"}))
+    )
+    assert compiled.accelerator.state.dynamo_plugin.dynamic is True
+    for trainer in (plain, compiled):
+        trainer.train()
+    own = weights(plain.model)
+    for name, tensor in weights(compiled.model).items():
+        assert torch.allclose(tensor, own[name], atol=1e-5), name
