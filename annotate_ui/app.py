@@ -10,7 +10,7 @@ from fastapi import FastAPI, Form, Request, Response
 from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse
 from fastapi.staticfiles import StaticFiles
 
-from annotate_ui.calls import call_routes, sentence
+from annotate_ui.calls import away, call_routes, sentence, unavailable
 from annotate_ui.desk import Desk
 from annotate_ui.guard import Guard
 from annotate_ui.lead import LEAD_PATH, LEADS, add_lead_pages
@@ -19,7 +19,7 @@ from annotate_ui.own_pages import OwnPages
 from annotate_ui.render import render_guideline, render_shell, render_sign_in
 from annotate_ui.sessions import Session, Sessions
 from annotate_ui.theme import plumbline_theme
-from plumbline.errors import UserError
+from plumbline.errors import StoreUnavailable, UserError
 
 if TYPE_CHECKING:
     from annotate_ui.setup import Setup
@@ -102,6 +102,8 @@ def _add_sign_in(app: FastAPI, service: PreferenceService, sessions: Sessions, s
     def sign_in(request: Request, name: Annotated[str, Form()] = "") -> Response:
         try:
             annotator = service.sign_in(name.strip())
+        except StoreUnavailable as fault:
+            return HTMLResponse(render_sign_in(setup, name=name, error=away(fault)), status_code=503)
         except UserError as fault:
             return HTMLResponse(render_sign_in(setup, name=name, error=sentence(fault)), status_code=400)
         response = RedirectResponse(f"{WORK_PATH}/", status_code=303)
@@ -122,3 +124,7 @@ def _add_sign_in(app: FastAPI, service: PreferenceService, sessions: Sessions, s
     def session(request: Request) -> dict[str, str | None]:
         found = sessions.read(request)
         return {"name": found.name, "role": found.role} if found else {"name": None, "role": None}
+
+    @app.exception_handler(StoreUnavailable)
+    def store_unavailable(request: Request, fault: StoreUnavailable) -> Response:
+        return unavailable(fault)

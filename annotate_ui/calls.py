@@ -6,22 +6,34 @@ decides who may do what is in one place.
 
 from __future__ import annotations
 
+import contextlib
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, get_type_hints
 
+import anyio.to_thread
+from anyio import CapacityLimiter
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, ValidationError
-from starlette.concurrency import run_in_threadpool
 
-from annotate_ui.sessions import Session, Sessions
-from plumbline.errors import UserError
+from annotate_ui.sessions import Sessions
+from plumbline.errors import StoreConflict, StoreUnavailable, UserError
 
 Action = Callable[[str, Any], Mapping[str, Any]]
 """Takes the annotator's id and a `Message`; what it returns is sent as JSON."""
 
 SIGNED_OUT = "You are signed out. Reload the page to sign in again."
 NOT_YOURS = "Your account may not do this."
+TRY_AGAIN = {"Retry-After": "2"}
+"""Seconds after which a page may send the same again."""
+
+CONFLICTS = 3
+"""Times that a call is tried whose change got in the way of another one."""
+
+AT_ONCE = CapacityLimiter(8)
+"""Calls that are answered at once; the others wait in the order in which they came. More threads than this would fight
+for the interpreter and for the store's lock, which is handed on in no order."""
 
 
 class Message(BaseModel):
@@ -48,7 +60,8 @@ def call_routes(
         say: puts a refusal into the language of the interface (`Texts.of_service`).
 
     Faults come back as `{"error": sentence}`: with status 401 without a session, 403 with the wrong role, 422 for what
-    is no such message; with 200 where a rule of the service refused, because the page then goes on.
+    is no such message, 503 with `Retry-After` while the store cannot be read or written (the same call may be sent
+    again); with 200 where a rule of the service refused, because the page then goes on.
     """
     router = APIRouter(prefix=prefix)
     for action in actions:
@@ -59,13 +72,17 @@ def call_routes(
 def _route(action: Action, sessions: Sessions, roles: frozenset[str], say: Callable[[str], str]) -> Callable[..., Any]:
     message_type: type[Message] = get_type_hints(action)["message"]
 
-    def answer(session: Session | None, body: bytes) -> Response:
-        if session is None:
-            return _refused(401, SIGNED_OUT)
-        if roles and session.role not in roles:
-            return _refused(403, NOT_YOURS)
+    def answer(request: Request, body: bytes) -> Response:
         try:
-            return JSONResponse(action(session.annotator_id, message_type.model_validate_json(body)))
+            session = sessions.read(request)
+            if session is None:
+                return _refused(401, SIGNED_OUT)
+            if roles and session.role not in roles:
+                return _refused(403, NOT_YOURS)
+            message = message_type.model_validate_json(body)
+            return JSONResponse(_without_conflict(lambda: action(session.annotator_id, message)))
+        except StoreUnavailable as fault:
+            return unavailable(fault)
         except UserError as fault:
             return _refused(200, say(sentence(fault)))
         except ValidationError as fault:
@@ -76,7 +93,7 @@ def _route(action: Action, sessions: Sessions, roles: frozenset[str], say: Calla
         if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
             return _refused(415, "This address takes JSON.")
         body = await request.body()
-        return await run_in_threadpool(lambda: answer(sessions.read(request), body))
+        return await anyio.to_thread.run_sync(answer, request, body, limiter=AT_ONCE)
 
     return handle
 
@@ -86,8 +103,27 @@ def sentence(fault: UserError) -> str:
     return str(fault)[:1].upper() + str(fault)[1:]
 
 
-def _refused(status: int, text: str) -> JSONResponse:
-    return JSONResponse({"error": text}, status_code=status)
+def unavailable(fault: StoreUnavailable) -> Response:
+    """The answer while the store cannot be read or written; who runs the server finds the details in its output."""
+    logging.getLogger(__name__).warning("%s", fault)
+    return _refused(503, away(fault), TRY_AGAIN)
+
+
+def away(fault: StoreUnavailable) -> str:
+    """A store that is away as a sentence for a page: no files, no addresses."""
+    return f"Nothing can be saved just now: {fault.why}. What you entered stays on this page; try again in a moment."
+
+
+def _without_conflict(act: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Do it, again where it was undone in favour of another change: each action is one transaction, or repeatable."""
+    for _ in range(CONFLICTS - 1):
+        with contextlib.suppress(StoreConflict):
+            return act()
+    return act()
+
+
+def _refused(status: int, text: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    return JSONResponse({"error": text}, status_code=status, headers=headers)
 
 
 def _first_fault(fault: ValidationError) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from annotate_ui.messages import (
@@ -28,6 +29,7 @@ from annotate_ui.render import (
     render_task,
     time_left,
 )
+from plumbline.preferences.counting import LiveCounts
 from plumbline.preferences.pace import Pace
 from plumbline.preferences.records import ALL_BAD, JUDGEMENT, Assignment, NeedsConsent, NoWork
 from plumbline.preferences.validation import digest
@@ -61,6 +63,7 @@ class Desk:
     def __init__(self, service: PreferenceService, setup: Setup) -> None:
         self.service, self.setup = service, setup
         self.pace = Pace(service.store, project=service.project, clock=service.clock)
+        self.counts = LiveCounts(service, self.pace)
 
     @property
     def actions(self) -> tuple[Callable[[str, Any], Mapping[str, Any]], ...]:
@@ -74,7 +77,8 @@ class Desk:
 
     def judge(self, annotator_id: str, message: JudgeMessage) -> Reply:
         """Store a ranking, then show the next task."""
-        self.service.judge(
+        judge = partial(
+            self.service.judge,
             message.lease_id,
             annotator_id,
             message.ranking,
@@ -86,19 +90,17 @@ class Desk:
             edited=message.edited,
             flags=(ALL_BAD,) if message.all_bad else (),
         )
-        return self._next_after(annotator_id, "board.saved")
+        return self._next_after(annotator_id, judge, "board.saved")
 
     def skip(self, annotator_id: str, message: SkipMessage) -> Reply:
         """Leave the task to others, then show the next one."""
-        self.service.skip(message.lease_id, annotator_id, reason=message.reason, idempotency_key=message.key)
-        return self._next_after(annotator_id, "board.skipped")
+        skip = partial(self.service.skip, reason=message.reason, idempotency_key=message.key)
+        return self._next_after(annotator_id, partial(skip, message.lease_id, annotator_id), "board.skipped")
 
     def flag(self, annotator_id: str, message: FlagMessage) -> Reply:
         """Report a faulty task, then show the next one."""
-        self.service.flag(
-            message.lease_id, annotator_id, kind=message.kind, note=message.note, idempotency_key=message.key
-        )
-        return self._next_after(annotator_id, "board.flagged")
+        flag = partial(self.service.flag, kind=message.kind, note=message.note, idempotency_key=message.key)
+        return self._next_after(annotator_id, partial(flag, message.lease_id, annotator_id), "board.flagged")
 
     def undo(self, annotator_id: str, message: EmptyMessage) -> Reply:
         """Show the annotator's last answer again, to correct it."""
@@ -147,8 +149,8 @@ class Desk:
 
     # -- inside --------------------------------------------------------------------------------------------------
 
-    def _next_after(self, annotator_id: str, notice: str) -> Reply:
-        work = self.service.lease_next(annotator_id)
+    def _next_after(self, annotator_id: str, answer: Callable[[], str], notice: str) -> Reply:
+        work = self.service.then_next(annotator_id, answer)
         return {**self._show(annotator_id, work), "notice": self.setup.texts(notice)}
 
     def _show(self, annotator_id: str, work: Assignment | NoWork) -> Reply:
@@ -161,14 +163,13 @@ class Desk:
         return {"html": html, "task": _task(annotator_id, work), "expires_in": seconds_until(work.expires_at)}
 
     def _counts(self, annotator_id: str) -> dict[str, Any]:
-        mine, remaining = self.service.annotator_progress(annotator_id)
-        team = self.service.progress()
-        each = self.pace.median_seconds(annotator_id)
+        counts = self.counts.of(annotator_id)
+        each, remaining = counts.seconds_each, counts.remaining
         return {
-            "mine": mine,
+            "mine": counts.mine,
             "remaining": remaining,
-            "done": team.done,
-            "required": team.required,
+            "done": counts.done,
+            "required": counts.required,
             "time_left": time_left(self.setup, each * remaining) if each and remaining else None,
             "streak": self.pace.check_streak(annotator_id) if self.setup.show_streak else None,
         }

@@ -31,7 +31,7 @@ def safe_html(text: str, *, keep_lines: bool = True) -> str:
         url_schemes={"http", "https", "mailto"},
         link_rel="noopener noreferrer nofollow",
         # What may be wider than its place is reached by keyboard, so that it can be scrolled.
-        set_tag_attribute_values={"a": {"target": "_blank"}, **dict.fromkeys(("pre", "table"), {"tabindex": "0"})},
+        set_tag_attribute_values={"a": {"target": "_blank"}, "pre": {"tabindex": "0"}, "table": {"tabindex": "0"}},
     )
 
 

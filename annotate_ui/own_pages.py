@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from annotate_ui.calls import sentence
+from annotate_ui.calls import unavailable
 from annotate_ui.render import render_template
-from plumbline.errors import UserError
+from plumbline.errors import StoreUnavailable
 
 if TYPE_CHECKING:
     from annotate_ui.i18n import Texts
@@ -56,8 +56,8 @@ class OwnPages:
         """What those get who may not open the page."""
         try:
             session = self.sessions.read(request)
-        except UserError as fault:  # the database is away
-            return PlainTextResponse(sentence(fault), status_code=503)
+        except StoreUnavailable as fault:
+            return unavailable(fault)
         if session is None:
             return RedirectResponse("/", status_code=303)
         if roles and session.role not in roles:

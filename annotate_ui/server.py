@@ -81,7 +81,9 @@ def open_listener(host: str, port: int) -> socket.socket:
         UserError: see `serve`.
     """
     address = _loopback_address(host)
-    listener = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    # Only where the socket names its protocol does asyncio send small packets at once; else each answer waits 40 ms.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((address, port))

@@ -206,8 +206,7 @@ def annotate(
     _need_samples(chain)
     fill_store(chain.domain)
     with chain.domain.service() as service:
-        guideline = publish_guideline(chain.domain, service)
-        setup = Setup.of_recipe(chain.recipe.name, settings, guideline=guideline)
+        setup = Setup.of_recipe(chain.recipe.name, settings, guideline=publish_guideline(chain.domain, service))
         serve(service, setup, host=settings.host, port=settings.port, open_browser=open_browser)
 
 

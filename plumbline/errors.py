@@ -95,6 +95,23 @@ class StoreError(UserError):
     """The preference store refuses: written by a newer version, lease lost, unknown response, and the like."""
 
 
+class StoreUnavailable(StoreError):
+    """The store cannot be read or written just now, and nothing of the last change was saved; it may heal by itself.
+
+    Args:
+        message: for who runs the program; may name files, addresses and what the database said.
+        why: the same in a few words for everybody, without these.
+    """
+
+    def __init__(self, message: str, why: str = "the store cannot be used") -> None:
+        self.why = why
+        super().__init__(message)
+
+
+class StoreConflict(StoreUnavailable):
+    """Two changes got in each other's way, and this one was undone: the same again will do."""
+
+
 class NoStoreError(StoreError):
     """There is no preference store yet, where one is only to be read.
 

@@ -6,10 +6,8 @@ import contextlib
 import os
 import pwd
 import shutil
-import signal
 import subprocess
 import tempfile
-import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,7 +33,7 @@ def _owner() -> str | None:
 
 
 @contextlib.contextmanager
-def postgres_server() -> Iterator[Path]:
+def postgres_server(*, fsync: bool = False) -> Iterator[Path]:
     """Run a server; gives the folder of its socket. Skips the test where there are no server programs."""
     programs = _programs()
     if programs is None:
@@ -53,30 +51,25 @@ def postgres_server() -> Iterator[Path]:
             user=owner,
             cwd=folder,
         )
-        settings = {"listen_addresses": "", "unix_socket_directories": str(folder), "fsync": "off"}
-        command = [programs / "postgres", "-D", data, *(f"--{name}={value}" for name, value in settings.items())]
-        with (folder / "log").open("wb") as log:
-            server = subprocess.Popen(command, stdout=log, stderr=log, user=owner, cwd=folder)
+        settings = {"listen_addresses": "", "unix_socket_directories": folder, "fsync": "on" if fsync else "off"}
+        with (data / "postgresql.conf").open("a") as configuration:
+            configuration.writelines(f"{name} = '{value}'\n" for name, value in settings.items())
+        control(folder, "start")
         try:
-            _wait_for(folder, server)
             yield folder
         finally:
-            server.send_signal(signal.SIGQUIT)  # at once: nothing in it is kept
-            server.wait(timeout=30)
+            control(folder, "stop", "--mode=immediate")  # nothing in it is kept
     finally:
         shutil.rmtree(folder)
 
 
-def _wait_for(folder: Path, server: subprocess.Popen[bytes]) -> None:
-    for _ in range(300):
-        if server.poll() is not None:
-            raise RuntimeError(f"PostgreSQL did not start:\n{(folder / 'log').read_text()}")
-        try:
-            psycopg.connect(host=str(folder), user="postgres", dbname="postgres").close()
-            return
-        except psycopg.OperationalError:
-            time.sleep(0.1)
-    raise RuntimeError("PostgreSQL did not answer within 30 s")
+def control(folder: Path, *command: str) -> None:
+    """Stop, start or restart the server of this folder, as `pg_ctl` does."""
+    programs = _programs()
+    assert programs is not None
+    log = ["--log", str(folder / "log")] if command[0] != "stop" else []
+    arguments = [programs / "pg_ctl", *command, "-D", folder / "data", "--wait", *log]
+    subprocess.run(arguments, check=True, capture_output=True, user=_owner(), cwd=folder)
 
 
 def new_database(folder: Path) -> str:

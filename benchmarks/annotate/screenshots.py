@@ -1,6 +1,8 @@
 """The pictures of the annotators' page in docs/images, taken from the app itself.
 
-python -m benchmarks.annotate.screenshots [--to docs/images] [--chromium PATH]
+    python -m benchmarks.annotate.screenshots [--to docs/images] [--chromium PATH]
+
+Look at each one before it is committed.
 """
 
 from __future__ import annotations
@@ -86,7 +88,7 @@ def main() -> None:
         with served(Setup("Support", guideline=GUIDELINE, strength=True, rubric=RUBRIC)) as address:
             page = opened(browser, address, viewport={"width": 1280, "height": 1770})
             page.evaluate("document.querySelector('#pl-sidebar .toggle-button').click()")
-            press(page, "r 4 3 2 1 5 3 3 2")
+            press(page, "r 4 3 5 3 3 2 1 2")
             rank(page, 4)
             press(page, "4 2")
             shoot(page, given.to / "annotate-strength.png")

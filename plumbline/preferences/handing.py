@@ -17,10 +17,12 @@ from plumbline.preferences.schedule import CHECK, REPEATED, extra_at
 from plumbline.preferences.turn import Actor, Turn
 
 
-def next_lease(turn: Turn, actor: Actor, project: str, rules: Rules, until: datetime) -> Row[Any] | None:
+def next_lease(
+    turn: Turn, actor: Actor, project: str, rules: Rules, until: datetime, *, wait: bool = True
+) -> Row[Any] | None:
     """Lease the annotator what comes next; None where nothing is free for them.
 
-    Where a check or a repeat is due and there is none, work takes its place.
+    Where a check or a repeat is due and there is none, work takes its place. `wait`: see `queue.next_free_task`.
     """
     extra = extra_at(rules.checks, project, actor.annotator_id, actor.answered) if rules.checks else None
     if extra == CHECK and (check := next_check(turn, actor, project)) is not None:
@@ -29,7 +31,7 @@ def next_lease(turn: Turn, actor: Actor, project: str, rules: Rules, until: date
     if extra == REPEATED and (again := next_repeat(turn, actor, project)) is not None:
         order = other_order(again, actor)
         return queue.open_lease(turn, actor, again.id, order=order, until=until, purpose=REPEAT)
-    task = queue.next_free_task(turn, actor)
+    task = queue.next_free_task(turn, actor, wait=wait)
     if task is None:
         return None
     queue.change_task(turn, task.id, taken=1)

@@ -76,11 +76,12 @@ def own_lease(turn: Turn, actor: Actor, lease_id: str) -> Row[Any]:
     return lease
 
 
-def next_free_task(turn: Turn, actor: Actor) -> Row[Any] | None:
+def next_free_task(turn: Turn, actor: Actor, *, wait: bool) -> Row[Any] | None:
     """The first task that is free for this annotator, locked; they have neither judged, skipped nor flagged it.
 
     It is looked for below their cursor first, and from the top when nothing is left there: tasks that came back.
-    Tasks that others are just about to take are passed over; where only such are left, we wait what becomes of them.
+    Tasks that others are just about to take are passed over; where only such are left, `wait` says to wait for what
+    becomes of them.
     """
     here = actor.cursor
     # Two questions instead of one about the pair, because SQLite's index answers only the first half of that.
@@ -91,7 +92,7 @@ def next_free_task(turn: Turn, actor: Actor) -> Row[Any] | None:
             turn.connection.execute(update(Tally).where(mine).values(cursor_deferral=task.deferral, cursor=task.id))
             return task
     task = turn.connection.execute(free_tasks(turn, actor, true())).one_or_none()
-    if task is None and turn.connection.dialect.name != "sqlite":
+    if task is None and wait and turn.connection.dialect.name != "sqlite":
         task = turn.connection.execute(free_tasks(turn, actor, true(), wait=True)).one_or_none()
     return task
 

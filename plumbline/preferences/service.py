@@ -15,7 +15,7 @@ committed then. Answers are never changed; a correction is a new answer that sup
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Row, select, update
@@ -64,6 +64,9 @@ from plumbline.preferences.turn import (
 from plumbline.preferences.validation import checked_name
 from plumbline.preferences.waiting import refusal, remaining_for, why_nothing
 
+EXPIRE_EVERY = timedelta(seconds=1)
+"""How often a service looks for leases whose time is over."""
+
 
 class PreferenceService(Intake):
     """The preferences of one project in a store. Making a service, and reading through it, changes nothing.
@@ -92,6 +95,7 @@ class PreferenceService(Intake):
         super().__init__(store, project=project, clock=clock)
         self.lease = lease
         self.rules = rules
+        self._expired_at = datetime.min.replace(tzinfo=UTC)
         self.guidelines = Guidelines(store, project=project, clock=clock)
         self.checks = Checks(store, project=project, rules=rules, clock=clock)
         self.adjudication = Adjudication(store, project=project, rules=rules, clock=clock)
@@ -128,12 +132,15 @@ class PreferenceService(Intake):
 
     # -- the queue -----------------------------------------------------------------------------------------------
 
-    def lease_next(self, annotator_id: str) -> Assignment | NoWork:
+    def lease_next(self, annotator_id: str, *, wait: bool = True) -> Assignment | NoWork:
         """Hand out the next task, or say why there is none.
 
         An annotator holds one task at a time: while they hold one, it is handed to them again (a page that was
         reloaded goes on where it was), with its time renewed. Now and then the task is a check or a repeat, which
         nothing in the assignment tells.
+
+        Args:
+            wait: where others are just about to take all that is left, wait for what becomes of it (PostgreSQL).
 
         Returns:
             `NeedsConsent`, a `NoWork`, where the annotator must accept the guideline in force first.
@@ -151,7 +158,7 @@ class PreferenceService(Intake):
             if refused is not None:
                 return refused
             until = turn.now + self.lease
-            lease = next_lease(turn, actor, self.project, self.rules, until)
+            lease = next_lease(turn, actor, self.project, self.rules, until, wait=wait)
             return why_nothing(turn, actor) if lease is None else queue.as_assignment(turn, lease, until)
 
     def lease_adjudication(self, annotator_id: str, *, lead: bool = False) -> Assignment | NoWork:
@@ -183,6 +190,21 @@ class PreferenceService(Intake):
             order = queue.shown_order(task.key, actor.name, len(task.responses))
             lease = queue.open_lease(turn, actor, task.id, order=order, until=until, purpose=ADJUDICATION)
             return queue.as_assignment(turn, lease, until)
+
+    def then_next(self, annotator_id: str, answer: Callable[[], str]) -> Assignment | NoWork:
+        """Give an answer and take the next task, in one transaction: half the time of one after the other.
+
+        Args:
+            answer: calls `judge`, `skip` or `flag` of this service.
+
+        Raises:
+            StoreError: the answer is refused; no task is handed out then.
+        """
+        self._expire_leases()
+        with self.turn():
+            answer()
+            work = self.lease_next(annotator_id, wait=False)  # who waits must not hold the lock of the answered task
+        return self.lease_next(annotator_id) if isinstance(work, NoWork) else work
 
     def renew(self, lease_id: str, annotator_id: str) -> datetime:
         """Give a held task its full time again; returns the new end.
@@ -414,8 +436,11 @@ class PreferenceService(Intake):
 
     def _expire_leases(self) -> None:
         # A transaction of its own: who waits for a task's lock must not hold the locks of other tasks.
-        with self.turn() as turn:
-            queue.expire_leases(turn)
+        now = self.clock()
+        if abs(now - self._expired_at) >= EXPIRE_EVERY:
+            self._expired_at = now
+            with self.turn() as turn:
+                queue.expire_leases(turn)
 
     def _answer(self, lease_id: str, annotator_id: str, new: NewAnswer) -> str:
         with self.turn() as turn:

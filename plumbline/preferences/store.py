@@ -21,12 +21,48 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from plumbline.errors import NoStoreError, StoreError
+from plumbline.errors import NoStoreError, StoreConflict, StoreError, StoreUnavailable
 
 SCHEMA_VERSION = "0004"
 """The newest migration; written into every store."""
 
 BUSY_SECONDS = 30
+CONFLICTS = ("40P01", "40001")
+"""PostgreSQL's codes for transactions that wait for each other, or cannot have run one after the other."""
+
+NOT_REACHED = ("connection", "the database system is")
+"""PostgreSQL is down, or starting up, shutting down, in recovery."""
+
+UNAVAILABLE = (
+    (
+        ("disk is full", "no space left", "could not extend file"),
+        "the disk is full",
+        ". The last change was not saved, all earlier ones are: free some space, then repeat it.",
+    ),
+    (
+        ("disk i/o error", "could not write"),
+        "the disk refuses to be written or read",
+        ". The last change was not saved, all earlier ones are: look after the disk and the rights of the file, then "
+        "repeat it.",
+    ),
+    (
+        ("readonly database", "read-only"),
+        "the store cannot be written",
+        "; check the rights of the file and its folder.",
+    ),
+    (
+        ("unable to open database file",),
+        "the store cannot be opened",
+        "; check that its folder exists and can be written.",
+    ),
+    (
+        ("database is locked", "lock timeout"),
+        f"another program has held the store for over {BUSY_SECONDS} s",
+        "; end it, then try again.",
+    ),
+)
+"""Words of a database's failure, what they mean, and what to do; each of them is over when its cause is."""
+
 MIGRATION_LOCK = 0x706C756D  # any constant; PostgreSQL takes it while the tables are made
 
 
@@ -103,10 +139,10 @@ class Store:
         try:
             yield
         except DBAPIError as error:
-            sentence = _sentence(error, self.place)
-            if sentence is None:
+            fault = _fault(error, self.place)
+            if fault is None:
                 raise
-            raise StoreError(sentence) from error
+            raise fault from error
 
     def _prepare(self, *, create: bool) -> None:
         with self.read() as connection:
@@ -227,23 +263,20 @@ def _migrate(connection: Connection, version: str | None, place: str) -> None:
     upgrade(connection, SCHEMA_VERSION)
 
 
-def _sentence(error: DBAPIError, place: str) -> str | None:
+def _fault(error: DBAPIError, place: str) -> StoreError | None:
     """What a failure of the database means for the user; None where it is a fault of plumbline."""
     reason = str(error.orig)
     lowered = reason.lower()
-    if "disk is full" in lowered or "no space left" in lowered:
-        return (
-            f"{place}: the disk is full. The last change was not saved, all earlier ones are: free some space, "
-            "then repeat it."
+    if getattr(error.orig, "sqlstate", None) in CONFLICTS:
+        return StoreConflict(
+            "two changes got in each other's way, and this one was not saved: repeat it.", "too much happens at once"
         )
-    if "readonly database" in lowered or "read-only" in lowered:
-        return f"{place}: the store cannot be written; check the rights of the file and its folder."
-    if "unable to open database file" in lowered:
-        return f"{place}: the store cannot be opened; check that its folder exists and can be written."
     if "is not a database" in lowered or "malformed" in lowered:
-        return f"{place} is not a readable SQLite database: name another file, or restore it from a backup."
-    if "database is locked" in lowered or "lock timeout" in lowered:
-        return f"{place}: another program has held the store for over {BUSY_SECONDS} s; end it, then try again."
-    if error.connection_invalidated or "connection" in lowered:
-        return f"{place}: the database cannot be reached ({reason.strip().splitlines()[0]})."
+        return StoreError(f"{place} is not a readable SQLite database: name another file, or restore it from a backup.")
+    if error.connection_invalidated or any(words in lowered for words in NOT_REACHED):
+        why = "the database cannot be reached"
+        return StoreUnavailable(f"{place}: {why} ({reason.strip().splitlines()[0]}).", why)
+    for words, why, to_do in UNAVAILABLE:
+        if any(word in lowered for word in words):
+            return StoreUnavailable(f"{place}: {why}{to_do}", why)
     return None

@@ -1,0 +1,108 @@
+"""The counts that stand beside every task: asked for at each answer, so counting all tasks each time is too slow."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from sqlalchemy import case, func, select
+
+from plumbline.preferences.pace import Pace
+from plumbline.preferences.reading import progress_of
+from plumbline.preferences.tables import Annotator, Tally
+from plumbline.preferences.turn import Facet, Turn
+from plumbline.preferences.waiting import remaining_for
+
+SECONDS_KEPT = 1.0
+"""Tasks are counted anew when the last count is older than this and counting takes no more than `SHARE` of the time."""
+
+SHARE = 0.05
+
+
+class WorkCounts(NamedTuple):
+    """Tasks that the annotator judged (`mine`) and has left, judgements done and required in the whole project.
+
+    `seconds_each` is the annotator's median time for a task, of late; None where it is not known.
+    """
+
+    mine: int
+    remaining: int
+    done: int
+    required: int
+    seconds_each: float | None
+
+
+class _Seen(NamedTuple):
+    """What the tallies say: the annotator's judgements and answers of any kind, all judgements, all flags."""
+
+    mine: int
+    answered: int
+    judged: int
+    flagged: int
+
+
+@dataclass(frozen=True)
+class _Count:
+    """Tasks as they were counted at `made`, when the tallies said `seen`."""
+
+    seen: _Seen
+    remaining: int
+    done: int
+    required: int
+    seconds_each: float | None
+    made: float
+
+
+class LiveCounts:
+    """Counts of a project for its annotators; may be asked from any thread.
+
+    What the annotators answered since tasks were counted is added from their tallies, so that one's own answers and all
+    judgements show at once. That others have finished a task which one could have had shows a second later.
+    """
+
+    def __init__(self, facet: Facet, pace: Pace) -> None:
+        self.facet, self.pace = facet, pace
+        self._counts: dict[str, _Count] = {}
+        self._not_before = 0.0
+
+    def of(self, annotator_id: str) -> WorkCounts:
+        """The counts for this annotator."""
+        with self.facet.look() as turn:
+            seen = _tallies(turn, annotator_id)
+            count = self._counts.get(annotator_id)
+            if count is None or self._is_old(count, seen):
+                count = self._counted(turn, annotator_id, seen)
+        return WorkCounts(
+            mine=seen.mine,
+            remaining=max(0, count.remaining - (seen.answered - count.seen.answered)),
+            done=min(count.required, count.done + seen.judged - count.seen.judged),
+            required=count.required,
+            seconds_each=count.seconds_each,
+        )
+
+    def _is_old(self, count: _Count, seen: _Seen) -> bool:
+        now = time.monotonic()
+        aged = now - count.made > SECONDS_KEPT and now >= self._not_before
+        return aged or seen.flagged != count.seen.flagged  # a flag changes how many are required
+
+    def _counted(self, turn: Turn, annotator_id: str, seen: _Seen) -> _Count:
+        began = time.monotonic()
+        annotator = select(Annotator.id).where(Annotator.annotator_id == annotator_id)
+        row = turn.connection.execute(annotator).scalar_one_or_none()
+        team = progress_of(turn)
+        remaining = 0 if row is None else remaining_for(turn, row)
+        each = None if row is None else self.pace.median_seconds(annotator_id)
+        now = time.monotonic()
+        self._not_before = now + (now - began) / SHARE
+        count = self._counts[annotator_id] = _Count(seen, remaining, team.done, team.required, each, now)
+        return count
+
+
+def _tallies(turn: Turn, annotator_id: str) -> _Seen:
+    mine = Annotator.annotator_id == annotator_id
+    answered = Tally.judged + Tally.skipped + Tally.flagged
+    counts = (case((mine, Tally.judged)), case((mine, answered)), Tally.judged, Tally.flagged)
+    query = select(*(func.coalesce(func.sum(count), 0) for count in counts)).select_from(Tally)
+    of_project = query.join(Annotator, Annotator.id == Tally.annotator_id).where(Tally.project_id == turn.project_id)
+    return _Seen(*turn.connection.execute(of_project).one())
