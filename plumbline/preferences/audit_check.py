@@ -10,8 +10,8 @@ from sqlalchemy import Connection, Row, Select, select
 
 from plumbline.errors import counted
 from plumbline.preferences.account_tables import AuditEntry
-from plumbline.preferences.answers import FLAG, JUDGEMENT, SKIP
 from plumbline.preferences.audit import ANSWERS, AT_ONCE, BEGINNING, digest_of, digests_of, in_order
+from plumbline.preferences.records import DISMISSAL, FLAG, JUDGEMENT, SKIP
 from plumbline.preferences.tables import Annotator, Answer, Project, Task
 from plumbline.preferences.validation import task_key
 
@@ -146,7 +146,7 @@ class Claim(NamedTuple):
 
 def _claims(connection: Connection) -> Iterator[Claim]:
     page: list[Row[Any]] = []
-    for entry in _entries(connection, JUDGEMENT, SKIP, FLAG, ANSWERS):
+    for entry in _entries(connection, JUDGEMENT, SKIP, FLAG, DISMISSAL, ANSWERS):
         if entry.action == ANSWERS:
             yield from _claims_of_group(connection, entry)
             continue

@@ -15,15 +15,13 @@ from sqlalchemy import Row, Select, insert, select, update
 
 from plumbline.conversations import Conversation
 from plumbline.errors import StoreError
+from plumbline.preferences import audit
 from plumbline.preferences.answers import FLAG
 from plumbline.preferences.queue import change_task
 from plumbline.preferences.queue_control import RESTART
-from plumbline.preferences.records import ADJUDICATION
+from plumbline.preferences.records import ADJUDICATION, DISMISSAL
 from plumbline.preferences.tables import Annotator, Answer, Tally, Task, current
 from plumbline.preferences.turn import Facet, Turn, acting, count
-
-DISMISSAL = "dismissal"
-"""Kind of an answer that takes a flag back on behalf of the lead."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +76,11 @@ class FlagDecisions(Facet):
             if row is None or not flags:
                 raise StoreError("no flag of this task waits for a decision: load the list again.")
             for flag in flags:
-                turn.connection.execute(insert(Answer).values(_decision(turn, lead.id, flag, reopen=reopen)))
+                decision = _decision(turn, lead.id, flag, reopen=reopen)
+                turn.connection.execute(insert(Answer).values(decision))
+                audit.record_answer(
+                    turn.connection, project=turn.project, annotator_id=lead_id, task_key=task_id, answer=decision
+                )
                 count(turn, flag.annotator_id, flagged=-1)
             if reopen:
                 change_task(turn, row.id, flagged=-len(flags))

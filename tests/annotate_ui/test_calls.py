@@ -84,7 +84,8 @@ def test_a_page_says_that_the_store_is_away(
         client.post("/sign-in", data={"name": "Ada"})
         monkeypatch.setattr(service, "sign_in", away)
         monkeypatch.setattr("annotate_ui.sessions.Sessions.read", away)
-        answer = client.request(method, path, data={"name": "Ada"} if method == "POST" else None)
+        sent = {"data": {"name": "Ada"}, "headers": {"origin": BASE}} if method == "POST" else {}
+        answer = client.request(method, path, **sent)
     assert answer.status_code == 503
     assert "the disk is full" in answer.text and "/srv" not in answer.text
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from plumbline.preferences.quality import Figure, Quality
+from plumbline.preferences.quality.decided import Decided
 from plumbline.preferences.quality.sample import read_overlap
 from plumbline.preferences.quality.text import as_lines
 from plumbline.preferences.records import Assignment, NewResponse, NewTask
@@ -135,6 +136,23 @@ def test_the_queue_is_told(service: PreferenceService, store: Store, clock: Cloc
     assert (queue.open, queue.held, queue.flagged) == (1, 1, 1)
     clock.advance(60)
     assert Quality(store, project="support", clock=clock).report().queue.held == 0
+
+
+def test_decided_tasks_come_page_by_page_the_latest_first(
+    service: PreferenceService, store: Store, clock: Clock
+) -> None:
+    service.set_overlap(2)
+    service.add_tasks(new_tasks(5))
+    judge_all(service, clock, {"Ada": lambda text, *_: -int(text[-1]), "Ben": lambda text, *_: int(text[-1])})
+    decided = Decided(store, project="support", clock=clock)
+    first, before = decided.page(limit=3)
+    second, end = decided.page(limit=3, before=before)
+    assert [task.prompt[0]["content"] for task in (*first, *second)] == [f"task {number}" for number in (4, 3, 2, 1, 0)]
+    assert end is None
+    assert [one.annotator for one in first[0].said] == ["Ada", "Ben"]
+    assert [rank for _, _, rank in first[0].ranked] == [1.5, 1.5]
+    ada = service.sign_in("Ada").annotator_id
+    assert len(decided.page(annotator_id=ada)[0]) == 5
 
 
 def test_a_sample_is_of_whole_tasks_and_stays_the_same(file_service: PreferenceService, clock: Clock) -> None:
