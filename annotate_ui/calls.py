@@ -16,6 +16,7 @@ from starlette.concurrency import run_in_threadpool
 
 from annotate_ui.sessions import Sessions
 from plumbline.errors import UserError
+from plumbline.preferences import audit
 
 Action = Callable[[str, Any], Mapping[str, Any]]
 """Takes the annotator's id and a `Message`; what it returns is sent as JSON."""
@@ -61,6 +62,7 @@ def _route(action: Action, sessions: Sessions, roles: frozenset[str]) -> Callabl
             return _refused(401, SIGNED_OUT)
         if roles and session.role not in roles:
             return _refused(403, NOT_YOURS)
+        audit.ACTOR.set(session.annotator_id)  # of this request alone: each has a context of its own
         try:
             return JSONResponse(action(session.annotator_id, message_type.model_validate_json(body)))
         except UserError as fault:

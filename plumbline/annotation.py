@@ -14,6 +14,7 @@ from plumbline.stages import Domain
 
 if TYPE_CHECKING:
     from plumbline.preferences.records import NewTask, Progress
+    from plumbline.preferences.service import PreferenceService
     from plumbline.preferences.simulated import SimulationReport
     from plumbline.recipe import SimulatedSection
 
@@ -30,12 +31,14 @@ def fill_store(domain: Domain) -> None:
     Tasks that are there already are left alone. Those that this run put there before, and whose responses are no longer
     among the sampled ones, are retired: a new policy was sampled. Tasks of other runs that share store and project are
     none of this run's business; where one of them asked for the very same responses, its next call of this opens the
-    task again.
+    task again. The recipe's file of checks becomes the project's checks.
     """
+    from plumbline.preferences.checks_file import read_checks
     from plumbline.preferences.validation import task_key
 
     if domain.run.manifest("sample") is None:
         return
+    checks = domain.recipe.annotate.checks
     with _one_at_a_time(domain.run):
         memory = domain.run.root / FILLED
         earlier = set(json.loads(memory.read_text())) if memory.exists() else set()
@@ -46,11 +49,24 @@ def fill_store(domain: Domain) -> None:
             service.set_overlap(domain.recipe.annotate.judgements_per_prompt)
             service.add_tasks(tasks)
             retired = service.retire(earlier - sampled)
+            if checks and checks.file:
+                service.checks.load(read_checks(checks.file, domain.recipe.name))
             write_synced(memory, json.dumps(sorted(sampled)))
     if retired:
         domain.notify(
             f"closed unfinished: {counted(retired, 'task')} with earlier responses; what was judged of them stays."
         )
+
+
+def publish_guideline(domain: Domain, service: PreferenceService) -> str | None:
+    """Bring the recipe's guideline into force where its text is new; returns the one that is in force, if any."""
+    from plumbline.datafiles import read_text
+
+    file = domain.recipe.annotate.guideline
+    if file is not None:
+        service.guidelines.publish(read_text(file), from_file=True)
+    current = service.guidelines.current()
+    return current.text if current else None
 
 
 @contextmanager

@@ -180,25 +180,41 @@ def annotate(
 ) -> None:
     """Open the annotation app on a run's sampled responses."""
     from annotate_ui import serve
-    from plumbline.annotation import fill_store
-    from plumbline.datafiles import read_text
+    from plumbline.annotation import fill_store, publish_guideline
 
     chain = _chain(recipe, overrides, run, runs, "annotate", create=False)
     settings = chain.recipe.annotate
     _need_samples(chain)
     fill_store(chain.domain)
     need_an_admin(chain)
-    guideline = read_text(settings.guideline) if settings.guideline else None
     with chain.domain.service() as service:
         serve(
             service,
             title=chain.recipe.name,
-            guideline=guideline,
+            guideline=publish_guideline(chain.domain, service),
             host=settings.host,
             port=settings.port,
             open_browser=open_browser,
             settings=settings,
         )
+
+
+@app.command()
+def prioritise(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    run: RunName = None,
+    runs: RunsFolder = RUNS,
+) -> None:
+    """Hand out first what the run's reward model is least sure of; every fifth task stays a random one."""
+    from plumbline.prioritise import prioritise_tasks
+
+    chain = _chain(recipe, overrides, run, runs, "prioritise", create=False)
+    done = prioritise_tasks(chain.domain)
+    typer.echo(
+        f"{counted(done.tasks, 'open task')} put in order, {done.random} of them at random; the reward model's mean "
+        f"uncertainty is {done.uncertainty:.2f} (0: sure, 1: it cannot tell)."
+    )
 
 
 @app.command()

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, get_args
 from plumbline.conversations import Conversation, Part, Split, split_of
 from plumbline.datafiles import Notices, PromptRow, load_conversations, load_corpus, load_prompts
 from plumbline.errors import Faults, UserError, counted
+from plumbline.preferences.checks_file import read_checks
 from plumbline.preferences.formats import IMPORTED, check_format
 from plumbline.preferences.store import check_store
 from plumbline.recipe import Recipe, SimulatedSection
@@ -96,6 +97,9 @@ def _checked(domain: Domain, *, ranked: bool) -> Preflight:
         faults.attempt(_refuse_long_responses, recipe, model)
         memory = estimated_memory(recipe, model.parameters)
         faults.attempt(_refuse_full_disk, domain.run.root, model.parameters, len(memory) + recipe.watches)
+    checks = recipe.annotate.checks
+    if checks and checks.file and (found := faults.attempt(read_checks, checks.file, recipe.name)):
+        rows["checks"] = {"items": len(found)}
     store_exists = faults.attempt(check_store, domain.store)
     others = store_exists is not False or bool(recipe.data.preferences)  # may hold preferences of other prompts
     if ranked and to_rank and not others:

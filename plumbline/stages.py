@@ -167,6 +167,7 @@ class Domain:
         """
         from datetime import timedelta
 
+        from plumbline.preferences.rules import Rules
         from plumbline.preferences.service import PreferenceService
         from plumbline.preferences.store import Store
         from plumbline.preferences.webhooks import outbox_of
@@ -174,8 +175,9 @@ class Domain:
         store = Store.open(self.store, create=create)
         store.subscriptions = outbox_of(self.recipe.annotate.webhooks)
         try:
-            lease = timedelta(minutes=self.recipe.annotate.lease_minutes)
-            yield PreferenceService(store, project=self.recipe.name, lease=lease)
+            annotate = self.recipe.annotate
+            lease = timedelta(minutes=annotate.lease_minutes)
+            yield PreferenceService(store, project=self.recipe.name, lease=lease, rules=Rules.of(annotate))
         finally:
             store.close()
 

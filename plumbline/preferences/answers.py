@@ -6,17 +6,29 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Row, exists, insert, select, update
+from sqlalchemy import Row, insert, select, update
 
 from plumbline.errors import StoreError
 from plumbline.preferences import audit
+from plumbline.preferences.adjudication import measure, settle
+from plumbline.preferences.checks import score_check
+from plumbline.preferences.drafts import drop_draft
+from plumbline.preferences.guidelines import accepted_guideline
 from plumbline.preferences.queue import ANSWERED, OPEN, change_task, held_lease, own_lease, take_place
-from plumbline.preferences.records import Ranking
-from plumbline.preferences.tables import Answer, Lease, Task
+from plumbline.preferences.records import ADJUDICATION, CHECKS, FLAG, JUDGEMENT, REPEAT, SKIP, WORK, Ranking
+from plumbline.preferences.rules import Rules
+from plumbline.preferences.tables import Answer, Lease, Task, current
 from plumbline.preferences.turn import Actor, Turn, count
-from plumbline.preferences.validation import check_gaps, checked_ranks, digest, note_fault
+from plumbline.preferences.validation import (
+    check_edited,
+    check_flags,
+    check_gaps,
+    check_scores,
+    checked_ranks,
+    digest,
+    note_fault,
+)
 
-JUDGEMENT, SKIP, FLAG = "judgement", "skip", "flag"
 TALLIES = {JUDGEMENT: "judged", SKIP: "skipped", FLAG: "flagged"}
 
 
@@ -36,8 +48,10 @@ class NewAnswer:
     flags: tuple[str, ...] = ()
 
 
-def answer_lease(turn: Turn, actor: Actor, lease_id: str, new: NewAnswer) -> str:
+def answer_lease(turn: Turn, actor: Actor, lease_id: str, new: NewAnswer, rules: Rules) -> str:
     """Store an answer and end its lease; with a key that was used before, return the answer that is there.
+
+    What follows from it is written with it: the counts, the score of a check, how far the judges of a task disagree.
 
     Raises:
         StoreError: the lease is not theirs or is over and the task was given to others, the ranking does not fit, or
@@ -49,13 +63,12 @@ def answer_lease(turn: Turn, actor: Actor, lease_id: str, new: NewAnswer) -> str
         fault = note_fault(text)
         if fault:
             raise StoreError(f"the text {fault}: remove it, then send the answer again.")
+    check_flags(new.flags)
     answer_id = digest(actor.name, new.key)
     lease = own_lease(turn, actor, lease_id)
-    task = turn.connection.execute(select(Task.key, Task.responses).where(Task.id == lease.task_id)).one()
-    ranks = None
-    if new.ranking is not None:
-        ranks = list(checked_ranks(new.ranking, [response["id"] for response in task.responses]))
-        check_gaps(new.gaps, ranks)
+    columns = (Task.id, Task.key, Task.responses, Task.wanted, Task.expected)
+    task = turn.connection.execute(select(*columns).where(Task.id == lease.task_id)).one()
+    ranks = None if new.ranking is None else _checked_ranks(new, new.ranking, task.responses, rules)
     if _is_repeated(turn, answer_id, lease, new.kind, ranks):
         return answer_id
     lease = _usable(turn, actor, lease)
@@ -73,25 +86,40 @@ def answer_lease(turn: Turn, actor: Actor, lease_id: str, new: NewAnswer) -> str
         "strength": new.strength,
         "gaps": list(new.gaps) or None,
         "purpose": lease.purpose,
+        "guideline_id": accepted_guideline(turn, actor),
         "scores": new.scores,
         "reason": new.reason,
         "edited": new.edited,
         "flags": list(new.flags) or None,
         "supersedes_id": lease.supersedes_id,
     }
-    turn.connection.execute(insert(Answer).values(row))
+    stored = insert(Answer).values(row).returning(Answer.id, Answer.guideline_id)
+    answer, row["guideline_id"] = turn.connection.execute(stored).one()
     audit.record_answer(
         turn.connection, project=turn.project, annotator_id=actor.annotator_id, task_key=task.key, answer=row
     )
     turn.connection.execute(update(Lease).where(Lease.id == lease.id).values(state=ANSWERED))
+    drop_draft(turn, actor, lease)
     _count(turn, actor, lease, new.kind)
+    if lease.purpose in CHECKS and ranks is not None:
+        score_check(turn, actor, rules, answer, task, ranks)
+    elif lease.purpose == ADJUDICATION:
+        settle(turn, task.id, new.kind)
+    elif lease.purpose == WORK and task.wanted > 1:
+        measure(turn, task.id)
     return answer_id
 
 
-def current(answer: type[Answer] = Answer) -> Any:
-    """The condition that no other answer supersedes this one."""
-    later = Answer.__table__.alias("later")
-    return ~exists().where(later.c.supersedes_id == answer.id)
+def _checked_ranks(new: NewAnswer, ranking: Ranking, responses: list[dict[str, Any]], rules: Rules) -> list[int]:
+    """The ranks in the order of the responses, when all that is said with them fits too."""
+    ids = [response["id"] for response in responses]
+    ranks = list(checked_ranks(ranking, ids))
+    check_gaps(new.gaps, ranks)
+    check_scores(new.scores, rules.rubric, ids)
+    if new.edited is not None and not rules.edit:
+        raise StoreError("this project takes no improved responses: leave the response as it was.")
+    check_edited(new.edited, ranks, [response["text"] for response in responses])
+    return ranks
 
 
 def last_answer(turn: Turn, actor: Actor) -> Row[Any] | None:
@@ -104,6 +132,11 @@ def last_answer(turn: Turn, actor: Actor) -> Row[Any] | None:
         .limit(1)
     )
     return turn.connection.execute(query).one_or_none()
+
+
+def is_superseded(turn: Turn, answer: int) -> bool:
+    """Whether a later answer corrects the one with this row id."""
+    return turn.connection.execute(select(Answer.id).where(Answer.supersedes_id == answer)).one_or_none() is not None
 
 
 def _is_repeated(turn: Turn, answer_id: str, lease: Row[Any], kind: str, ranks: list[int] | None) -> bool:
@@ -128,7 +161,7 @@ def _usable(turn: Turn, actor: Actor, lease: Row[Any]) -> Row[Any]:
     if lease.state == ANSWERED:
         raise StoreError("this task is answered already: load the next one, or undo to correct the answer.")
     held = held_lease(turn, actor)
-    if held is not None and (held.task_id, held.supersedes_id) == (lease.task_id, lease.supersedes_id):
+    if held is not None and _asks(held) == _asks(lease):
         return held
     if not _still_wanted(turn, actor, lease):
         raise StoreError(
@@ -138,24 +171,39 @@ def _usable(turn: Turn, actor: Actor, lease: Row[Any]) -> Row[Any]:
     return lease
 
 
+def _asks(lease: Row[Any]) -> tuple[Any, ...]:
+    """What a lease asks for: two leases that ask for the same can stand for each other."""
+    return lease.task_id, lease.supersedes_id, lease.purpose
+
+
 def _still_wanted(turn: Turn, actor: Actor, lease: Row[Any]) -> bool:
     if lease.supersedes_id is None:
-        mine = select(Answer.id).where(Answer.task_id == lease.task_id, Answer.annotator_id == actor.id).limit(1)
-        if turn.connection.execute(mine).one_or_none() is not None:
+        mine = (Answer.task_id == lease.task_id) & (Answer.annotator_id == actor.id) & (Answer.purpose == lease.purpose)
+        if turn.connection.execute(select(Answer.id).where(mine).limit(1)).one_or_none() is not None:
             return False
-    else:
-        later = select(Answer.id).where(Answer.supersedes_id == lease.supersedes_id)
-        if turn.connection.execute(later).one_or_none() is not None:
+        if lease.purpose == ADJUDICATION and _decided(turn, lease.task_id):
             return False
+    elif is_superseded(turn, lease.supersedes_id):
+        return False
     return take_place(turn, lease.task_id) if lease.slot else True
 
 
+def _decided(turn: Turn, task_id: int) -> bool:
+    query = select(Task.adjudicated).where(Task.id == task_id).with_for_update(key_share=True)
+    return bool(turn.connection.execute(query).scalar_one())
+
+
 def _count(turn: Turn, actor: Actor, lease: Row[Any], kind: str) -> None:
-    """Bring the counts of task and annotator up to the new answer."""
+    """Bring the counts of task and annotator up to the new answer; of a task, only work is counted."""
     changes = Counter({TALLIES[kind]: 1})
     if lease.supersedes_id is not None:
         earlier = turn.connection.execute(select(Answer.kind).where(Answer.id == lease.supersedes_id)).scalar_one()
         changes[TALLIES[earlier]] -= 1
+    task = {"flagged": changes["flagged"]}
+    if lease.purpose == WORK:
+        place = 0 if kind == JUDGEMENT else -1  # only a judgement keeps the place that its lease took
+        task |= {"taken": place, "judged": changes["judged"]}
+    change_task(turn, lease.task_id, **task)
+    if lease.purpose == REPEAT and lease.supersedes_id is None:
+        changes["repeats"] = 1
     count(turn, actor.id, **changes)
-    place = 0 if kind == JUDGEMENT else -1  # only a judgement keeps the place that its lease took
-    change_task(turn, lease.task_id, taken=place, judged=changes["judged"], flagged=changes["flagged"])

@@ -23,17 +23,18 @@ from plumbline.preferences.validation import dense_ranks, digest, response_key, 
 BATCH = 500
 
 
-def add_batch(turn: Turn, tasks: Sequence[NewTask]) -> Added:
+def add_batch(turn: Turn, tasks: Sequence[NewTask], *, wanted: int | None = None) -> Added:
     """Add tasks that are not there yet. One that was only imported, or retired, is handed out from now on.
+
+    Args:
+        wanted: judgements to ask for; default: the project's overlap, none of imported tasks.
 
     Raises:
         UserError: a task has a fault; nothing of the batch is added.
     """
     overlap = select(Project.judgements_per_task).where(Project.id == turn.project_id)
-    wanted = turn.connection.execute(overlap).scalar_one()
-    return _add_rows(
-        turn, [_task_row(turn, task, 0 if task.origin.startswith("import:") else wanted) for task in tasks]
-    )
+    usual = turn.connection.execute(overlap).scalar_one() if wanted is None else wanted
+    return _add_rows(turn, [_task_row(turn, task, 0 if task.origin.startswith("import:") else usual) for task in tasks])
 
 
 def retire_batch(turn: Turn, keys: Sequence[str]) -> int:
@@ -87,7 +88,9 @@ def _add_rows(turn: Turn, task_rows: Sequence[dict[str, Any]]) -> Added:
     rows = {row["key"]: row for row in reversed(task_rows)}  # of tasks that repeat, the first
     known = _tasks_by_key(turn, task_rows)
     for key, row in rows.items():
-        if key in known and row["wanted"] and (row["wanted"] > known[key].wanted or known[key].retired):
+        if key not in known or not row["wanted"] or known[key].check_kind:  # a check is never work
+            continue
+        if row["wanted"] > known[key].wanted or known[key].retired:
             values = {"wanted": row["wanted"], "retired": False}
             turn.connection.execute(update(Task).where(Task.id == known[key].id).values(**values))
     new = [row for row in task_rows if row["key"] not in known and rows[row["key"]] is row]
@@ -130,7 +133,7 @@ def _texts(task: NewTask) -> list[str]:
 def _tasks_by_key(turn: Turn, task_rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     # Asked for by prompt, because the index of contents starts with it.
     keys, prompt_keys = ({row[name] for row in task_rows} for name in ("key", "prompt_key"))
-    query = select(Task.id, Task.key, Task.wanted, Task.retired, Task.responses).where(
+    query = select(Task.id, Task.key, Task.wanted, Task.retired, Task.responses, Task.check_kind).where(
         Task.project_id == turn.project_id, Task.prompt_key.in_(prompt_keys)
     )
     return {row.key: row for row in turn.connection.execute(query) if row.key in keys}

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 PAIRS_AT_ONCE = 1000
 
+EDIT_MARGIN = 1.0
+"""Margin of an improved response over the one it improves: that of neighbouring ranks, since nobody graded it."""
+
 
 class Pair(NamedTuple):
     """Indexes of a preferred and a less preferred response, and by how much; see `pairs_of`."""
@@ -57,6 +60,8 @@ def load_pairs(
     test: float = 0.1,
 ) -> Dataset:
     """The pairs of a snapshot, as a dataset that is mapped from disk.
+
+    Where an annotator improved the best response, the improved one over the best is among them.
 
     Args:
         folder: where `write_snapshot` wrote.
@@ -111,22 +116,60 @@ def preference_rows(
     ranks: Sequence[int],
     strength: float | None,
     gaps: Sequence[int] = (),
+    edited: str | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """The pairs of one judgement as rows of TRL's conversational preference format, with their margin."""
-    for pair in pairs_of(ranks, strength, gaps):
+    """The pairs of one judgement as rows of TRL's conversational preference format, with their margin.
+
+    An `edited` response is preferred to the best one (to each of them where several are tied), by `EDIT_MARGIN`;
+    nothing is said of it and the others.
+    """
+    pairs = [(texts[pair.chosen], texts[pair.rejected], pair.margin) for pair in pairs_of(ranks, strength, gaps)]
+    if edited:
+        pairs += [(edited, texts[index], EDIT_MARGIN) for index in improved_by(edited, texts, ranks)]
+    for chosen, rejected, margin in pairs:
         yield {
             "prompt": prompt,
-            "chosen": [{"role": "assistant", "content": texts[pair.chosen]}],
-            "rejected": [{"role": "assistant", "content": texts[pair.rejected]}],
-            "margin": pair.margin,
+            "chosen": [{"role": "assistant", "content": chosen}],
+            "rejected": [{"role": "assistant", "content": rejected}],
+            "margin": margin,
         }
+
+
+def improved_by(edited: str, texts: Sequence[str], ranks: Sequence[int]) -> list[int]:
+    """Indexes of the best responses, over which an edited one is preferred; not of those that it merely repeats."""
+    return [
+        index
+        for index, (text, rank) in enumerate(zip(texts, ranks, strict=True))
+        if rank == 1 and text.strip() != edited.strip()
+    ]
+
+
+def edited_demonstrations(
+    folder: Path, *, split: Split | None = None, validation: float = 0.1, test: float = 0.1
+) -> Iterator[dict[str, Any]]:
+    """The responses of a snapshot that annotators improved, as demonstrations for supervised fine-tuning.
+
+    Args:
+        folder, split, validation, test: as for `load_pairs`.
+
+    Yields:
+        `{messages, judgement_id, annotator, simulated}`; the messages end with the improved response. In the order of
+        the snapshot.
+    """
+    for row in snapshot_rows(read_snapshot(Path(folder))):
+        if not row["edited"]:
+            continue
+        if split is None or split_of(row["prompt"], validation=validation, test=test) == split:
+            about = {name: row[name] for name in ("judgement_id", "annotator", "simulated")}
+            yield {"messages": [*row["prompt"], {"role": "assistant", "content": row["edited"]}]} | about
 
 
 def _pair_rows(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
     about = {name: row[name] for name in ("judgement_id", "annotator", "simulated")}
     about["prompt_key"] = prompt_key(row["prompt"])
     texts = [response["text"] for response in row["responses"]]
-    for pair in preference_rows(row["prompt"], texts, row["ranks"], row["strength"], row.get("gaps") or ()):
+    said = (row["ranks"], row["strength"], row.get("gaps") or (), row["edited"])
+    for pair in preference_rows(row["prompt"], texts, *said):
         yield pair | about
 
 

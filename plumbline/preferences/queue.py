@@ -6,6 +6,10 @@ and nobody gets a task twice. A lease that ends without an answer gives its plac
 
 A task that is flagged, or retired because other responses took its place, is handed out to nobody. Whoever holds it, or
 undoes their answer, may still answer: what people say is kept.
+
+Open tasks go out by priority, then in the order in which they came. A task that is kept for a pool, or restricted to
+named annotators, goes to these only. Checks, repeats and adjudications are handed out elsewhere (`checks`,
+`repeats`, `adjudication`), by leases that take no place.
 """
 
 from __future__ import annotations
@@ -16,11 +20,12 @@ import uuid
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, and_, exists, func, insert, select, text, true, update
+from sqlalchemy import ColumnElement, Row, Select, and_, exists, insert, or_, select, text, true, update
 
-from plumbline.errors import StoreError, counted
+from plumbline.errors import StoreError
 from plumbline.preferences import records
-from plumbline.preferences.tables import OPEN_TASK, Answer, Lease, Tally, Task
+from plumbline.preferences.own_work import answer_query, cards_of, given_answer
+from plumbline.preferences.tables import OPEN_TASK, Answer, Draft, Lease, PoolMember, Tally, Task, TaskAllowance
 from plumbline.preferences.turn import Actor, Turn
 
 OPEN, ANSWERED, RELEASED, EXPIRED = "open", "answered", "released", "expired"
@@ -99,11 +104,20 @@ def free_tasks(turn: Turn, actor: Actor, place: ColumnElement[bool], *, wait: bo
     return (
         select(Task.__table__)
         .where(Task.project_id == turn.project_id, text(OPEN_TASK), place)
-        .where(~answered_by(actor.id))
+        .where(Task.check_kind.is_(None), open_to(turn, actor.id), ~answered_by(actor.id))
         .order_by(Task.deferral, Task.id)
         .limit(1)
         .with_for_update(skip_locked=not wait)
     )
+
+
+def open_to(turn: Turn, annotator: int) -> ColumnElement[bool]:
+    """Whether the task of the enclosing query may be handed to the annotator: by its pool, and by name."""
+    pools = select(PoolMember.pool).where(
+        PoolMember.project_id == turn.project_id, PoolMember.annotator_id == annotator
+    )
+    named = exists().where(TaskAllowance.task_id == Task.id, TaskAllowance.annotator_id == annotator)
+    return and_(or_(Task.pool.is_(None), Task.pool.in_(pools)), or_(~Task.restricted, named))
 
 
 def answered_by(annotator: int) -> ColumnElement[bool]:
@@ -121,7 +135,15 @@ def take_place(turn: Turn, task_id: int) -> bool:
 
 
 def open_lease(
-    turn: Turn, actor: Actor, task_id: int, *, order: list[int], until: datetime, slot: bool, supersedes: int | None
+    turn: Turn,
+    actor: Actor,
+    task_id: int,
+    *,
+    order: list[int],
+    until: datetime,
+    slot: bool = False,
+    supersedes: int | None = None,
+    purpose: str = records.WORK,
 ) -> Row[Any]:
     """Write a lease that starts now. The place in `Task.taken` is the caller's business."""
     lease_id = uuid.uuid4().hex
@@ -135,6 +157,7 @@ def open_lease(
             supersedes_id=supersedes,
             created_at=turn.now,
             expires_at=until,
+            purpose=purpose,
         )
     )
     return turn.connection.execute(select(Lease.__table__).where(Lease.lease_id == lease_id)).one()
@@ -147,55 +170,24 @@ def shown_order(task_key: str, annotator: str, size: int) -> list[int]:
 
 
 def as_assignment(turn: Turn, lease: Row[Any], until: datetime) -> records.Assignment:
-    """A lease as what the annotator gets: no source of any response is in it."""
-    task = turn.connection.execute(select(Task.key, Task.prompt, Task.responses).where(Task.id == lease.task_id)).one()
-    cards = tuple(
-        records.Card(task.responses[index]["id"], position, task.responses[index]["text"])
-        for position, index in enumerate(lease.shown_order)
-    )
-    supersedes = None
+    """A lease as what the annotator gets: no source of any response is in it, nor what it was handed out for."""
+    kept = (Draft.task_id == Task.id) & (Draft.annotator_id == lease.annotator_id) & (Draft.purpose == lease.purpose)
+    task = turn.connection.execute(
+        select(Task.key, Task.prompt, Task.responses, Draft.content)
+        .outerjoin(Draft, kept)
+        .where(Task.id == lease.task_id)
+    ).one()
+    earlier = None
     if lease.supersedes_id is not None:
-        supersedes = turn.connection.execute(
-            select(Answer.answer_id).where(Answer.id == lease.supersedes_id)
-        ).scalar_one()
-    return records.Assignment(lease.lease_id, task.key, task.prompt, cards, until, supersedes)
-
-
-def remaining_for(turn: Turn, annotator: int) -> int:
-    """Tasks that still want judgements and that this annotator has not answered."""
-    unfinished = _unfinished(turn)
-    total = select(func.count()).select_from(Task).where(unfinished)
-    answered = (
-        select(func.count(Answer.task_id.distinct()))
-        .join(Task, Task.id == Answer.task_id)
-        .where(Answer.project_id == turn.project_id, Answer.annotator_id == annotator, unfinished)
+        row = turn.connection.execute(answer_query(turn.project_id).where(Answer.id == lease.supersedes_id)).one()
+        earlier = given_answer(row)
+    return records.Assignment(
+        lease_id=lease.lease_id,
+        task_id=task.key,
+        prompt=task.prompt,
+        cards=cards_of(task.responses, lease.shown_order),
+        expires_at=until,
+        supersedes=earlier.answer_id if earlier else None,
+        earlier=earlier,
+        draft=task.content,
     )
-    return turn.connection.execute(total).scalar_one() - turn.connection.execute(answered).scalar_one()
-
-
-def why_nothing(turn: Turn, actor: Actor) -> str:
-    """A sentence that tells an annotator why there is no task for them."""
-    wanted = (Task.project_id == turn.project_id) & (Task.wanted > 0)
-    unfinished = _unfinished(turn)
-    connection = turn.connection
-    if connection.execute(select(Task.id).where(wanted).limit(1)).one_or_none() is None:
-        return "There is nothing to judge yet: no tasks have been added."
-    left = connection.execute(select(func.count()).select_from(Task).where(unfinished)).scalar_one()
-    if left == 0:
-        unjudged = wanted & (Task.judged < Task.wanted) & (Task.flagged > 0) & ~Task.retired
-        flagged = connection.execute(select(func.count()).select_from(Task).where(unjudged)).scalar_one()
-        but = f", but for {counted(flagged, 'flagged task')}" if flagged else ""
-        return f"All tasks are judged{but}. Thank you!"
-    if remaining_for(turn, actor.id) == 0:
-        return f"You have done all of yours. {counted(left, 'task')} left for other annotators."
-    first = connection.execute(
-        select(func.min(Lease.expires_at)).where(Lease.project_id == turn.project_id, Lease.state == OPEN)
-    ).scalar_one()
-    until = f" until {first.astimezone():%H:%M}" if first else ""
-    return f"Other annotators hold the remaining tasks{until}. Look in again then: what they leave comes back to you."
-
-
-def _unfinished(turn: Turn) -> ColumnElement[bool]:
-    # `wanted > 0` says nothing new, but lets the index leave out all imported tasks.
-    unfinished = and_(Task.project_id == turn.project_id, Task.wanted > 0, Task.judged < Task.wanted)
-    return and_(unfinished, Task.flagged == 0, ~Task.retired)

@@ -16,8 +16,14 @@ MIN_RESPONSES, MAX_RESPONSES = 2, 9
 MAX_GAP = 4
 """Grades of preference: 1 hardly, 2 slightly, 3 clearly, 4 much better (after Llama 2, arXiv 2307.09288, 3.2.1)."""
 
+JUDGEMENT, SKIP, FLAG = "judgement", "skip", "flag"
+"""Kinds of answers."""
+
 WORK, GOLD, ATTENTION, REPEAT = "work", "gold", "attention", "repeat"
 ADJUDICATION, ARENA = "adjudication", "arena"
+
+CHECKS = (GOLD, ATTENTION)
+"""Purposes of answers that are held against expected ranks."""
 
 LEARNED_FROM = (WORK, ADJUDICATION, ARENA)
 """Purposes of judgements that models learn from; the others measure annotators."""
@@ -122,7 +128,13 @@ class Card:
 class Assignment:
     """A task handed to one annotator until `expires_at`, its cards in the order in which they are to be shown.
 
-    `supersedes` is the id of the answer that is being corrected, where this is a correction.
+    Checks and repeats look like everything else: nothing here tells them apart.
+
+    Attributes:
+        supersedes: the id of the answer that is being corrected, where this is a correction.
+        earlier: that answer, for the page to begin with.
+        draft: what the annotator entered for this task before and did not send (see `save_draft`); newer than
+            `earlier`.
     """
 
     lease_id: str
@@ -131,13 +143,74 @@ class Assignment:
     cards: tuple[Card, ...]
     expires_at: datetime
     supersedes: str | None = None
+    earlier: GivenAnswer | None = None
+    draft: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class GivenAnswer:
+    """An own answer as its annotator sees it again; it does not say why it was asked for.
+
+    Attributes:
+        kind: `judgement`, `skip` or `flag`.
+        ranking: response id to rank; empty but for judgements.
+        gaps: grades of preference between neighbouring ranks, the best first.
+        scores: axis to response id to level.
+        reason: of a judgement or a skip; of a flag, the note.
+        flags: of a flag, its kind; of a judgement, perhaps `ALL_BAD`.
+        guideline: version of the guideline that the annotator had accepted.
+    """
+
+    answer_id: str
+    kind: str
+    ranking: Ranking
+    gaps: tuple[int, ...]
+    scores: dict[str, dict[str, int]]
+    reason: str | None
+    edited: str | None
+    flags: tuple[str, ...]
+    seconds: float | None
+    judged_at: datetime
+    guideline: int | None
+
+
+@dataclass(frozen=True)
+class OwnWork:
+    """A current answer of an annotator with what it is about, cards in the order in which they were shown."""
+
+    task_id: str
+    prompt: Conversation
+    cards: tuple[Card, ...]
+    answer: GivenAnswer
 
 
 @dataclass(frozen=True)
 class NoWork:
-    """There is nothing to hand out just now; `reason` is a sentence for the annotator."""
+    """There is nothing to hand out just now.
+
+    Attributes:
+        reason: a sentence for the annotator.
+        kind: the case, for pages in other languages: `paused`, `quota`, `guideline`, `empty`, `finished`, `yours-done`,
+            `reserved`, `held`, `adjudicated`.
+        values: what the sentence states: `left`, `flagged`, `quota`, `until` (a time, HH:MM), `why`.
+    """
 
     reason: str
+    kind: str = field(default="", compare=False)
+    values: dict[str, Any] = field(default_factory=dict, compare=False)
+
+
+@dataclass(frozen=True)
+class NeedsConsent(NoWork):
+    """There may be work, but the annotator must accept the guideline in force first.
+
+    Attributes:
+        version: to be given back with the consent.
+        text: the guideline, Markdown.
+    """
+
+    version: int = 0
+    text: str = ""
 
 
 class ResponseRecord(NamedTuple):

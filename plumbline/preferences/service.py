@@ -14,39 +14,45 @@ committed then. Answers are never changed; a correction is a new answer that sup
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import datetime, timedelta
-from itertools import islice
-from typing import Any, TypeVar
+from typing import Any
 
 from sqlalchemy import Row, select, update
 
 from plumbline.errors import StoreError
 from plumbline.preferences import queue
-from plumbline.preferences.answers import FLAG, JUDGEMENT, SKIP, NewAnswer, answer_lease, last_answer
-from plumbline.preferences.ingest import BATCH, add_batch, retire_batch, take_batch
+from plumbline.preferences.adjudication import Adjudication, may_adjudicate, next_dispute
+from plumbline.preferences.answers import NewAnswer, answer_lease, is_superseded, last_answer
+from plumbline.preferences.checks import Checks
+from plumbline.preferences.drafts import checked_draft, put_draft
+from plumbline.preferences.guidelines import Guidelines, missing_consent
+from plumbline.preferences.handing import next_lease, reopened_lease
+from plumbline.preferences.intake import Intake
 from plumbline.preferences.judgement_stream import stream_judgements
+from plumbline.preferences.own_work import own_answer, own_answers
+from plumbline.preferences.queue_control import QueueControl
 from plumbline.preferences.reading import latest_judgements, progress_of, stream_flags
 from plumbline.preferences.records import (
+    ADJUDICATION,
+    FLAG,
+    JUDGEMENT,
     LEARNED_FROM,
-    Added,
+    SKIP,
     Annotator,
     Assignment,
     FlagRecord,
     JudgementRecord,
-    NewJudgement,
-    NewTask,
     NoWork,
+    OwnWork,
     Progress,
     Ranking,
-    Taken,
 )
+from plumbline.preferences.rules import RANK_ONLY, Rules
 from plumbline.preferences.store import Store
-from plumbline.preferences.tables import Lease, Project, Tally, Task
+from plumbline.preferences.tables import Lease, Tally
 from plumbline.preferences.turn import (
-    TOP,
     Actor,
-    Facet,
     Turn,
     acting,
     as_annotator,
@@ -57,21 +63,22 @@ from plumbline.preferences.turn import (
     now_utc,
 )
 from plumbline.preferences.validation import checked_name
-
-Item = TypeVar("Item")
-
-RESTART = {"cursor_deferral": TOP.deferral, "cursor": TOP.task}
-"""Values of a tally whose annotator looks through the queue from the top."""
+from plumbline.preferences.waiting import refusal, remaining_for, why_nothing
 
 
-class PreferenceService(Facet):
+class PreferenceService(Intake):
     """The preferences of one project in a store. Making a service, and reading through it, changes nothing.
 
     Args:
         store: an open store; several services and processes may share it.
         project: the domain's name. Projects in one store do not see each other's tasks.
         lease: how long a task stays with the annotator who opened it.
+        rules: what the recipe asks beyond rankings.
         clock: gives the present moment; tests set it.
+
+    Attributes:
+        guidelines, checks, adjudication, control: other sides of the same project: versions of the guideline, what
+            measures annotators, disputed tasks, and what the lead decides about the queue.
     """
 
     def __init__(
@@ -80,75 +87,16 @@ class PreferenceService(Facet):
         *,
         project: str,
         lease: timedelta = timedelta(minutes=15),
+        rules: Rules = RANK_ONLY,
         clock: Callable[[], datetime] = now_utc,
     ) -> None:
         super().__init__(store, project=project, clock=clock)
         self.lease = lease
-
-    # -- tasks ---------------------------------------------------------------------------------------------------
-
-    def set_overlap(self, judgements_per_task: int) -> None:
-        """Ask for this many judgements of each task, of those that are there and of those to come; it begins with 1."""
-        if judgements_per_task < 1:
-            raise StoreError(f"judgements_per_task is {judgements_per_task}: at least one judgement is needed.")
-        with self.turn() as turn:
-            project = Project.id == turn.project_id
-            overlap = select(Project.judgements_per_task).where(project).with_for_update()
-            if turn.connection.execute(overlap).scalar_one() == judgements_per_task:
-                return
-            turn.connection.execute(update(Project).where(project).values(judgements_per_task=judgements_per_task))
-            handed_out = (Task.project_id == turn.project_id) & (Task.wanted > 0)
-            turn.connection.execute(update(Task).where(handed_out).values(wanted=judgements_per_task))
-            # Tasks that were full may be open again, above where the annotators stand in the queue.
-            turn.connection.execute(update(Tally).where(Tally.project_id == turn.project_id).values(**RESTART))
-
-    def add_tasks(self, tasks: Iterable[NewTask]) -> Added:
-        """Add tasks from a stream. A task that is there (same prompt, same responses) is left alone.
-
-        One that was only imported, or was retired, is handed out from now on.
-
-        Raises:
-            UserError: a task has a fault or belongs to another project; earlier batches of the stream stay.
-        """
-        new = present = 0
-        for batch in _batches(tasks, BATCH):
-            self._check_project(batch)
-            with self.turn() as turn:
-                added = add_batch(turn, batch)
-            new, present = new + added.new, present + added.present
-        return Added(new, present)
-
-    def retire(self, keys: Collection[str]) -> int:
-        """Close tasks whose responses were replaced: they are no longer handed out, nor waited for.
-
-        What was judged stays, and whoever holds such a task may still answer it. `add_tasks` opens it again.
-
-        Args:
-            keys: of the tasks (`plumbline.preferences.validation.task_key`); those that are not in the store are
-                passed over.
-
-        Returns:
-            How many of them still asked for judgements.
-        """
-        unfinished = 0
-        for batch in _batches(sorted(keys), BATCH):
-            with self.turn() as turn:
-                unfinished += retire_batch(turn, batch)
-        return unfinished
-
-    def take(self, judgements: Iterable[NewJudgement]) -> Taken:
-        """Add judgements that were given elsewhere, from a stream, with their tasks and annotators.
-
-        Raises:
-            UserError: a task has a fault, or a name belongs to another kind of annotator; earlier batches stay.
-        """
-        taken = present = 0
-        for batch in _batches(judgements, BATCH):
-            self._check_project([judgement.task for judgement in batch])
-            with self.turn() as turn:
-                result = take_batch(turn, batch)
-            taken, present = taken + result.taken, present + result.present
-        return Taken(taken, present)
+        self.rules = rules
+        self.guidelines = Guidelines(store, project=project, clock=clock)
+        self.checks = Checks(store, project=project, rules=rules, clock=clock)
+        self.adjudication = Adjudication(store, project=project, rules=rules, clock=clock)
+        self.control = QueueControl(store, project=project, clock=clock)
 
     # -- annotators ----------------------------------------------------------------------------------------------
 
@@ -185,20 +133,57 @@ class PreferenceService(Facet):
         """Hand out the next task, or say why there is none.
 
         An annotator holds one task at a time: while they hold one, it is handed to them again (a page that was
-        reloaded goes on where it was), with its time renewed.
+        reloaded goes on where it was), with its time renewed. Now and then the task is a check or a repeat, which
+        nothing in the assignment tells.
+
+        Returns:
+            `NeedsConsent`, a `NoWork`, where the annotator must accept the guideline in force first.
         """
         self._expire_leases()
         with self.turn() as turn:
             actor = acting(turn, annotator_id)
+            consent = missing_consent(turn, actor)
+            if consent is not None:
+                return consent
             held = queue.held_lease(turn, actor)
             if held is not None:
                 return self._renewed(turn, held)
-            task = queue.next_free_task(turn, actor)
+            refused = refusal(actor)
+            if refused is not None:
+                return refused
+            until = turn.now + self.lease
+            lease = next_lease(turn, actor, self.project, self.rules, until)
+            return why_nothing(turn, actor) if lease is None else queue.as_assignment(turn, lease, until)
+
+    def lease_adjudication(self, annotator_id: str, *, lead: bool = False) -> Assignment | NoWork:
+        """Hand out the most disputed task to be decided, or say why there is none.
+
+        It is one that this annotator has said nothing of, shown as every task is: blind to names and to what others
+        said. Work that they hold goes back to the queue.
+
+        Args:
+            lead: they are a lead (or an admin), by their session; others must be in the pool `adjudicators`.
+
+        Raises:
+            StoreError: they may not adjudicate.
+        """
+        self._expire_leases()
+        with self.turn() as turn:
+            actor = acting(turn, annotator_id)
+            if not lead and not may_adjudicate(turn, actor):
+                raise StoreError("only the lead and the adjudicators whom the lead has named decide disputed tasks.")
+            held = queue.held_lease(turn, actor)
+            if held is not None and held.purpose == ADJUDICATION:
+                return self._renewed(turn, held)
+            task = next_dispute(turn, actor, self.rules)
             if task is None:
-                return NoWork(queue.why_nothing(turn, actor))
-            queue.change_task(turn, task.id, taken=1)
+                return NoWork("No disputed task waits for you.", "adjudicated")
+            if held is not None:
+                queue.end_lease(turn, held, queue.RELEASED)
+            until = turn.now + self.lease
             order = queue.shown_order(task.key, actor.name, len(task.responses))
-            return self._leased(turn, actor, task.id, order=order, slot=True, supersedes=None)
+            lease = queue.open_lease(turn, actor, task.id, order=order, until=until, purpose=ADJUDICATION)
+            return queue.as_assignment(turn, lease, until)
 
     def renew(self, lease_id: str, annotator_id: str) -> datetime:
         """Give a held task its full time again; returns the new end.
@@ -222,6 +207,38 @@ class PreferenceService(Facet):
             lease = queue.own_lease(turn, acting(turn, annotator_id), lease_id)
             if lease.state == queue.OPEN:
                 queue.end_lease(turn, lease, queue.RELEASED)
+
+    def save_draft(self, lease_id: str, annotator_id: str, content: dict[str, Any]) -> None:
+        """Keep what the annotator entered for a held task; the next assignment of the same task brings it back.
+
+        It survives reload and restart, also the end of the lease, and is gone with the answer.
+
+        Args:
+            content: a JSON object of the page's own making, at most `drafts.MAX_DRAFT` bytes.
+
+        Raises:
+            StoreError: the lease is over or not theirs, or the content is too large or no JSON.
+        """
+        content = checked_draft(content)
+        with self.turn() as turn:
+            actor = acting(turn, annotator_id)
+            lease = queue.own_lease(turn, actor, lease_id)
+            if lease.state != queue.OPEN:
+                raise StoreError("your time for this task is over: load the next one.")
+            put_draft(turn, actor, lease, content)
+
+    def purpose_of(self, lease_id: str) -> str:
+        """Why a task was handed out (see `records`): for programs that annotate, never for an annotator's page.
+
+        Raises:
+            StoreError: there is no such lease.
+        """
+        with self.look() as turn:
+            mine = (Lease.lease_id == lease_id) & (Lease.project_id == turn.project_id)
+            purpose = turn.connection.execute(select(Lease.purpose).where(mine)).scalar_one_or_none()
+        if purpose is None:
+            raise StoreError("there is no such lease.")
+        return purpose
 
     # -- answers -------------------------------------------------------------------------------------------------
 
@@ -249,15 +266,16 @@ class PreferenceService(Facet):
             strength: how much better the best response is, in the source's own steps (2 responses only).
             gaps: grades of preference, 1 (hardly) to 4 (much better), between neighbouring ranks, the best first: one
                 fewer than there are ranks, or none.
-            scores: what was said of single responses or axes.
+            scores: `{axis: {response id: level}}` by the rubric of `rules`; on each axis all responses or none.
             edited: the best response, improved by the annotator.
+            flags: such as `ALL_BAD`: even the best response is not good enough.
 
         Returns:
             The judgement's id.
 
         Raises:
-            StoreError: the ranking does not fit the task, the lease is not theirs, or it is over and others have
-                taken the task since. An answer that is late but still wanted is stored.
+            StoreError: the ranking, or what is said with it, does not fit the task; the lease is not theirs, or it is
+                over and others have taken the task since. An answer that is late but still wanted is stored.
         """
         return self._answer(
             lease_id,
@@ -305,14 +323,24 @@ class PreferenceService(Facet):
             if held is not None and held.supersedes_id is not None:
                 return self._renewed(turn, held)
             last = last_answer(turn, actor)
-            if last is None:
-                return None
-            if held is not None:
-                queue.end_lease(turn, held, queue.RELEASED)
-            slot = last.kind != JUDGEMENT  # a judgement has its place in the task's count already
-            if slot and not queue.take_place(turn, last.task_id):
-                raise StoreError("others have taken this task since you left it, so it cannot be opened again.")
-            return self._leased(turn, actor, last.task_id, order=last.shown_order, slot=slot, supersedes=last.id)
+            return None if last is None else self._reopened(turn, actor, held, last)
+
+    def reopen(self, answer_id: str, annotator_id: str) -> Assignment:
+        """Hand any own answer back to the annotator, shown in the same order, to be corrected; see `reopen_last`.
+
+        Raises:
+            StoreError: it is not theirs, was corrected since, or was a skip or a flag whose task others have taken.
+        """
+        self._expire_leases()
+        with self.turn() as turn:
+            actor = acting(turn, annotator_id)
+            answer = own_answer(turn, actor.id, answer_id)
+            if is_superseded(turn, answer.id):
+                raise StoreError("you have corrected this answer since: open the newer one.")
+            held = queue.held_lease(turn, actor)
+            if held is not None and held.supersedes_id == answer.id:
+                return self._renewed(turn, held)
+            return self._reopened(turn, actor, held, answer)
 
     # -- reading -------------------------------------------------------------------------------------------------
 
@@ -322,18 +350,49 @@ class PreferenceService(Facet):
             annotator = known_annotator(turn.connection, annotator_id)
         return latest_judgements(self.store, turn.project_id, annotator.id, limit)
 
+    def own_work(
+        self,
+        annotator_id: str,
+        *,
+        limit: int = 20,
+        before: str | None = None,
+        kinds: Collection[str] = (JUDGEMENT, SKIP, FLAG),
+    ) -> list[OwnWork]:
+        """What the annotator said, the newest first, a page at a time: their current answers, to be looked through.
+
+        Neither sources nor purposes are in it, so that it may be shown to them; `reopen` corrects one.
+
+        Args:
+            before: the `answer_id` that the page before ended with; None for the first page.
+
+        Raises:
+            StoreError: they gave no answer `before`.
+        """
+        with self.look() as turn:
+            annotator = known_annotator(turn.connection, annotator_id)
+            return own_answers(turn, annotator.id, limit=limit, before=before, kinds=kinds)
+
     def progress(self) -> Progress:
         """How far the project is."""
         with self.look() as turn:
             return progress_of(turn)
 
     def annotator_progress(self, annotator_id: str) -> tuple[int, int]:
-        """How many tasks the annotator has judged, and how many are left for them."""
+        """How many tasks the annotator has judged, and how many are left for them.
+
+        With checks the second number is rounded up to tens: it does not fall by a check, and so would tell them.
+        """
         with self.look() as turn:
             annotator = known_annotator(turn.connection, annotator_id)
             mine = (Tally.project_id == turn.project_id) & (Tally.annotator_id == annotator.id)
-            judged = turn.connection.execute(select(Tally.judged).where(mine)).scalar_one_or_none() or 0
-            return judged, queue.remaining_for(turn, annotator.id)
+            judged, quota = turn.connection.execute(select(Tally.judged, Tally.quota).where(mine)).one_or_none() or (
+                0,
+                None,
+            )
+            left = remaining_for(turn, annotator.id)
+            if quota is not None:
+                left = max(min(left, quota - judged), 0)
+            return judged, -(-left // 10) * 10 if self.rules.checks else left
 
     def judgements(
         self,
@@ -370,29 +429,17 @@ class PreferenceService(Facet):
         with self.turn() as turn:
             queue.expire_leases(turn)
 
-    def _check_project(self, tasks: Sequence[NewTask]) -> None:
-        for task in tasks:
-            if task.project != self.project:
-                raise StoreError(f"a task of project {task.project!r} cannot go into project {self.project!r}.")
-
     def _answer(self, lease_id: str, annotator_id: str, new: NewAnswer) -> str:
         with self.turn() as turn:
-            return answer_lease(turn, acting(turn, annotator_id), lease_id, new)
+            return answer_lease(turn, acting(turn, annotator_id), lease_id, new, self.rules)
 
-    def _leased(
-        self, turn: Turn, actor: Actor, task_id: int, *, order: list[int], slot: bool, supersedes: int | None
-    ) -> Assignment:
+    def _reopened(self, turn: Turn, actor: Actor, held: Row[Any] | None, answer: Row[Any]) -> Assignment:
+        if held is not None:
+            queue.end_lease(turn, held, queue.RELEASED)
         until = turn.now + self.lease
-        lease = queue.open_lease(turn, actor, task_id, order=order, until=until, slot=slot, supersedes=supersedes)
-        return queue.as_assignment(turn, lease, until)
+        return queue.as_assignment(turn, reopened_lease(turn, actor, answer, until), until)
 
     def _renewed(self, turn: Turn, lease: Row[Any]) -> Assignment:
         until = turn.now + self.lease
         turn.connection.execute(update(Lease).where(Lease.id == lease.id).values(expires_at=until))
         return queue.as_assignment(turn, lease, until)
-
-
-def _batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    iterator = iter(items)
-    while batch := list(islice(iterator, size)):
-        yield batch

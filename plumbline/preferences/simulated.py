@@ -13,7 +13,8 @@ perceived nearer than `tie_below` are tied. With probability `carelessness` the 
 ranks at random.
 
 What an annotator says of a task depends on the seed, on its name and on the task alone, never on the order in which
-tasks are handed out. All go through `PreferenceService` as people do.
+tasks are handed out; of a task that is repeated, it draws anew. All go through `PreferenceService` as people do: they
+get checks and repeats too, and are paused like people.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from typing import Any, Protocol
 
 from plumbline.conversations import Conversation
 from plumbline.errors import StoreError
-from plumbline.preferences.records import Assignment, NoWork, Ranking
+from plumbline.preferences.records import REPEAT, WORK, Assignment, NoWork, Ranking
 from plumbline.preferences.service import PreferenceService
 from plumbline.recipe import SimulatedAnnotatorSettings
 
@@ -72,7 +73,7 @@ def simulate(
 
     Args:
         settings: one simulated annotator each.
-        limit: stop after this many judgements.
+        limit: stop after this many judgements; checks and repeats are not counted, here and in what is returned.
         progress: see `Track`.
 
     Raises:
@@ -144,25 +145,25 @@ def _judge_all(
                     break
                 one = settings[turn % len(settings)]
                 turn += 1
-                if _judge_next(service, utility, one, annotators[one.name], seed):
-                    done[one.name] += 1
-                    idle = 0
-                else:
-                    idle += 1
+                purpose = _judge_next(service, utility, one, annotators[one.name], seed)
+                done[one.name] += purpose == WORK
+                idle = 0 if purpose else idle + 1
         yield from range(before, done.total())
 
 
 def _judge_next(
     service: PreferenceService, utility: Utility, one: SimulatedAnnotatorSettings, annotator_id: str, seed: int
-) -> bool:
-    """Whether there was a task for this annotator; it is judged then."""
+) -> str | None:
+    """Judge the next task of this annotator, where there is one; returns its purpose."""
     work = service.lease_next(annotator_id)
     if isinstance(work, NoWork):
-        return False
-    rng = random.Random(hashlib.sha256(f"{seed}:{one.name}:{work.task_id}".encode()).digest())
+        return None
+    purpose = service.purpose_of(work.lease_id) if service.rules.checks else WORK
+    view = f"{work.task_id}:{REPEAT}" if purpose == REPEAT else work.task_id
+    rng = random.Random(hashlib.sha256(f"{seed}:{one.name}:{view}".encode()).digest())
     ranking = ranking_of(perceived(work, utility, one), one, rng)
-    service.judge(work.lease_id, annotator_id, ranking, idempotency_key=f"simulated:{seed}:{work.task_id}")
-    return True
+    service.judge(work.lease_id, annotator_id, ranking, idempotency_key=f"simulated:{seed}:{view}")
+    return purpose
 
 
 def _gumbel(rng: random.Random) -> float:

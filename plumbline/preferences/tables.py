@@ -20,6 +20,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    exists,
     false,
     text,
 )
@@ -31,6 +32,9 @@ OPEN_TASK = "taken < wanted AND flagged = 0 AND NOT retired"
 
 DISPUTED_TASK = "disagreement > 0 AND NOT adjudicated"
 """The condition that a task may need an adjudicator; an index holds these."""
+
+RESERVED_TASK = "pool IS NOT NULL OR restricted"
+"""The condition that not everybody may be handed the task; an index holds these."""
 
 
 class UTCDateTime(TypeDecorator[datetime]):
@@ -163,6 +167,13 @@ class Task(Base):
             sqlite_where=text(DISPUTED_TASK),
             postgresql_where=text(DISPUTED_TASK),
         ),
+        Index(
+            "ix_tasks_reserved",
+            "project_id",
+            "id",
+            sqlite_where=text(RESERVED_TASK),
+            postgresql_where=text(RESERVED_TASK),
+        ),
     )
 
 
@@ -255,12 +266,19 @@ class Answer(Base):
     )
 
 
+def current(answer: type[Answer] = Answer) -> Any:
+    """The condition that no other answer supersedes this one."""
+    later = Answer.__table__.alias("later")
+    return ~exists().where(later.c.supersedes_id == answer.id)
+
+
 class Tally(Base):
     """Current answers of one annotator in one project, and how far down the queue they are.
 
     `cursor_deferral` and `cursor` (a task's id) are a hint: no task before them was free for this annotator when the
     queue was last looked through. `quota` is the most judgements that they may give; `paused` is the reason for which
-    they get no work. Of `checks_seen` checks they passed `checks_passed`, the last `check_streak` of them in a row.
+    they get no work. Of `checks_seen` checks they passed `checks_passed`, the last `check_streak` of them in a row;
+    `checks_score` is the sum of the shares of pairs that they got right.
     """
 
     __tablename__ = "tallies"
@@ -275,6 +293,7 @@ class Tally(Base):
     paused: Mapped[str | None]
     checks_seen: Mapped[int] = mapped_column(server_default=text("0"))
     checks_passed: Mapped[int] = mapped_column(server_default=text("0"))
+    checks_score: Mapped[float] = mapped_column(server_default=text("0"))
     check_streak: Mapped[int] = mapped_column(server_default=text("0"))
     repeats: Mapped[int] = mapped_column(server_default=text("0"))
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Row, select, update
 
 from plumbline.errors import StoreError
-from plumbline.preferences import records
+from plumbline.preferences import audit, records
 from plumbline.preferences.store import Store, insert_new
 from plumbline.preferences.tables import Annotator, Project, Tally
 from plumbline.preferences.validation import checked_name
@@ -35,6 +35,12 @@ class Turn:
     now: datetime
     project: str = ""
 
+    def record(self, action: str, subject: str | None = None, **details: Any) -> None:
+        """Add an entry to the audit log; see `plumbline.preferences.audit.record`."""
+        audit.record(
+            self.connection, at=self.now, project=self.project, action=action, subject=subject, details=details or None
+        )
+
 
 class Cursor(NamedTuple):
     """A place in the queue, which is sorted by the tasks' deferral, then by their row ids."""
@@ -49,12 +55,19 @@ TOP = Cursor(-(2**31), 0)
 
 @dataclass(frozen=True)
 class Actor:
-    """The annotator who acts; `cursor` is how far down the queue they are."""
+    """The annotator who acts; `cursor` is how far down the queue they are, `tally` their row of `tables.Tally`."""
 
     id: int
     annotator_id: str
     name: str
     cursor: Cursor
+    simulated: bool
+    tally: Row[Any]
+
+    @property
+    def answered(self) -> int:
+        """How many tasks they answered, whatever they said."""
+        return int(self.tally.judged + self.tally.skipped + self.tally.flagged)
 
 
 class Facet:
@@ -122,8 +135,9 @@ def acting(turn: Turn, annotator_id: str) -> Actor:
     row = known_annotator(turn.connection, annotator_id)
     ensure_tally(turn, row.id)
     mine = (Tally.project_id == turn.project_id) & (Tally.annotator_id == row.id)
-    place = select(Tally.cursor_deferral, Tally.cursor).where(mine).with_for_update()
-    return Actor(row.id, row.annotator_id, row.name, Cursor(*turn.connection.execute(place).one()))
+    tally = turn.connection.execute(select(Tally.__table__).where(mine).with_for_update()).one()
+    place = Cursor(tally.cursor_deferral, tally.cursor)
+    return Actor(row.id, row.annotator_id, row.name, place, row.simulated, tally)
 
 
 def ensure_tally(turn: Turn, annotator: int) -> None:

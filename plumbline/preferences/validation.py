@@ -6,12 +6,16 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from plumbline.conversations import Conversation, conversation_fault
 from plumbline.errors import StoreError, counted
 from plumbline.preferences.records import MAX_GAP, MAX_RESPONSES, MIN_RESPONSES, NewTask, Ranking
+from plumbline.recipe_annotate import RubricAxis
 
 MAX_NAME = 100
+MAX_EDITED = 100_000
+"""Characters of an improved response."""
 
 
 def digest(*parts: str) -> str:
@@ -105,6 +109,50 @@ def check_gaps(gaps: Sequence[int], ranks: Sequence[int]) -> None:
     for gap in gaps:
         if isinstance(gap, bool) or not isinstance(gap, int) or not 1 <= gap <= MAX_GAP:
             raise StoreError(f"{gap!r} is no grade of preference: it is a whole number from 1 to {MAX_GAP}.")
+
+
+def check_scores(scores: Mapping[str, Any] | None, axes: Sequence[RubricAxis], response_ids: Sequence[str]) -> None:
+    """Refuse scores that are not of the rubric: `{axis: {response id: level}}`, on each axis all responses or none.
+
+    Raises:
+        StoreError: an unknown axis, a missing or unknown response, or a level that the axis does not have.
+    """
+    levels = {axis.name: axis.levels for axis in axes}
+    for axis, given in (scores or {}).items():
+        if axis not in levels:
+            raise StoreError(f"{axis!r} is no axis of this project's rubric: load the task again.")
+        if not isinstance(given, Mapping) or set(given) != set(response_ids):
+            raise StoreError(f"the scores for {axis!r} are not complete: score every response, or none.")
+        for level in given.values():
+            if isinstance(level, bool) or not isinstance(level, int) or not 1 <= level <= levels[axis]:
+                raise StoreError(f"{level!r} is no score for {axis!r}: it is a whole number from 1 to {levels[axis]}.")
+
+
+def check_edited(edited: str | None, ranks: Sequence[int], texts: Sequence[str]) -> None:
+    """Refuse an improved response that improves nothing; none at all always fits.
+
+    Raises:
+        StoreError: it is empty, too long, or the same as one of the best responses.
+    """
+    if edited is None:
+        return
+    fault = text_fault(edited) or (f"has more than {MAX_EDITED} characters" if len(edited) > MAX_EDITED else None)
+    if fault:
+        raise StoreError(f"the improved response {fault}: mend it, or leave the response as it was.")
+    best = [text.strip() for text, rank in zip(texts, ranks, strict=True) if rank == 1]
+    if edited.strip() in best:
+        raise StoreError("the improved response is the same as the best one: change it, or leave it as it was.")
+
+
+def check_flags(flags: Sequence[str]) -> None:
+    """Refuse flags that are no short words.
+
+    Raises:
+        StoreError: there are too many, or one is empty, too long or not printable.
+    """
+    wrong = [flag for flag in flags if not flag or len(flag) > MAX_NAME or not flag.isprintable()]
+    if wrong or len(flags) > MAX_RESPONSES:
+        raise StoreError(f"a flag is one to {MAX_NAME} printable characters, and there are at most {MAX_RESPONSES}.")
 
 
 def as_ranking(response_ids: Sequence[str], ranks: Sequence[int]) -> Ranking:

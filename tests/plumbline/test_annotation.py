@@ -1,16 +1,19 @@
 """Filling the preference store from a run: the recipe's overlap, a new policy's responses, runs that share a store."""
 
+import json
 import shutil
 import threading
 from pathlib import Path
 
 import pytest
 
-from plumbline.annotation import collect_judgements, fill_store
-from plumbline.errors import WaitingForPeople
+from plumbline.annotation import collect_judgements, fill_store, publish_guideline
+from plumbline.errors import DataError, WaitingForPeople
 from plumbline.inputs import inputs_of
+from plumbline.preferences.records import Assignment
 from plumbline.preferences.service import PreferenceService
 from plumbline.recipe import AnnotateSection, DataSection, ModelSection, Recipe
+from plumbline.recipe_annotate import ChecksSection, RubricAxis
 from plumbline.runs import Run
 from plumbline.sampling import Response, write_responses
 from plumbline.stages import Domain, Stage
@@ -170,3 +173,36 @@ def test_asking_what_is_judged_makes_no_store(tmp_path):
     stage = Stage("preferences", "", "preferences", {}, {}, ("judgements",), lambda context: {}, seed=1)
     assert inputs_of(desk.domain, stage)["judgements"].facts["judgements"] == 0
     assert list(desk.domain.run.root.iterdir()) == []
+
+
+def test_the_recipes_checks_and_guideline_reach_the_annotators(tmp_path):
+    checks, guideline = tmp_path / "checks.jsonl", tmp_path / "guideline.md"
+    rows = [{"prompt": f"check {n}", "responses": ["good", "bad"], "ranking": [1, 2]} for n in range(3)]
+    checks.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    guideline.write_text("# Be kind")
+    settings = ChecksSection(file=checks, every=2)
+    desk = Desk(tmp_path, checks=settings, guideline=guideline, rubric=[RubricAxis(name="polite", question="?")])
+    desk.sample("one", prompts=6)
+    fill_store(desk.domain)
+    with desk.domain.service() as service:
+        assert publish_guideline(desk.domain, service) == "# Be kind"
+        who = service.sign_in("Anna").annotator_id
+        assert service.lease_next(who).text == "# Be kind"
+        service.guidelines.publish("# By the lead")
+        assert publish_guideline(desk.domain, service) == "# By the lead"
+        service.guidelines.consent(who, 2)
+        asked = []
+        while isinstance(work := service.lease_next(who), Assignment):
+            asked.append(work.prompt[0]["content"])
+            ranking = {card.response_id: card.position + 1 for card in work.cards}
+            polite = {"polite": dict.fromkeys(ranking, 4)}
+            service.judge(work.lease_id, who, ranking, idempotency_key=work.lease_id, scores=polite)
+        assert len(asked) == len(set(asked)) and set(asked) - {f"check {n}" for n in range(3)} == {
+            f"{n}?" for n in range(6)
+        }
+    assert desk.counts() == (6, 6, 0)
+    fill_store(desk.domain)
+    assert desk.counts() == (6, 6, 0)
+    checks.write_text('{"prompt": "x"}')
+    with pytest.raises(DataError, match=r"checks.jsonl:1: the field"):
+        fill_store(desk.domain)

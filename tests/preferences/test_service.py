@@ -6,7 +6,9 @@ import pytest
 
 from plumbline.errors import StoreError, UserError
 from plumbline.preferences.records import Assignment, NewResponse, NewTask, NoWork
+from plumbline.preferences.rules import Rules
 from plumbline.preferences.service import PreferenceService
+from plumbline.recipe_annotate import RubricAxis
 from tests.preferences.conftest import best_first, new_task, new_tasks
 
 
@@ -87,9 +89,12 @@ def test_a_reload_shows_the_same_task_in_the_same_order_with_its_time_renewed(se
 
 
 def test_a_judgement_comes_back_as_it_was_given(service, clock):
+    rules = Rules(rubric=(RubricAxis(name="polite", question="Is it polite?"),))
+    service = PreferenceService(service.store, project="support", rules=rules, clock=clock)
     service.add_tasks([new_task("all", 3, meta={"topic": "refund"})])
     who = person(service)
     work = service.lease_next(who)
+    polite = {"polite": {card.response_id: 3 for card in work.cards}}
     ranking = dict(zip((card.response_id for card in work.cards), (1, 1, 4), strict=True))
     judgement_id = service.judge(
         work.lease_id,
@@ -98,7 +103,7 @@ def test_a_judgement_comes_back_as_it_was_given(service, clock):
         idempotency_key="k",
         seconds=12.5,
         strength=2.0,
-        scores={"polite": 3},
+        scores=polite,
         reason="because",
         edited="better text ✓",
         flags=("typo",),
@@ -110,7 +115,7 @@ def test_a_judgement_comes_back_as_it_was_given(service, clock):
     assert (record.annotator, record.simulated, record.annotator_settings) == ("Anna", False, {})
     assert (record.judged_at, record.seconds, record.strength) == (clock.now, 12.5, 2.0)
     assert (record.scores, record.reason, record.edited, record.flags) == (
-        {"polite": 3},
+        polite,
         "because",
         "better text ✓",
         ("typo",),

@@ -8,13 +8,16 @@ from types import SimpleNamespace
 import pytest
 
 from plumbline.errors import StoreError
+from plumbline.preferences.checks_file import Check
 from plumbline.preferences.exporters import export_preferences
-from plumbline.preferences.records import Assignment, Card
+from plumbline.preferences.records import GOLD, REPEAT, Assignment, Card
+from plumbline.preferences.rules import Rules
 from plumbline.preferences.service import PreferenceService
 from plumbline.preferences.simulated import perceived, ranking_of, refused_names, simulate
 from plumbline.preferences.snapshot import write_snapshot
 from plumbline.preferences.store import Store
-from tests.preferences.conftest import new_tasks
+from plumbline.recipe_annotate import ChecksSection
+from tests.preferences.conftest import new_task, new_tasks
 
 
 def settings(name="bot", **changed):
@@ -138,6 +141,24 @@ def test_what_one_says_does_not_depend_on_the_order_of_the_tasks(store, tmp_path
     two.add_tasks(list(reversed(new_tasks(8, 3))))
     simulate(two, ByNumber(), list(reversed(team())), seed=1)
     assert said(one) == said(two)
+    other.close()
+
+
+def test_they_get_checks_and_repeats_like_people_and_what_they_say_of_the_work_stays_the_same(store, tmp_path):
+    plain = PreferenceService(store, project="support")
+    plain.add_tasks(new_tasks(60, 3))
+    simulate(plain, ByNumber(), team()[:1], seed=1)
+    other = Store.open(tmp_path / "other.db")
+    rules = Rules(checks=ChecksSection(every=5, repeat_share=0.2))
+    checked = PreferenceService(other, project="support", rules=rules)
+    checked.add_tasks(new_tasks(60, 3))
+    checked.checks.load([Check(new_task(f"gold {number}", 3), (1, 2, 3), GOLD) for number in range(5)])
+    for limit in (25, None):  # only work is counted
+        simulate(checked, ByNumber(), team()[:1], seed=1, limit=limit)
+        if limit:
+            assert checked.progress().done == limit
+    assert said(checked) == said(plain)
+    assert len(list(checked.judgements(purposes=(GOLD,)))) == 5 and list(checked.judgements(purposes=(REPEAT,)))
     other.close()
 
 

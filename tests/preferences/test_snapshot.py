@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plumbline.conversations import Part, part_of, split_of
+from plumbline.conversations import Part, Split, part_of, split_of
 from plumbline.errors import UserError
-from plumbline.preferences.pairs import load_pairs, pairs_of
+from plumbline.preferences.pairs import edited_demonstrations, load_pairs, pairs_of
 from plumbline.preferences.records import NewJudgement
 from plumbline.preferences.service import PreferenceService
 from plumbline.preferences.snapshot import read_snapshot, write_snapshot
@@ -93,6 +93,31 @@ def test_all_pairs_of_a_ranking_with_its_gaps_as_margins(tmp_path):
 def test_a_stated_strength_is_the_margin_of_two_responses(tmp_path):
     snapshot_of(tmp_path / "x.db", tmp_path / "s", [judgement(0, (2, 1), strength=3.0)])
     assert load_pairs(tmp_path / "s")["margin"] == [3.0]
+
+
+def test_an_improved_response_is_preferred_to_the_best_and_is_a_demonstration(tmp_path):
+    given = [judgement(0, (2, 1, 3), edited="better"), judgement(1, (1, 1, 2), edited="better still"), judgement(2)]
+    snapshot_of(tmp_path / "x.db", tmp_path / "s", given)
+    found = {}
+    for row in load_pairs(tmp_path / "s"):
+        sides = row["chosen"][0]["content"], row["rejected"][0]["content"]
+        found.setdefault(row["prompt"][0]["content"], {})[sides] = row["margin"]
+    texts = [response.text for response in given[0].task.responses]
+    assert {sides: margin for sides, margin in found["prompt 0"].items() if "better" in sides} == {
+        ("better", texts[1]): 1.0  # over the best, and over no other
+    }
+    tied = [response.text for response in given[1].task.responses][:2]
+    assert {sides for sides in found["prompt 1"] if "better still" in sides} == {("better still", one) for one in tied}
+    assert len(found["prompt 0"]) == 4 and len(found["prompt 1"]) == 4
+    demonstrations = {row["messages"][0]["content"]: row for row in edited_demonstrations(tmp_path / "s")}
+    assert demonstrations.keys() == {"prompt 0", "prompt 1"}
+    assert demonstrations["prompt 0"]["messages"] == [
+        {"role": "user", "content": "prompt 0"},
+        {"role": "assistant", "content": "better"},
+    ]
+    assert (demonstrations["prompt 0"]["annotator"], demonstrations["prompt 0"]["simulated"]) == ("Anna", False)
+    splits = [len(list(edited_demonstrations(tmp_path / "s", split=split))) for split in get_args(Split)]
+    assert sum(splits) == 2
 
 
 def test_parts_and_splits_divide_the_pairs_by_prompt(tmp_path):

@@ -195,6 +195,7 @@ def upgrade() -> None:
     op.add_column("tallies", sa.Column("paused", sa.Text(), nullable=True))
     op.add_column("tallies", sa.Column("checks_seen", sa.Integer(), server_default=sa.text("0"), nullable=False))
     op.add_column("tallies", sa.Column("checks_passed", sa.Integer(), server_default=sa.text("0"), nullable=False))
+    op.add_column("tallies", sa.Column("checks_score", sa.Double(), server_default=sa.text("0"), nullable=False))
     op.add_column("tallies", sa.Column("check_streak", sa.Integer(), server_default=sa.text("0"), nullable=False))
     op.add_column("tallies", sa.Column("repeats", sa.Integer(), server_default=sa.text("0"), nullable=False))
     op.add_column("tasks", sa.Column("deferral", sa.Integer(), server_default=sa.text("0"), nullable=False))
@@ -228,6 +229,14 @@ def upgrade() -> None:
         unique=False,
         sqlite_where=sa.text("disagreement > 0 AND NOT adjudicated"),
         postgresql_where=sa.text("disagreement > 0 AND NOT adjudicated"),
+    )
+    op.create_index(
+        "ix_tasks_reserved",
+        "tasks",
+        ["project_id", "id"],
+        unique=False,
+        sqlite_where=sa.text("pool IS NOT NULL OR restricted"),
+        postgresql_where=sa.text("pool IS NOT NULL OR restricted"),
     )
 
 

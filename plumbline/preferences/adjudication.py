@@ -1,0 +1,120 @@
+"""Tasks on which annotators disagree, and the adjudicator who decides.
+
+When the last wanted judgement of a task with overlap is in, it is stored how far the judgements disagree (see
+`scoring.disagreement`); a correction measures it anew. Tasks above the recipe's `adjudicate_above` wait for an
+adjudicator who has said nothing of them yet, the most disputed first. The adjudicator sees what every annotator sees:
+neither names nor rankings of others.
+
+The adjudicator's judgement stands beside the others, with the purpose `adjudication`; nothing is overruled or removed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, Row, and_, func, select, text, update
+
+from plumbline.preferences.queue import OPEN, answered_by
+from plumbline.preferences.records import ADJUDICATION, JUDGEMENT, WORK
+from plumbline.preferences.rules import Rules
+from plumbline.preferences.scoring import disagreement
+from plumbline.preferences.store import Store
+from plumbline.preferences.tables import DISPUTED_TASK, Answer, Lease, PoolMember, Task, current
+from plumbline.preferences.turn import Actor, Facet, Turn, now_utc
+
+ADJUDICATORS = "adjudicators"
+"""The pool whose members may adjudicate besides the leads."""
+
+
+@dataclass(frozen=True)
+class Dispute:
+    """A task that waits for an adjudicator; `disagreement` is the share of pairs on which its judgements disagree."""
+
+    task_id: str
+    prompt: list[dict[str, str]]
+    judged: int
+    disagreement: float
+
+
+class Adjudication(Facet):
+    """What waits for an adjudicator. Cases are handed out by `PreferenceService.lease_adjudication`."""
+
+    def __init__(self, store: Store, *, project: str, rules: Rules, clock: Callable[[], Any] = now_utc) -> None:
+        super().__init__(store, project=project, clock=clock)
+        self.rules = rules
+
+    def waiting(self) -> int:
+        """How many tasks wait for an adjudicator."""
+        with self.look() as turn:
+            query = select(func.count()).select_from(Task).where(disputed(turn, self.rules))
+            return int(turn.connection.execute(query).scalar_one())
+
+    def decided(self) -> int:
+        """How many tasks an adjudicator has decided."""
+        with self.look() as turn:
+            query = select(func.count()).where(Task.project_id == turn.project_id, Task.adjudicated)
+            return int(turn.connection.execute(query).scalar_one())
+
+    def disputes(self, limit: int = 50) -> list[Dispute]:
+        """The tasks that wait for an adjudicator, the most disputed first."""
+        with self.look() as turn:
+            query = (
+                select(Task.key, Task.prompt, Task.judged, Task.disagreement)
+                .where(disputed(turn, self.rules))
+                .order_by(Task.disagreement.desc(), Task.id)
+            )
+            return [Dispute(*row) for row in turn.connection.execute(query.limit(limit))]
+
+
+def may_adjudicate(turn: Turn, actor: Actor) -> bool:
+    """Whether the annotator is in the pool of adjudicators."""
+    member = select(PoolMember.pool).where(
+        PoolMember.project_id == turn.project_id, PoolMember.pool == ADJUDICATORS, PoolMember.annotator_id == actor.id
+    )
+    return turn.connection.execute(member).one_or_none() is not None
+
+
+def next_dispute(turn: Turn, actor: Actor, rules: Rules) -> Row[Any] | None:
+    """The most disputed task of which the annotator has said nothing and that no other adjudicator holds, locked."""
+    waiting = select(Task.__table__).where(disputed(turn, rules), ~answered_by(actor.id))
+    waiting = (
+        waiting.order_by(Task.disagreement.desc(), Task.id).limit(1).with_for_update(skip_locked=True, key_share=True)
+    )
+    # Asked for after the lock, task by task: what was seen before it may be over.
+    held = select(Lease.task_id).where(
+        Lease.project_id == turn.project_id, Lease.state == OPEN, Lease.purpose == ADJUDICATION
+    )
+    passed: list[int] = []
+    while (task := turn.connection.execute(waiting.where(Task.id.not_in(passed))).one_or_none()) is not None:
+        if turn.connection.execute(held.where(Lease.task_id == task.id).limit(1)).one_or_none() is None:
+            return task
+        passed.append(task.id)
+    return None
+
+
+def disputed(turn: Turn, rules: Rules) -> ColumnElement[bool]:
+    """The condition that a task waits for an adjudicator; never, where the recipe wants none."""
+    above = 1.0 if rules.adjudicate_above is None else rules.adjudicate_above
+    waiting = and_(text(DISPUTED_TASK), Task.disagreement > above)
+    return and_(Task.project_id == turn.project_id, waiting, Task.flagged == 0, ~Task.retired)
+
+
+def measure(turn: Turn, task_id: int) -> None:
+    """Store how far the judgements of a task disagree; nothing while some are missing."""
+    # Locked, so that of two judgements at once the second sees the first. A weak lock, because whoever writes an answer
+    # to the task shares its key, and two of them would wait for each other.
+    query = select(Task.judged, Task.wanted).where(Task.id == task_id).with_for_update(key_share=True)
+    task = turn.connection.execute(query).one()
+    found = None
+    if task.judged >= task.wanted:
+        judged = (Answer.task_id == task_id) & (Answer.kind == JUDGEMENT) & (Answer.purpose == WORK)
+        rankings = select(Answer.ranks).where(judged, current()).order_by(Answer.id)
+        found = disagreement(turn.connection.execute(rankings).scalars().all())
+    turn.connection.execute(update(Task).where(Task.id == task_id).values(disagreement=found))
+
+
+def settle(turn: Turn, task_id: int, kind: str) -> None:
+    """Note what the adjudicator said last: a judgement decides, a skip or a flag does not."""
+    turn.connection.execute(update(Task).where(Task.id == task_id).values(adjudicated=kind == JUDGEMENT))

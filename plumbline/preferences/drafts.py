@@ -1,0 +1,50 @@
+"""What an annotator entered and did not send yet, kept on the server: it survives reload, restart, another device."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from sqlalchemy import delete, insert, select, update
+
+from plumbline.errors import StoreError
+from plumbline.preferences.records import WORK
+from plumbline.preferences.tables import Draft, Tally, Task
+from plumbline.preferences.turn import Actor, Turn
+
+MAX_DRAFT = 256 * 1024
+"""Bytes of a draft as JSON: an improved response and a reason of the longest kind, with room to spare."""
+
+
+def checked_draft(content: Any) -> dict[str, Any]:
+    """A draft that can be stored.
+
+    Raises:
+        StoreError: it is no object of JSON values, or too large.
+    """
+    try:
+        size = len(json.dumps(content, allow_nan=False, ensure_ascii=False).encode())
+    except (TypeError, ValueError):  # a surrogate that cannot be encoded is a ValueError too
+        raise StoreError("the draft is not JSON, so it was not saved.") from None
+    if not isinstance(content, dict):
+        raise StoreError("the draft is no JSON object, so it was not saved.")
+    if size > MAX_DRAFT:
+        raise StoreError(f"the draft is too long to be saved: {size} bytes, at most {MAX_DRAFT} fit.")
+    return content
+
+
+def put_draft(turn: Turn, actor: Actor, lease: Any, content: dict[str, Any]) -> None:
+    """Keep a draft in place of the one before; whoever comes back after their lease gets this task first."""
+    drop_draft(turn, actor, lease)
+    key = {"task_id": lease.task_id, "annotator_id": actor.id, "purpose": lease.purpose}
+    turn.connection.execute(insert(Draft).values(**key, content=content, saved_at=turn.now))
+    if lease.purpose == WORK:
+        deferral = select(Task.deferral).where(Task.id == lease.task_id).scalar_subquery()
+        mine = (Tally.project_id == turn.project_id) & (Tally.annotator_id == actor.id)
+        turn.connection.execute(update(Tally).where(mine).values(cursor_deferral=deferral, cursor=lease.task_id - 1))
+
+
+def drop_draft(turn: Turn, actor: Actor, lease: Any) -> None:
+    """Forget the draft of a leased task, where there is one."""
+    mine = (Draft.task_id == lease.task_id) & (Draft.annotator_id == actor.id) & (Draft.purpose == lease.purpose)
+    turn.connection.execute(delete(Draft).where(mine))

@@ -1,0 +1,28 @@
+"""At which places annotators get a check or a repeat: not to be predicted by them, yet the same whenever asked."""
+
+from __future__ import annotations
+
+import hashlib
+
+from plumbline.recipe_annotate import ChecksSection
+
+CHECK, REPEATED = "check", "repeat"
+
+
+def extra_at(rules: ChecksSection, project: str, annotator_id: str, answered: int) -> str | None:
+    """Whether the item after `answered` answers is a `check`, a `repeat`, or work (None).
+
+    Each place is drawn on its own: one in `every` is a check, a share `repeat_share` a repeat. Who reloads the page,
+    or hands a task back, gets the same kind of item again.
+    """
+    drawn = place(project, annotator_id, answered, "kind")
+    share = 1 / rules.every
+    if drawn < share:
+        return CHECK
+    return REPEATED if drawn < share + rules.repeat_share else None
+
+
+def place(*about: object) -> float:
+    """A number from 0 to below 1 that depends on nothing but `about`; annotators' ids are random and not shown."""
+    digest = hashlib.sha256("\x1f".join(map(str, about)).encode()).digest()
+    return int.from_bytes(digest[:6], "big") / 2**48

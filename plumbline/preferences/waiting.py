@@ -1,0 +1,75 @@
+"""Why there is no work for an annotator just now, and how much is left for them."""
+
+from __future__ import annotations
+
+from sqlalchemy import ColumnElement, and_, func, select, text
+
+from plumbline.errors import counted
+from plumbline.preferences.queue import OPEN, answered_by, open_to
+from plumbline.preferences.records import NoWork
+from plumbline.preferences.tables import RESERVED_TASK, Answer, Lease, Task
+from plumbline.preferences.turn import Actor, Turn
+
+
+def refusal(actor: Actor) -> NoWork | None:
+    """Why the annotator gets no work whatever there is: they are paused, or have reached their quota."""
+    if actor.tally.paused is not None:
+        return NoWork(f"You get no work at present: {actor.tally.paused}", "paused", {"why": actor.tally.paused})
+    quota = actor.tally.quota
+    if quota is not None and actor.tally.judged >= quota:
+        return NoWork(
+            f"You have judged all {quota} tasks that you were asked for. Thank you!", "quota", {"quota": quota}
+        )
+    return None
+
+
+def why_nothing(turn: Turn, actor: Actor) -> NoWork:
+    """Why the queue holds no task for an annotator."""
+    wanted = (Task.project_id == turn.project_id) & (Task.wanted > 0)
+    connection = turn.connection
+    if connection.execute(select(Task.id).where(wanted).limit(1)).one_or_none() is None:
+        return NoWork("There is nothing to judge yet: no tasks have been added.", "empty")
+    left = connection.execute(select(func.count()).select_from(Task).where(_unfinished(turn))).scalar_one()
+    if left == 0:
+        unjudged = wanted & (Task.judged < Task.wanted) & (Task.flagged > 0) & ~Task.retired
+        flagged = connection.execute(select(func.count()).select_from(Task).where(unjudged)).scalar_one()
+        but = f", but for {counted(flagged, 'flagged task')}" if flagged else ""
+        return NoWork(f"All tasks are judged{but}. Thank you!", "finished", {"flagged": flagged})
+    if remaining_for(turn, actor.id) == 0:
+        if _kept_from(turn, actor.id):
+            others = f"{counted(left, 'task')} left, for the annotators whom the lead chose."
+            return NoWork(f"You have done all that is yours. {others}", "reserved", {"left": left})
+        done = f"You have done all of yours. {counted(left, 'task')} left for other annotators."
+        return NoWork(done, "yours-done", {"left": left})
+    first = connection.execute(
+        select(func.min(Lease.expires_at)).where(Lease.project_id == turn.project_id, Lease.state == OPEN)
+    ).scalar_one()
+    clock = f"{first.astimezone():%H:%M}" if first else ""
+    until = f" until {clock}" if first else ""
+    held = f"Other annotators hold the remaining tasks{until}."
+    return NoWork(f"{held} Look in again then: what they leave comes back to you.", "held", {"until": clock})
+
+
+def remaining_for(turn: Turn, annotator: int) -> int:
+    """Tasks that still want judgements, that this annotator may be handed, and that they have not answered."""
+    unfinished = _unfinished(turn)
+    total = select(func.count()).select_from(Task).where(unfinished)
+    answered = (
+        select(func.count(Answer.task_id.distinct()))
+        .join(Task, Task.id == Answer.task_id)
+        .where(Answer.project_id == turn.project_id, Answer.annotator_id == annotator, unfinished)
+    )
+    counts = (turn.connection.execute(query).scalar_one() for query in (total, answered))
+    return next(counts) - next(counts) - _kept_from(turn, annotator)
+
+
+def _kept_from(turn: Turn, annotator: int) -> int:
+    """Unfinished tasks that are kept for others. Few are reserved at all, and an index holds these."""
+    others = and_(text(f"({RESERVED_TASK})"), _unfinished(turn), ~open_to(turn, annotator), ~answered_by(annotator))
+    return int(turn.connection.execute(select(func.count()).select_from(Task).where(others)).scalar_one())
+
+
+def _unfinished(turn: Turn) -> ColumnElement[bool]:
+    # `wanted > 0` says nothing new, but lets the index leave out all imported tasks.
+    unfinished = and_(Task.project_id == turn.project_id, Task.wanted > 0, Task.judged < Task.wanted)
+    return and_(unfinished, Task.flagged == 0, ~Task.retired)

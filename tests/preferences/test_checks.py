@@ -1,0 +1,269 @@
+"""Checks and repeats: they look like work, are scored once, and models never see them; on both databases."""
+
+import json
+from dataclasses import fields
+
+import pytest
+
+from plumbline.errors import DataError, StoreError
+from plumbline.preferences import handing
+from plumbline.preferences.checks_file import Check, read_checks
+from plumbline.preferences.records import ATTENTION, GOLD, REPEAT, WORK, Assignment, NoWork
+from plumbline.preferences.rules import Rules
+from plumbline.preferences.schedule import CHECK, REPEATED
+from plumbline.preferences.service import PreferenceService
+from plumbline.recipe_annotate import ChecksSection
+from tests.preferences.conftest import best_first, new_task, new_tasks
+
+EVERY_THIRD = dict.fromkeys(range(2, 60, 3), CHECK)
+
+
+def gold(number, responses=2, kind=GOLD):
+    """A check whose response 0 is best."""
+    return Check(new_task(f"gold {number}", responses), tuple(range(1, responses + 1)), kind)
+
+
+def checked(store, clock, **settings):
+    rules = Rules(checks=ChecksSection(**{"every": 3, "after": 3, **settings}))
+    return PreferenceService(store, project="support", rules=rules, clock=clock)
+
+
+@pytest.fixture
+def places(monkeypatch):
+    """Where checks and repeats fall due; tests set it."""
+    due = {}
+    monkeypatch.setattr(handing, "extra_at", lambda rules, project, who, answered: due.get(answered))
+    return due
+
+
+def worst_first(work):
+    return {name: len(work.cards) + 1 - rank for name, rank in best_first(work).items()}
+
+
+def work_through(service, who, ranking=best_first):
+    """What they were asked, in order; all judged."""
+    done = []
+    while isinstance(work := service.lease_next(who), Assignment):
+        done.append(work.prompt[0]["content"])
+        service.judge(work.lease_id, who, ranking(work), idempotency_key=work.lease_id)
+    return done
+
+
+def test_checks_go_to_everybody_once_among_the_work_and_look_like_it(store, clock, places):
+    places.update(EVERY_THIRD)
+    service = checked(store, clock)
+    service.set_overlap(2)
+    service.add_tasks(new_tasks(8))
+    assert service.checks.load([gold(1), gold(2, kind=ATTENTION)]) == 2
+    people = [service.sign_in(name).annotator_id for name in ("Anna", "Ben")]
+    for who in people:
+        done = work_through(service, who)
+        assert [number for number, asked in enumerate(done) if asked.startswith("gold")] == [2, 5]
+        assert len(set(done)) == len(done) == 10
+    assert service.progress().missing == 0
+    assert (service.progress().tasks, service.progress().required) == (8, 16)
+    learned = list(service.judgements())
+    assert len(learned) == 16 and {record.purpose for record in learned} == {WORK}
+    checks = list(service.judgements(purposes=(GOLD, ATTENTION)))
+    assert sorted(record.purpose for record in checks) == [ATTENTION, ATTENTION, GOLD, GOLD]
+
+
+def test_nothing_that_is_handed_out_tells_a_check(store, clock, places):
+    places[1] = CHECK
+    service = checked(store, clock)
+    service.add_tasks(new_tasks(2))
+    service.checks.load([gold(1)])
+    who = service.sign_in("Anna").annotator_id
+    work = service.lease_next(who)
+    service.judge(work.lease_id, who, best_first(work), idempotency_key="1")
+    check = service.lease_next(who)
+    assert check.prompt[0]["content"] == "gold 1"
+    assert service.purpose_of(check.lease_id) == GOLD
+    different = {
+        field.name
+        for field in fields(Assignment)
+        if type(getattr(work, field.name)) is not type(getattr(check, field.name))
+    }
+    assert different == set()
+    assert "gold" not in repr(check).replace("gold 1", "") and "expected" not in repr(check)
+    assert service.annotator_progress(who) == (1, 10)  # what is left does not fall by a check, so it is in tens
+
+
+def test_who_reloads_or_hands_back_gets_the_same_check_again(store, clock, places):
+    places[0] = CHECK
+    service = checked(store, clock)
+    service.add_tasks(new_tasks(2))
+    service.checks.load([gold(number) for number in range(5)])
+    who = service.sign_in("Anna").annotator_id
+    first = service.lease_next(who)
+    service.release(first.lease_id, who)
+    again = service.lease_next(who)
+    assert again.lease_id != first.lease_id and again.task_id == first.task_id
+    clock.advance(60)
+    assert service.lease_next(who).task_id == first.task_id
+    service.judge(first.lease_id, who, best_first(first), idempotency_key="late")  # stands for the new lease
+    assert service.checks.results()[0].seen == 1
+
+
+def test_who_gets_too_much_wrong_is_warned_of_then_paused_until_the_lead_resumes_them(store, clock, places):
+    places.update(dict.fromkeys(range(60), CHECK))
+    service = checked(store, clock, warn_below=0.9, pause_below=0.6)
+    service.add_tasks(new_tasks(2))
+    service.checks.load([gold(number, 3) for number in range(6)])
+    who = service.sign_in("Anna").annotator_id
+
+    def answer(ranking):
+        work = service.lease_next(who)
+        return service.judge(work.lease_id, who, ranking(work), idempotency_key=work.lease_id)
+
+    answer(best_first)
+    answer(best_first)
+    (result,) = service.checks.results()
+    assert (result.seen, result.passed, result.share, result.streak, result.warning) == (2, 2, 1.0, 2, False)
+    assert service.checks.warnings() == []
+    answer(worst_first)  # 2/3 of the pairs of three checks
+    (result,) = service.checks.warnings()
+    assert (result.seen, result.passed, result.streak, result.paused) == (3, 2, 0, None)
+    assert result.share == pytest.approx(2 / 3)
+    answer(worst_first)  # a half
+    (result,) = service.checks.warnings()
+    assert result.paused and result.share == pytest.approx(0.5)
+    nothing = service.lease_next(who)
+    assert nothing.kind == "paused" and "talk to the lead" in nothing.reason
+    service.control.resume(who)
+    assert service.checks.results() == []
+    answer(worst_first)  # counted from anew, so not paused at once
+    assert isinstance(service.lease_next(who), Assignment)
+
+
+def test_only_the_first_judgement_of_a_check_counts_and_a_skip_does_not(store, clock, places):
+    places.update({0: CHECK, 1: CHECK})
+    service = checked(store, clock, show_streak=True)
+    service.add_tasks(new_tasks(2))
+    service.checks.load([gold(1), gold(2)])
+    who = service.sign_in("Anna").annotator_id
+    work = service.lease_next(who)
+    service.judge(work.lease_id, who, worst_first(work), idempotency_key="1")
+    again = service.reopen_last(who)
+    service.judge(again.lease_id, who, best_first(again), idempotency_key="2")
+    assert [(one.seen, one.share, one.streak) for one in service.checks.results()] == [(1, 0.0, 0)]
+    other = service.lease_next(who)
+    service.skip(other.lease_id, who, reason="hard", idempotency_key="3")
+    assert service.checks.results()[0].seen == 1
+    again = service.reopen_last(who)
+    service.judge(again.lease_id, who, best_first(again), idempotency_key="4")
+    assert [(one.seen, one.share, one.passed) for one in service.checks.results()] == [(2, 0.5, 1)]
+    assert service.checks.streak(who) == 1
+    assert checked(store, clock).checks.streak(who) is None
+    assert service.progress().tasks == 2 and service.progress().done == 0
+
+
+def test_a_flagged_check_goes_to_nobody_else(store, clock, places):
+    places[0] = CHECK
+    service = checked(store, clock)
+    service.add_tasks(new_tasks(2))
+    service.checks.load([gold(1)])
+    anna, ben = (service.sign_in(name).annotator_id for name in ("Anna", "Ben"))
+    work = service.lease_next(anna)
+    service.flag(work.lease_id, anna, kind="broken", note="", idempotency_key="1")
+    assert service.lease_next(ben).prompt[0]["content"].startswith("task")
+    assert len(list(service.flags())) == 1
+
+
+def test_a_files_checks_replace_those_of_the_file_before(store, clock, places):
+    places.update(dict.fromkeys(range(60), CHECK))
+    service = checked(store, clock)
+    service.checks.load([gold(1), gold(2)])
+    service.checks.load([gold(2), gold(3)])
+    who = service.sign_in("Anna").annotator_id
+    assert sorted(work_through(service, who)) == ["gold 2", "gold 3"]
+
+
+def test_an_item_that_is_a_check_is_no_work_whichever_came_first(store, clock, places):
+    service = checked(store, clock)
+    service.add_tasks([new_task("gold 1")])
+    service.checks.load([gold(1), gold(2)])
+    service.add_tasks([new_task("gold 2"), new_task("work")])
+    service.set_overlap(2)
+    assert work_through(service, service.sign_in("Anna").annotator_id) == ["work"]
+    assert service.progress().tasks == 1
+
+
+def test_repeats_come_again_unannounced_in_another_order_and_are_not_learned_from(store, clock, places):
+    service = checked(store, clock, repeat_share=0.5)
+    service.add_tasks(new_tasks(25, 2))
+    who = service.sign_in("Anna").annotator_id
+    places.update({5: REPEATED, 14: REPEATED, 18: REPEATED})  # nothing is far enough back at 5
+    shown = {}
+    for number in range(28):
+        work = service.lease_next(who)
+        if isinstance(work, NoWork):
+            break
+        order = [card.response_id for card in work.cards]
+        if service.purpose_of(work.lease_id) == REPEAT:
+            seen_at, first = shown[work.task_id]
+            assert number - seen_at > 10 and order == first[::-1]
+        else:
+            shown[work.task_id] = number, order
+        service.judge(work.lease_id, who, best_first(work), idempotency_key=work.lease_id)
+    repeats = list(service.judgements(purposes=(REPEAT,)))
+    assert len(repeats) == len({record.task_id for record in repeats}) == 2
+    assert len(list(service.judgements())) == 25
+    assert service.progress().done == 25 and service.progress().by_annotator == {"Anna": 27}
+
+
+def test_a_repeat_can_be_corrected_and_late(store, clock, places):
+    service = checked(store, clock, repeat_share=0.5)
+    service.add_tasks(new_tasks(14))
+    who = service.sign_in("Anna").annotator_id
+    places[12] = REPEATED
+    for number in range(12):
+        work = service.lease_next(who)
+        service.judge(work.lease_id, who, best_first(work), idempotency_key=str(number))
+    again = service.lease_next(who)
+    clock.advance(60)
+    service.judge(again.lease_id, who, best_first(again), idempotency_key="late")
+    fixed = service.reopen_last(who)
+    service.judge(fixed.lease_id, who, worst_first(fixed), idempotency_key="fixed")
+    (record,) = service.judgements(purposes=(REPEAT,))
+    assert record.ranking == worst_first(fixed) and service.progress().done == 12
+
+
+@pytest.mark.parametrize(
+    ("row", "fault"),
+    [
+        ({"prompt": "p", "responses": ["a", "b"]}, "field 'ranking' is missing"),
+        ({"prompt": "p", "responses": ["a", "b"], "ranking": [1, 2], "level": 1}, "unknown field 'level'"),
+        ({"prompt": "p", "responses": ["a", "b"], "ranking": [1]}, "1 ranks for 2 responses"),
+        ({"prompt": "p", "responses": ["a", "b"], "ranking": [1, 1]}, "ties all"),
+        ({"prompt": "p", "responses": ["a", "b"], "ranking": [0, 1]}, "no list of ranks"),
+        ({"prompt": "p", "responses": ["a", "b"], "ranking": [True, 2]}, "no list of ranks"),
+        ({"prompt": "p", "responses": "ab", "ranking": [1, 2]}, "no list of texts"),
+        ({"prompt": "p", "responses": ["a", "a "], "ranking": [1, 2]}, "identical"),
+        ({"prompt": [], "responses": ["a", "b"], "ranking": [1, 2]}, "prompt"),
+        ({"prompt": "p", "responses": ["a", "b"], "ranking": [1, 2], "kind": "trick"}, "expected gold or attention"),
+        ({"prompt": "good", "responses": ["b", "a"], "ranking": [1, 2]}, "in line 1 already"),
+    ],
+)
+def test_a_faulty_file_of_checks_names_the_line(tmp_path, row, fault):
+    path = tmp_path / "checks.jsonl"
+    fine = {"prompt": "good", "responses": ["a", "b"], "ranking": [3, 1], "kind": "attention"}
+    path.write_text(json.dumps(fine) + "\n" + json.dumps(row) + "\n")
+    with pytest.raises(DataError, match=fault) as raised:
+        read_checks(path, "support")
+    assert raised.value.line == 2
+    path.write_text(json.dumps(fine) + "\n")
+    (check,) = read_checks(path, "support")
+    assert (check.expected, check.kind, check.task.prompt[0]["content"]) == ((2, 1), ATTENTION, "good")
+    path.write_text("")
+    with pytest.raises(DataError, match="no rows"):
+        read_checks(path, "support")
+
+
+def test_gold_is_made_of_adjudicated_tasks_only(service):
+    service.add_tasks(new_tasks(1))
+    (task,) = service.control.open_tasks()
+    with pytest.raises(StoreError, match="adjudicate it first"):
+        service.checks.make_gold(task.task_id)
+    with pytest.raises(StoreError, match="not in the store"):
+        service.checks.make_gold("nothing")
