@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from annotate_ui.sessions import Sessions
 from plumbline.errors import StoreConflict, StoreUnavailable, UserError
+from plumbline.preferences import audit
 
 Action = Callable[[str, Any], Mapping[str, Any]]
 """Takes the annotator's id and a `Message`; what it returns is sent as JSON."""
@@ -79,6 +80,7 @@ def _route(action: Action, sessions: Sessions, roles: frozenset[str], say: Calla
                 return _refused(401, SIGNED_OUT)
             if roles and session.role not in roles:
                 return _refused(403, NOT_YOURS)
+            audit.ACTOR.set(session.annotator_id)  # of this request alone: each has a context of its own
             message = message_type.model_validate_json(body)
             return JSONResponse(_without_conflict(lambda: action(session.annotator_id, message)))
         except StoreUnavailable as fault:

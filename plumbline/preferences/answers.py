@@ -96,7 +96,8 @@ def answer_lease(turn: Turn, actor: Actor, lease_id: str, new: NewAnswer, rules:
         "flags": list(new.flags) or None,
         "supersedes_id": lease.supersedes_id,
     }
-    answer = turn.connection.execute(insert(Answer).values(row).returning(Answer.id)).scalar_one()
+    stored = insert(Answer).values(row).returning(Answer.id, Answer.guideline_id)
+    answer, row["guideline_id"] = turn.connection.execute(stored).one()
     audit.record_answer(
         turn.connection, project=turn.project, annotator_id=actor.annotator_id, task_key=task.key, answer=row
     )

@@ -14,6 +14,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import groupby, pairwise
@@ -33,6 +34,9 @@ BEGINNING = "0" * 64
 
 ANSWERS = "answers"
 """Action of an entry that tells of several answers of one transaction: a simulated batch, or an import."""
+
+ACTOR: ContextVar[str | None] = ContextVar("actor", default=None)
+"""The annotator id of whoever asks, where a page does; the actor of entries that name none."""
 
 CHAIN_LOCK = 0x706C6175  # any constant; PostgreSQL takes it while entries are added
 AT_ONCE = 500
@@ -56,8 +60,8 @@ def record(
     connection: Connection,
     *,
     project: str | None,
-    actor: str | None,
     action: str,
+    actor: str | None = None,
     subject: str | None = None,
     details: Mapping[str, Any] | None = None,
     at: datetime | None = None,
@@ -69,8 +73,8 @@ def record(
 
     Args:
         project: the project's name; None for what concerns the whole store.
-        actor: the annotator id of whoever did it; None for the command line.
-        action: a verb or a thing in at most 32 characters, such as `account-role`.
+        action: what was done, in at most 32 characters, such as `role changed`.
+        actor: the annotator id of whoever did it; default: whoever asks through a page, none for the command line.
         subject: the id of what it was done to.
         details: values that JSON can hold.
         at: when it happened; default: now.
@@ -82,7 +86,7 @@ def record(
         {
             "at": _moment(at or datetime.now(UTC)),
             "project": project,
-            "actor": actor,
+            "actor": actor or ACTOR.get(),
             "action": action,
             "subject": subject,
             "details": None if details is None else dict(details),

@@ -22,6 +22,7 @@ ERASE = "erase"
 """Action of the entry that a person was erased; `details` has what became of `judgements` and `texts`."""
 
 REMOVED = "removed"
+
 SHOWN_FAULTS = 20
 
 
@@ -118,10 +119,11 @@ def _break_at(entry: Row[Any], before: int, digest: str) -> Fault | None:
 
 def _check_answers(connection: Connection, report: AuditReport) -> None:
     erased = {entry.subject: entry.details or {} for entry in _entries(connection, ERASE)}
+    decisions = {one for details in erased.values() for one in details.get("decisions", ())}
     seen: set[int] = set()
     for claim in _claims(connection):
         seen.update(row.id for row in claim.rows)
-        fault = _fault_of(claim, erased.get(claim.annotator, {}))
+        fault = None if claim.subject in decisions else _fault_of(claim, erased.get(claim.annotator, {}))
         if fault:
             report.add(claim.number, fault)
     report.answers = len(seen)
@@ -137,6 +139,7 @@ class Claim(NamedTuple):
 
     number: int
     annotator: str | None
+    subject: str | None
     about: str
     said: Mapping[str, Any]
     answers: int
@@ -166,7 +169,7 @@ def _claims_of_singles(connection: Connection, entries: Sequence[Row[Any]]) -> I
         row = found.get((entry.project, entry.subject))
         rows, digests = ([], {}) if row is None else ([row], _digests(row))
         about = f"the {entry.action} {entry.subject}"
-        yield Claim(entry.id, entry.actor, about, entry.details or {}, 1, rows, digests)
+        yield Claim(entry.id, entry.actor, entry.subject, about, entry.details or {}, 1, rows, digests)
 
 
 def _claims_of_group(connection: Connection, entry: Row[Any]) -> Iterator[Claim]:
@@ -177,7 +180,7 @@ def _claims_of_group(connection: Connection, entry: Row[Any]) -> Iterator[Claim]
             rows += connection.execute(query.order_by(Answer.id)).all()
         answers = sum(last - first + 1 for first, last in said["rows"])
         about = f"{counted(answers, 'answer')} that came together by the annotator {annotator}"
-        yield Claim(entry.id, annotator, about, said, answers, rows, in_order([_digests(row) for row in rows]))
+        yield Claim(entry.id, annotator, None, about, said, answers, rows, in_order([_digests(row) for row in rows]))
 
 
 def _answers() -> Select[Any]:

@@ -103,6 +103,7 @@ class Checks(Facet):
                 raise StoreError("the adjudicator tied all responses, so there is nothing to get right in this task.")
             values = {"check_kind": GOLD, "expected": ranks}
             turn.connection.execute(update(Task).where(Task.id == row.id).values(**values))
+            turn.record("gold item", task_id)
 
     def results(self) -> list[CheckResult]:
         """Everybody who judged a check or is paused, the lowest share first."""
@@ -187,6 +188,7 @@ def score_check(turn: Turn, actor: Actor, rules: Rules, answer: int, task: Row[A
     }
     if checks and seen >= checks.after and score / seen < checks.pause_below and tally.paused is None:
         values["paused"] = PAUSE
+        turn.record("paused by checks", actor.annotator_id)
     mine = (Tally.project_id == turn.project_id) & (Tally.annotator_id == actor.id)
     turn.connection.execute(update(Tally).where(mine).values(**values))
 

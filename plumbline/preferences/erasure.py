@@ -106,11 +106,15 @@ def erase(
             connection.execute(delete(table).where(table.annotator_id == person.id))
         connection.execute(delete(Throttle).where(Throttle.key == sources_of(person.name, "")[0].key))
         projects = _projects(connection, person.id)
+        detached = _decisions(connection, person.id)
         reopened = 0
         if remove_judgements:
+            _change(connection, list(detached), supersedes_id=None, reason=None)
             reopened = _remove_answers(connection, person.id)
         else:
             _keep_answers(connection, person.id, keep_texts=keep_texts)
+            if not keep_texts:
+                _change(connection, list(detached), reason=None)
         values = {"name": pseudonym, "name_key": pseudonym, "settings": {}, "erased_at": clock()}
         connection.execute(update(Annotator).where(Annotator.id == person.id).values(**values))
         texts_removed = remove_judgements or not keep_texts
@@ -119,6 +123,7 @@ def erase(
             "texts": REMOVED if texts_removed else KEPT,
             "answers": found,
             "reopened": reopened,
+            "decisions": sorted(detached.values()),
         }
         audit.record(
             connection,
@@ -206,6 +211,18 @@ def _end_leases(connection: Connection, person: int) -> None:
     held = connection.execute(select(Lease.task_id, Lease.slot).where(theirs)).all()
     connection.execute(update(Lease).where(theirs).values(state=RELEASED))
     _recount(connection, [lease.task_id for lease in held if lease.slot])
+
+
+def _decisions(connection: Connection, person: int) -> dict[int, str]:
+    """What others said in place of their answers, such as a lead of their flags, whose words these may repeat."""
+    theirs = select(Answer.id).where(Answer.annotator_id == person)
+    query = select(Answer.id, Answer.answer_id).where(Answer.supersedes_id.in_(theirs), Answer.annotator_id != person)
+    return {row.id: row.answer_id for row in connection.execute(query)}
+
+
+def _change(connection: Connection, answers: list[int], **values: Any) -> None:
+    for some in _pieces(answers):
+        connection.execute(update(Answer).where(Answer.id.in_(some)).values(**values))
 
 
 def _keep_answers(connection: Connection, person: int, *, keep_texts: bool) -> None:

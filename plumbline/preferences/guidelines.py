@@ -12,7 +12,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Select, func, insert, select
+from sqlalchemy import ScalarSelect, Select, func, insert, select
 
 from plumbline.errors import StoreError
 from plumbline.preferences.records import NeedsConsent
@@ -59,6 +59,7 @@ class Guidelines(Facet):
             version = 1 if newest is None else newest.version + 1
             values = {"project_id": turn.project_id, "version": version, "text": text, "created_at": turn.now}
             turn.connection.execute(insert(Guideline).values(**values))
+            turn.record("guideline", version=int(version))
             return int(version)
 
     def current(self) -> GuidelineVersion | None:
@@ -97,17 +98,18 @@ def missing_consent(turn: Turn, actor: Actor) -> NeedsConsent | None:
     return NeedsConsent("Please read and accept the guideline first.", "guideline", {}, newest.version, newest.text)
 
 
-def accepted_guideline(turn: Turn, actor: Actor) -> int | None:
-    """The row id of the newest version that the annotator has accepted."""
-    return turn.connection.execute(_accepted(turn.project_id, actor.id)).scalar_one()
+def accepted_guideline(turn: Turn, actor: Actor) -> ScalarSelect[Any]:
+    """The row id of the newest version that the annotator has accepted, as a part of a statement."""
+    return _accepted(turn.project_id, actor.id)
 
 
 @lru_cache(maxsize=1024)  # asked for with every answer, and building it takes as long as asking
-def _accepted(project: int, annotator: int) -> Select[int | None]:
+def _accepted(project: int, annotator: int) -> ScalarSelect[Any]:
     return (
         select(func.max(Guideline.id))
         .join(Consent, Consent.guideline_id == Guideline.id)
         .where(Guideline.project_id == project, Consent.annotator_id == annotator)
+        .scalar_subquery()
     )
 
 

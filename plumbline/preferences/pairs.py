@@ -124,7 +124,8 @@ def preference_rows(
     nothing is said of it and the others.
     """
     pairs = [(texts[pair.chosen], texts[pair.rejected], pair.margin) for pair in pairs_of(ranks, strength, gaps)]
-    pairs += [(edited or "", texts[best], EDIT_MARGIN) for best in improved_by(edited, texts, ranks)]
+    if edited:
+        pairs += [(edited, texts[index], EDIT_MARGIN) for index in improved_by(edited, texts, ranks)]
     for chosen, rejected, margin in pairs:
         yield {
             "prompt": prompt,
@@ -134,12 +135,13 @@ def preference_rows(
         }
 
 
-def improved_by(edited: str | None, texts: Sequence[str], ranks: Sequence[int]) -> list[int]:
-    """Indexes of the best responses that an `edited` one is preferred to; none where there is no edit."""
-    if not edited or not edited.strip():
-        return []
-    ranked = enumerate(zip(texts, ranks, strict=True))
-    return [index for index, (text, rank) in ranked if rank == 1 and text.strip() != edited.strip()]
+def improved_by(edited: str, texts: Sequence[str], ranks: Sequence[int]) -> list[int]:
+    """Indexes of the best responses, over which an edited one is preferred; not of those that it merely repeats."""
+    return [
+        index
+        for index, (text, rank) in enumerate(zip(texts, ranks, strict=True))
+        if rank == 1 and text.strip() != edited.strip()
+    ]
 
 
 def edited_demonstrations(

@@ -92,6 +92,7 @@ class QueueControl(Facet):
                     update(Task).where(Task.id == bindparam("row")).values(deferral=bindparam("later")),
                     [{"row": rows[key], "later": -priorities[key]} for key in sorted(rows, key=rows.__getitem__)],
                 )
+                turn.record("priorities", tasks=len(rows))
             return len(rows)
 
     def assign_pool(self, task_ids: Iterable[str], pool: str | None) -> int:
@@ -102,6 +103,7 @@ class QueueControl(Facet):
             rows = _known_ids(turn, task_ids)
             for part in _parts(sorted(rows.values())):
                 turn.connection.execute(update(Task).where(Task.id.in_(part)).values(pool=name))
+            turn.record("tasks kept for a pool" if name else "tasks of no pool", tasks=len(rows))
             return len(rows)
 
     def set_pool(self, pool: str, annotator_ids: Collection[str]) -> None:
@@ -119,6 +121,7 @@ class QueueControl(Facet):
             rows = [{"project_id": turn.project_id, "pool": name, "annotator_id": member} for member in members]
             if rows:
                 turn.connection.execute(insert(PoolMember), rows)
+            turn.record("pool members", members=len(rows))
 
     def pools(self) -> dict[str, list[str]]:
         """The pools that have members, with the members' annotator ids."""
@@ -146,6 +149,7 @@ class QueueControl(Facet):
                 turn.connection.execute(insert(TaskAllowance), rows)
             restricted = annotator_ids is not None
             turn.connection.execute(update(Task).where(Task.id == task).values(restricted=restricted))
+            turn.record("task restricted" if restricted else "task unrestricted", task_id, annotators=len(named))
 
     # -- how much, and whether at all ------------------------------------------------------------------------------
 
@@ -153,17 +157,19 @@ class QueueControl(Facet):
         """Let an annotator judge at most this many tasks, checks and repeats included; None for no limit."""
         if quota is not None and quota < 0:
             raise StoreError(f"{quota} is no quota: it is a number of tasks, or none at all.")
-        self._set(annotator_id, quota=quota)
+        self._set(annotator_id, "quota", quota=quota)
 
     def pause(self, annotator_id: str, reason: str) -> None:
         """Give an annotator no more work; they read the reason. What they hold they may finish."""
         if not reason.strip() or note_fault(reason):
             raise StoreError("say why: the annotator reads it.")
-        self._set(annotator_id, paused=reason.strip())
+        self._set(annotator_id, "paused", paused=reason.strip())
 
     def resume(self, annotator_id: str) -> None:
         """Give an annotator work again. Their checks count from anew, so that old ones do not pause them at once."""
-        self._set(annotator_id, paused=None, checks_seen=0, checks_passed=0, checks_score=0.0, check_streak=0)
+        self._set(
+            annotator_id, "resumed", paused=None, checks_seen=0, checks_passed=0, checks_score=0.0, check_streak=0
+        )
 
     def standings(self) -> list[Standing]:
         """Everybody in the project, by name."""
@@ -237,12 +243,13 @@ class QueueControl(Facet):
 
     # -- inside ----------------------------------------------------------------------------------------------------
 
-    def _set(self, annotator_id: str, **values: Any) -> None:
+    def _set(self, annotator_id: str, action: str, **values: Any) -> None:
         with self.turn() as turn:
             annotator = known_annotator(turn.connection, annotator_id)
             ensure_tally(turn, annotator.id)
             mine = (Tally.project_id == turn.project_id) & (Tally.annotator_id == annotator.id)
             turn.connection.execute(update(Tally).where(mine).values(**values))
+            turn.record(action, annotator_id)
 
     def _release(self, which: Any) -> int:
         with self.turn() as turn:
@@ -250,6 +257,7 @@ class QueueControl(Facet):
             leases = turn.connection.execute(held.with_for_update()).all()
             for lease in leases:
                 queue.end_lease(turn, lease, queue.RELEASED)
+                turn.record("taken back", lease.lease_id)
             return len(leases)
 
 

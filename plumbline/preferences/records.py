@@ -17,6 +17,9 @@ MAX_GAP = 4
 """Grades of preference: 1 hardly, 2 slightly, 3 clearly, 4 much better (after Llama 2, arXiv 2307.09288, 3.2.1)."""
 
 JUDGEMENT, SKIP, FLAG = "judgement", "skip", "flag"
+
+DISMISSAL = "dismissal"
+"""Kind of an answer that takes a flag back on behalf of the lead."""
 """Kinds of answers."""
 
 WORK, GOLD, ATTENTION, REPEAT = "work", "gold", "attention", "repeat"

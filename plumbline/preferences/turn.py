@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Row, Select, select, update
 
 from plumbline.errors import StoreError
-from plumbline.preferences import records
+from plumbline.preferences import audit, records
 from plumbline.preferences.store import Store, insert_new
 from plumbline.preferences.tables import Annotator, Project, Tally
 from plumbline.preferences.validation import checked_name
@@ -34,6 +34,12 @@ class Turn:
     project_id: int
     now: datetime
     project: str = ""
+
+    def record(self, action: str, subject: str | None = None, **details: Any) -> None:
+        """Add an entry to the audit log; see `plumbline.preferences.audit.record`."""
+        audit.record(
+            self.connection, at=self.now, project=self.project, action=action, subject=subject, details=details or None
+        )
 
 
 class Cursor(NamedTuple):

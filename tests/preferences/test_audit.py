@@ -162,7 +162,7 @@ def test_answers_are_in_the_log_without_names_or_texts(store, service):
 )
 def test_a_changed_judgement_is_found(store, service, change, what):
     service.add_tasks(new_tasks(3))
-    ids = judged(service, 3, reason="why", edited="better", seconds=3, scores={"a": {"b": 1}})
+    ids = judged(service, 3, reason="why", edited="better", seconds=3)
     with store.write() as connection:
         ranks = connection.execute(select(Answer.ranks).where(Answer.answer_id == ids[1])).scalar_one()
         change = {"ranks": ranks[::-1]} if "ranks" in change else change
@@ -236,3 +236,28 @@ def test_answers_from_before_the_log_are_counted_and_are_no_fault(store, service
 def test_numbers_as_ranges():
     assert audit.ranges_of([]) == []
     assert audit.ranges_of([1, 2, 3, 7, 9, 10]) == [[1, 3], [7, 7], [9, 10]]
+
+
+def test_what_a_lead_does_is_in_the_log(store, service):
+    service.add_tasks(new_tasks(2))
+    anna, lea = (service.sign_in(name).annotator_id for name in ("Anna", "Lea"))
+    work = service.lease_next(anna)
+    token = audit.ACTOR.set(lea)
+    service.guidelines.publish("Be fair.")
+    service.control.set_priorities({work.task_id: 3})
+    service.control.pause(anna, "Anna needs a rest")
+    service.control.resume(anna)
+    service.control.release(work.lease_id)
+    audit.ACTOR.reset(token)
+    with store.read() as connection:
+        rows = connection.execute(select(AuditEntry.__table__).order_by(AuditEntry.id)).all()
+    assert [(row.action, row.subject, row.details) for row in rows] == [
+        ("guideline", None, {"version": 1}),
+        ("priorities", None, {"tasks": 1}),
+        ("paused", anna, None),
+        ("resumed", anna, None),
+        ("taken back", work.lease_id, None),
+    ]
+    assert {row.actor for row in rows} == {lea}
+    assert "rest" not in str(rows)
+    assert verify(store).holds

@@ -7,6 +7,7 @@ import pytest
 from sqlalchemy import func, insert, select
 
 from plumbline.errors import StoreError
+from plumbline.preferences import audit
 from plumbline.preferences.account_tables import LoginSession, Throttle
 from plumbline.preferences.accounts import Accounts
 from plumbline.preferences.audit_check import verify
@@ -205,3 +206,23 @@ def test_a_failure_undoes_all_of_it(busy, store, monkeypatch):
     monkeypatch.undo()
     assert busy.progress().by_annotator[NAME] == 2
     assert PreferenceService(store, project="support").sign_in(NAME).name == NAME
+
+
+@pytest.mark.parametrize("remove", [True, False])
+def test_what_a_lead_decided_about_their_flag_stays_without_their_words(busy, store, remove):
+    lead = busy.sign_in("Lea").annotator_id
+    with busy.turn() as turn:
+        flag = turn.connection.execute(select(Answer.__table__).where(Answer.kind == "flag")).one()
+        who = turn.connection.execute(select(Annotator.id).where(Annotator.annotator_id == lead)).scalar_one()
+        row = {"answer_id": "d" * 32, "kind": "flag", "project_id": turn.project_id, "task_id": flag.task_id}
+        row |= {"annotator_id": who, "judged_at": turn.now, "reason": flag.reason, "flags": flag.flags}
+        row |= {"supersedes_id": flag.id, "purpose": "adjudication"}
+        turn.connection.execute(insert(Answer).values(row))
+        key = turn.connection.execute(select(Task.key).where(Task.id == flag.task_id)).scalar_one()
+        audit.record_answer(turn.connection, project="support", annotator_id=lead, task_key=key, answer=row)
+    erase(store, NAME, remove_judgements=remove)
+    with store.read() as connection:
+        decision = connection.execute(select(Answer.__table__).where(Answer.answer_id == "d" * 32)).one()
+    assert decision.reason is None
+    assert (decision.supersedes_id is None) == remove
+    assert verify(store, contents=True).holds

@@ -19,10 +19,13 @@ from plumbline.preferences.exporters.csv import harmless
 from plumbline.preferences.exporters.kto import labels_of
 from plumbline.preferences.exporters.stream import as_json
 from plumbline.preferences.importers import import_preferences
+from plumbline.preferences.pairs import EDIT_MARGIN
 from plumbline.preferences.records import ALL_BAD, NewResponse, NewTask
+from plumbline.preferences.rules import Rules
 from plumbline.preferences.service import PreferenceService
 from plumbline.preferences.store import Store
 from plumbline.preferences.tables import Guideline
+from plumbline.recipe_annotate import RubricAxis
 from tests.preferences.conftest import new_task, new_tasks
 
 FORMULA = "=HYPERLINK(1)"
@@ -32,6 +35,8 @@ def judge(service, name, ranking_of, **said):
     who = service.sign_in(name).annotator_id
     work = service.lease_next(who)
     ranking = {card.response_id: ranking_of(card) for card in work.cards}
+    if said.pop("scores", False):
+        said["scores"] = {"helpful": {response: 5 - rank for response, rank in ranking.items()}}
     return service.judge(work.lease_id, who, ranking, idempotency_key=work.lease_id, **said)
 
 
@@ -43,6 +48,8 @@ def number_in(card):
 @pytest.fixture
 def judged(service):
     """One task of four responses, judged with everything that can be said."""
+    rules = Rules(rubric=(RubricAxis(name="helpful", question="Is it helpful?"),))
+    service = PreferenceService(service.store, project="support", clock=service.clock, rules=rules)
     service.add_tasks([new_task("Which?", 4)])
     judge(
         service,
@@ -50,7 +57,7 @@ def judged(service):
         number_in,
         seconds=12.5,
         gaps=(4, 1),
-        scores={"helpful": {"a": 5}},
+        scores=True,
         reason="the first is right",
         edited="better still",
         flags=(ALL_BAD,),
@@ -79,13 +86,15 @@ def test_pairs_have_margins_from_the_grades_positions_and_a_weight(judged, tmp_p
         ("0", "3"): 5,
         ("1", "3"): 1,
         ("2", "3"): 1,
+        ("l", "0"): EDIT_MARGIN,  # the improved response, "better still", over the best one
     }
     record = next(judged.judgements())
     texts = {response.response_id: response.text[-1] for response in record.responses}
     shown = [texts[response] for response in record.shown_order]
-    assert all(shown[row["chosen_position"]] == chosen for (chosen, _), row in pairs.items())
+    assert all(shown[row["chosen_position"]] == chosen for (chosen, _), row in pairs.items() if chosen != "l")
+    assert pairs["l", "0"]["chosen_position"] is None
     assert all(shown[row["rejected_position"]] == rejected for (_, rejected), row in pairs.items())
-    assert [row["weight"] for row in rows] == [0.2] * 5
+    assert [row["weight"] for row in rows] == [1 / 6] * 6
     assert {(row["annotator"], row["simulated"], row["purpose"], row["task_id"]) for row in rows} == {
         ("Anna", False, "work", record.task_id)
     }
@@ -194,7 +203,8 @@ def test_label_studio_tasks_fit_their_configuration(judged, tmp_path):
     assert set(buckets) <= {bucket.get("name") for bucket in config.iter("Bucket")}
     assert annotation["lead_time"] == 12.5
     about = json.loads(results["judgement"]["value"]["text"][0])
-    assert (about["annotator"], about["gaps"], about["scores"]) == ("Anna", [4, 1], {"helpful": {"a": 5}})
+    assert (about["annotator"], about["gaps"]) == ("Anna", [4, 1])
+    assert {texts[one]: score for one, score in about["scores"]["helpful"].items()} == {"0": 4, "1": 3, "2": 3, "3": 2}
     assert results["flags"]["value"]["text"] == [ALL_BAD]
 
 
@@ -249,7 +259,7 @@ def test_a_manifest_says_what_is_in_the_file(judged, tmp_path):
     report = export_preferences(judged, tmp_path / "x.jsonl")
     manifest = json.loads((tmp_path / "x.jsonl.manifest.json").read_text())
     assert manifest["sha256"] == report.sha256 == hashlib.sha256((tmp_path / "x.jsonl").read_bytes()).hexdigest()
-    assert (manifest["format"], manifest["rows"], manifest["judgements"], manifest["people"]) == ("trl", 5, 1, 1)
+    assert (manifest["format"], manifest["rows"], manifest["judgements"], manifest["people"]) == ("trl", 6, 1, 1)
     assert manifest["annotators"] == {"Anna": 1}
     assert manifest["store_version"] == "0004"
     assert manifest["filters"]["pseudonyms"] is False

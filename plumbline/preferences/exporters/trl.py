@@ -15,32 +15,28 @@ SUFFIX = "jsonl"
 
 
 def rows(records: Sequence[JudgementRecord], split: Split) -> Iterator[dict[str, Any]]:
-    """The pairs of each judgement."""
+    """The pairs of each judgement; an improved response over the best one is among them (see `pairs.EDIT_MARGIN`)."""
     responses = records[0].responses
     messages = [[{"role": "assistant", "content": response.text}] for response in responses]
     for record in records:
         ranks = list(record.ranking.values())
-        pairs = list(pairs_of(ranks, record.strength, record.gaps))
-        improved = improved_by(record.edited, [response.text for response in responses], ranks)
-        positions = [position_of(record, response.response_id) for response in responses]
-        origin = origin_of(record, split, 1 / (len(pairs) + len(improved))) if pairs or improved else {}
-        for chosen, rejected, margin in pairs:
+        places = [position_of(record, response.response_id) for response in responses]
+        pairs = [
+            (messages[chosen], messages[rejected], margin, places[chosen], places[rejected])
+            for chosen, rejected, margin in pairs_of(ranks, record.strength, record.gaps)
+        ]
+        if record.edited:
+            edited = [{"role": "assistant", "content": record.edited}]
+            improved = improved_by(record.edited, [response.text for response in responses], ranks)
+            pairs += [(edited, messages[one], EDIT_MARGIN, None, places[one]) for one in improved]
+        origin = origin_of(record, split, 1 / len(pairs)) if pairs else {}
+        for chosen, rejected, margin, chosen_place, rejected_place in pairs:
             yield {
                 "prompt": record.prompt,
-                "chosen": messages[chosen],
-                "rejected": messages[rejected],
+                "chosen": chosen,
+                "rejected": rejected,
                 "margin": margin,
-                "chosen_position": positions[chosen],
-                "rejected_position": positions[rejected],
-                **origin,
-            }
-        for rejected in improved:
-            yield {
-                "prompt": record.prompt,
-                "chosen": [{"role": "assistant", "content": record.edited}],
-                "rejected": messages[rejected],
-                "margin": EDIT_MARGIN,
-                "chosen_position": None,
-                "rejected_position": positions[rejected],
+                "chosen_position": chosen_place,
+                "rejected_position": rejected_place,
                 **origin,
             }
