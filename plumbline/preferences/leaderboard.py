@@ -98,15 +98,20 @@ def leaderboard(
 
 def sentence(policy: str, baseline: str, test: Sequential, margin: float) -> str:
     """The sequential verdict in words."""
-    if test.verdict in ("better", "worse"):
-        return f"Enough: {policy} is {test.verdict} than {baseline}."
+    if test.verdict == "better":
+        return f"Enough: {policy} is better than {baseline}."
+    if test.verdict == "worse":
+        return f"Enough: {policy} is worse than {baseline}."
     if test.verdict == "no difference":
         return f"Enough: {policy} and {baseline} differ by no more than {100 * margin:g} points of win rate."
-    what = f"{policy} and {baseline} are not told apart yet"
     if test.more is not None:
-        return f"{what}: about {_round(test.more)} more votes of this pair, if they fall as until now."
-    few = test.votes < FORETELL_FROM
-    return f"{what}: too {'few votes' if few else 'close'} to say how many more are needed."
+        return (
+            f"{policy} and {baseline} are not told apart yet: about {_round(test.more)} more votes of this pair, "
+            "if they fall as until now."
+        )
+    if test.votes < FORETELL_FROM:
+        return f"{policy} and {baseline} are not told apart yet: too few votes to say how many more are needed."
+    return f"{policy} and {baseline} are not told apart yet: too close to say how many more are needed."
 
 
 def as_text(board: dict[str, Any]) -> str:

@@ -48,7 +48,7 @@ def test_every_text_that_the_pages_ask_for_is_there() -> None:
 def test_every_translated_sentence_is_one_of_the_service() -> None:
     said = set()
     folders = (Path(plumbline.preferences.__file__).parent, Path(annotate_ui.__file__).parent)
-    for file in (file for folder in folders for file in folder.glob("*.py")):
+    for file in (file for folder in folders for file in [*folder.glob("*.py"), *folder.glob("arena/*.py")]):
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 said.add(node.value)
@@ -83,7 +83,7 @@ def test_values_reach_no_attributes_of_objects() -> None:
         ("no JSON", "cannot be read as a file of texts"),
         ("[]", "no file of texts"),
         ('{"lang": "fr", "texts": {"nav.lead": 1}}', "no file of texts"),
-        ('{"lang": "fr", "texts": {}}', r"\d+ texts missing: board.all_bad"),
+        ('{"lang": "fr", "texts": {}}', r"\d+ texts missing: [a-z_]+[.]"),
     ],
 )
 def test_a_faulty_file_is_told_with_its_name(tmp_path: Path, content: str, told: str) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from annotate_ui.sessions import Session, Sessions
 from plumbline.preferences.arena_votes import read_votes
-from tests.annotate_ui.arena.conftest import ALIGNED, BASELINE, HELD_OUT
+from tests.annotate_ui.test_arena.conftest import ALIGNED, BASELINE, HELD_OUT
 
 TEXTS = {ALIGNED, BASELINE}
 

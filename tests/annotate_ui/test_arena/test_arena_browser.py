@@ -11,7 +11,7 @@ import pytest
 from annotate_ui.sessions import Sessions
 from plumbline.preferences.arena import Said
 from plumbline.preferences.arena_votes import read_votes
-from tests.annotate_ui.arena.conftest import HELD_OUT
+from tests.annotate_ui.test_arena.conftest import HELD_OUT
 
 pytestmark = pytest.mark.browser
 
