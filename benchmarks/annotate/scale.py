@@ -35,8 +35,8 @@ def scale_file(scale: Scale | None = None) -> Path:
     if not place.exists():
         CACHE.mkdir(exist_ok=True)
         making = place.with_suffix(".part")
-        for part in CACHE.glob(f"{making.name}*"):
-            part.unlink()
+        for older in CACHE.glob("scale-*"):
+            older.unlink()
         store = Store.open(making)
         fill(store, scale)
         store.close()
