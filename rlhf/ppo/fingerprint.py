@@ -48,7 +48,10 @@ def fingerprint(
     below the adapter. A function counts by its name. Ask while the weights are whole and as they were.
     """
     frozen = reference.separate.causal_lm if reference.separate is not None else base_of(actor_critic.policy.model)
-    found: dict[str, Any] = {"training prompts": digest_of_prompts(prompts), "reference": digest_of_weights(frozen)}
+    found: dict[str, Any] = {
+        "training prompts": digest_of_prompts(prompts),
+        "reference": digest_of_weights(frozen, adapters=False),
+    }
     for number, reward in enumerate(rewards, 1):
         found[f"reward {number}"] = _digest_of_reward(reward)
     settings = {name: getattr(args, name) for name in SETTINGS}
@@ -64,11 +67,11 @@ def digest_of_prompts(prompts: PromptSet) -> str:
 
 
 @torch.no_grad()
-def digest_of_weights(model: nn.Module) -> str:
-    """Of names, shapes and some values of a model's weights, those of LoRA adapters left out."""
+def digest_of_weights(model: nn.Module, *, adapters: bool = True) -> str:
+    """Of names, shapes and some values of a model's weights, with or without those of LoRA adapters."""
     digest = hashlib.sha256()
     for name, tensor in model.named_parameters():
-        if "lora_" in name:
+        if "lora_" in name and not adapters:
             continue
         positions = torch.linspace(0, tensor.numel() - 1, min(VALUES, tensor.numel()), device=tensor.device).long()
         values = tensor.reshape(-1)[positions].double().cpu().numpy()

@@ -14,13 +14,14 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
-from peft import LoraConfig
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 
 from plumbline.checkpoints import CompleteCheckpoints, last_complete_checkpoint
 from plumbline.errors import UserError
 from rlhf.ppo import PPOTrainer
+from rlhf.ppo.fingerprint import digest_of_weights
 from tests.rlhf.ppo.helpers import classifier_of, entries, good_share, policy_of, reward_adapter, trainer_for
 from tests.tiny import tiny_model
 
@@ -134,6 +135,18 @@ def test_a_checkpoint_of_other_models_or_data_is_refused(
     message = rf"checkpoint-4 was written with {what} [^,]* \(now [^,]*\): resume with the same"
     with pytest.raises(UserError, match=message):
         trainer_for(folder, tmp_path, **given).train(resume_from_checkpoint=True)
+
+
+def test_models_are_told_apart_by_weights_and_adapters(folder: Path, tmp_path: Path) -> None:
+    model = get_peft_model(policy_of(folder), LoraConfig(r=2, target_modules=["q_proj"]))
+    whole, base = digest_of_weights(model), digest_of_weights(model, adapters=False)
+    assert whole != base
+    with torch.no_grad():
+        next(tensor for name, tensor in model.named_parameters() if "lora_B" in name).add_(1)
+    assert digest_of_weights(model) != whole and digest_of_weights(model, adapters=False) == base
+    with torch.no_grad():
+        model.get_input_embeddings().weight.mul_(1.01)
+    assert digest_of_weights(model, adapters=False) != base
 
 
 def test_settings_that_may_change_and_states_of_before_are_taken(folder: Path, tmp_path: Path) -> None:
