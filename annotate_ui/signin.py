@@ -10,10 +10,10 @@ from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
-from annotate_ui.calls import sentence
+from annotate_ui.calls import away, sentence
 from annotate_ui.render import render_account, render_first_password, render_sign_in
 from annotate_ui.sessions import Session, Sessions
-from plumbline.errors import UserError
+from plumbline.errors import StoreUnavailable, UserError
 from plumbline.preferences.accounts import Accounts, WrongPassword
 from plumbline.preferences.passwords import AT_ONCE
 from plumbline.preferences.throttle import TooManyAttempts
@@ -55,7 +55,7 @@ class Door:
         try:
             token, where = self._admit(request, name, password)
         except UserError as fault:
-            return _refused(fault, self._sign_in_page(name, sentence(fault)))
+            return _refused(fault, self._sign_in_page(name, _told(fault)))
         response = _to(where)
         self.sessions.carry(request, response, token)
         return response
@@ -94,7 +94,7 @@ class Door:
                 sessions=self.sessions.login,
             )
         except UserError as fault:
-            error = sentence(fault)
+            error = _told(fault)
             if newcomer:
                 return _refused(fault, render_first_password(self.setup, name=found.name, error=error))
             return _refused(fault, self._account_page(found, error=error))
@@ -172,8 +172,14 @@ def _page(html: str, status: int = 200) -> Response:
 
 
 def _refused(fault: UserError, html: str) -> Response:
-    if not isinstance(fault, TooManyAttempts):
-        return _page(html, 401 if isinstance(fault, WrongPassword) else 400)
-    response = _page(html, 429)
-    response.headers["Retry-After"] = str(math.ceil(fault.wait.total_seconds()))
-    return response
+    if isinstance(fault, TooManyAttempts):
+        response = _page(html, 429)
+        response.headers["Retry-After"] = str(math.ceil(fault.wait.total_seconds()))
+        return response
+    statuses = {WrongPassword: 401, StoreUnavailable: 503}
+    return _page(html, next((status for kind, status in statuses.items() if isinstance(fault, kind)), 400))
+
+
+def _told(fault: UserError) -> str:
+    """A fault as a sentence for a page; of a store that is away, without files and addresses."""
+    return away(fault) if isinstance(fault, StoreUnavailable) else sentence(fault)

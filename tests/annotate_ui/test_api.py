@@ -14,6 +14,7 @@ from sqlalchemy import select
 
 from annotate_ui.api import BURST, Limiter, add_api
 from annotate_ui.app import build_app
+from annotate_ui.setup import Setup
 from plumbline.errors import StoreError
 from plumbline.preferences.account_tables import ApiToken, AuditEntry
 from plumbline.preferences.accounts import Accounts
@@ -56,7 +57,7 @@ def filled(service: PreferenceService, clock: Clock) -> PreferenceService:
 
 @pytest.fixture
 def client(filled: PreferenceService) -> Iterator[TestClient]:
-    app = build_app(filled, title="Support")
+    app = build_app(filled, Setup("Support"))
     with TestClient(app, base_url=BASE) as one:
         yield one
 
@@ -196,7 +197,7 @@ def test_leads_download_and_annotators_do_not(filled: PreferenceService, clock: 
     for name, role in (("Lea", "lead"), ("Ada", "annotator"), ("Root", "admin")):
         accounts.create(name, role, password=PASSWORD)
     settings = AnnotateSection(accounts=True)
-    app = build_app(filled, title="Support", settings=settings, accounts=accounts)
+    app = build_app(filled, Setup("Support"), settings=settings, accounts=accounts)
     statuses = {}
     for name in ("nobody", "Ada", "Lea", "Root"):
         with TestClient(app, base_url=BASE) as browser:
@@ -219,7 +220,7 @@ def test_leads_download_and_annotators_do_not(filled: PreferenceService, clock: 
 
 
 def test_a_download_of_nothing_says_so(service: PreferenceService) -> None:
-    with TestClient(build_app(service, title="Support"), base_url=BASE) as browser:
+    with TestClient(build_app(service, Setup("Support")), base_url=BASE) as browser:
         browser.post("/sign-in", data={"name": "Lea"})
         refused = browser.get("/lead-work/export/trl?people_only=true")
         assert refused.status_code == 404
