@@ -19,7 +19,7 @@ from annotate_ui.calls import call_routes, unavailable
 from annotate_ui.desk import Desk
 from annotate_ui.exports import export_routes
 from annotate_ui.guard import Guard, gradio_pages, own_hosts
-from annotate_ui.lead import lead_page, lead_routes
+from annotate_ui.lead import LEADS, lead_page, lead_routes
 from annotate_ui.lead.desk import LeadDesk
 from annotate_ui.pages import GradioPage, add_pages
 from annotate_ui.people import people_routes
@@ -83,13 +83,16 @@ def build_app(
     app.include_router(sign_in_routes(Door(service, sessions, accounts, setup, home)))
     if accounts is not None:
         app.include_router(people_routes(accounts, sessions, setup, home=home))
-    app.include_router(call_routes(CALLS_PATH, desk.actions, sessions, say=setup.texts.of_service))
-    app.include_router(lead_routes(LeadDesk(service, setup), sessions))
-    app.include_router(export_routes(service, sessions))
-    add_api(app, service)
+    say = setup.texts.of_service
+    app.include_router(call_routes(CALLS_PATH, desk.actions, sessions, say=say))
+    app.include_router(call_routes(CALLS_PATH, (desk.decide_as_lead,), sessions, roles=LEADS, say=say))
+    lead = LeadDesk(service, setup)
+    app.include_router(lead_routes(lead, sessions))
+    app.include_router(export_routes(service, sessions, setup.export_defaults))
+    add_api(app, service, defaults=setup.export_defaults, quality=lead.summary)
     pages = [board_page(setup), lead_page(setup)]
     if arena is not None:
-        app.include_router(arena_routes(ArenaDesk(setup, arena), sessions, setup.texts.of_service))
+        app.include_router(arena_routes(ArenaDesk(setup, arena), sessions, say))
         pages.append(arena_page(setup))
     add_pages(app, pages, sessions, setup)
     app.add_middleware(Guard, hosts=own_hosts(settings), pages=gradio_pages(app))

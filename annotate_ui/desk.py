@@ -69,11 +69,29 @@ class Desk:
     def actions(self) -> tuple[Callable[[str, Any], Mapping[str, Any]], ...]:
         """What the page may ask for."""
         answers = (self.judge, self.skip, self.flag, self.undo, self.reopen)
-        return (self.next, *answers, self.release, self.renew, self.draft, self.history, self.guideline, self.consent)
+        return (
+            self.next,
+            self.decide,
+            *answers,
+            self.release,
+            self.renew,
+            self.draft,
+            self.history,
+            self.guideline,
+            self.consent,
+        )
 
     def next(self, annotator_id: str, message: LeaseMessage) -> Reply:
         """Show the next task, or why there is none."""
         return self._show(annotator_id, self.service.lease_next(annotator_id))
+
+    def decide(self, annotator_id: str, message: EmptyMessage) -> Reply:
+        """Show the most disputed task to a member of the pool of adjudicators."""
+        return self._disputed(annotator_id, lead=False)
+
+    def decide_as_lead(self, annotator_id: str, message: EmptyMessage) -> Reply:
+        """Show the most disputed task to a lead; the route admits no others."""
+        return self._disputed(annotator_id, lead=True)
 
     def judge(self, annotator_id: str, message: JudgeMessage) -> Reply:
         """Store a ranking, then show the next task."""
@@ -148,6 +166,11 @@ class Desk:
         return self._show(annotator_id, self.service.lease_next(annotator_id))
 
     # -- inside --------------------------------------------------------------------------------------------------
+
+    def _disputed(self, annotator_id: str, *, lead: bool) -> Reply:
+        work = self.service.lease_adjudication(annotator_id, lead=lead)
+        notice: Reply = {"notice": self.setup.texts("board.deciding")} if isinstance(work, Assignment) else {}
+        return {**self._show(annotator_id, work), **notice}
 
     def _next_after(self, annotator_id: str, answer: Callable[[], str], notice: str) -> Reply:
         work = self.service.then_next(annotator_id, answer)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from annotate_ui.i18n import Texts, load_texts
-from plumbline.recipe_annotate import AnnotateSection, RubricAxis
+from plumbline.preferences.exporters.stream import ExportOptions
+from plumbline.recipe import Recipe
+from plumbline.recipe_annotate import RubricAxis
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,7 @@ class Setup:
         edit: let annotators improve the best response.
         language: `en`, `de`, or a JSON file with the same keys as `annotate_ui/locales/en.json`.
         show_streak: tell annotators how many checks in a row they got right.
+        export_defaults: shares of the splits, as the recipe has them.
         pages: pages that are there (names in `annotate_ui.nav.PAGES`); the head line links to them.
     """
 
@@ -31,19 +34,22 @@ class Setup:
     edit: bool = True
     language: str = "en"
     show_streak: bool = False
+    export_defaults: ExportOptions = field(default_factory=ExportOptions)
     pages: tuple[str, ...] = ("annotate", "lead")
 
     @classmethod
-    def of_recipe(cls, title: str, settings: AnnotateSection, *, guideline: str | None = None) -> Setup:
-        """The setup that a recipe's section `annotate` asks for; `guideline` is the text of its file."""
+    def of_recipe(cls, recipe: Recipe, *, guideline: str | None = None) -> Setup:
+        """The setup that a recipe asks for; `guideline` is the text that is in force."""
+        settings = recipe.annotate
         return cls(
-            title=title,
+            title=recipe.name,
             guideline=guideline,
             rubric=tuple(settings.rubric),
             strength=settings.strength,
             edit=settings.edit,
             language=settings.language,
             show_streak=settings.checks is not None and settings.checks.show_streak,
+            export_defaults=ExportOptions(validation=recipe.data.validation, test=recipe.data.test),
         )
 
     @cached_property

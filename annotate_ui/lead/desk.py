@@ -112,6 +112,10 @@ class LeadDesk:
         self.flags = FlagDecisions(service.store, **about)  # type: ignore[arg-type]
         self.decisions = Decided(service.store, **about)  # type: ignore[arg-type]
 
+    def summary(self) -> dict[str, Any]:
+        """All figures of quality, for programs; nobody is named."""
+        return self.figures.report(wait=False).to_json(pseudonyms=True)
+
     # -- what is shown -------------------------------------------------------------------------------------------
 
     def quality(self, lead: str, message: NoMessage) -> Reply:

@@ -12,6 +12,8 @@ const TOAST_SECONDS = 2.5;
 const LONGEST_PAUSE = 30; // seconds between two tries
 const EARLIER_OPEN = "plumbline:earlier-open";
 const ANSWERS = ["judge", "skip", "flag"];
+const DISPUTED = "#disputed"; // the address at which adjudicators decide
+const LEADS = ["lead", "admin"];
 
 class Board extends HTMLElement {
   connectedCallback() {
@@ -71,9 +73,10 @@ class Board extends HTMLElement {
   take(reply, action) {
     if (reply.error) return this.showError(reply.error, "next", this.t("go_on"));
     if (ANSWERS.includes(action) || action === "release") this.task?.draft.forget();
-    if (action === "release") this.next();
+    const deciding = location.hash === DISPUTED && ANSWERS.includes(action);
+    if (action === "release" || deciding) this.next();
     if (action === "consent") showGuideline(this);
-    if (reply.html !== undefined) this.showTask(reply);
+    if (reply.html !== undefined && !deciding) this.showTask(reply);
     if (reply.notice) this.notify(reply.notice);
   }
 
@@ -90,7 +93,7 @@ class Board extends HTMLElement {
   showTask(reply) {
     this.timers.forEach(clearInterval);
     const waiting = !reply.task;
-    const again = () => document.hidden || this.querySelector("dialog[open]") || this.ask("next", {});
+    const again = () => document.hidden || this.querySelector("dialog[open]") || this.next();
     if (waiting) this.timers = [setInterval(again, LOOK_AGAIN_SECONDS * 1000)];
     if (waiting && !this.task && reply.html === this.shownHtml) return; // looked again, nothing new
     this.shownHtml = reply.html;
@@ -140,8 +143,13 @@ class Board extends HTMLElement {
 
   // --- what buttons and keys do ----------------------------------------------------------------------------------
 
-  next() {
-    this.ask("next", {});
+  async next() {
+    this.ask(location.hash === DISPUTED ? await this.decideCall() : "next", {});
+  }
+
+  async decideCall() {
+    const session = await fetch("/session").then((answer) => answer.json(), () => ({}));
+    return LEADS.includes(session.role) ? "decide_as_lead" : "decide";
   }
 
   judge() {
@@ -250,6 +258,7 @@ class Board extends HTMLElement {
   // --- events ----------------------------------------------------------------------------------------------------
 
   listen() {
+    window.addEventListener("hashchange", () => this.next());
     this.addEventListener("click", (event) => {
       const button = event.target.closest("[data-do]");
       if (button?.dataset.do) this[button.dataset.do](button);

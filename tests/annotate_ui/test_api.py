@@ -167,7 +167,12 @@ def test_unknown_addresses_and_other_methods(client: TestClient, bearer: dict[st
         assert getattr(client, method)("/api/v1/progress", headers=bearer).status_code in (403, 404, 405)
     answered = client.get("/api/v1/progress", headers={**bearer, "Origin": "https://elsewhere.example"})
     assert not [name for name in answered.headers if name.startswith("access-control")]
-    assert client.get("/api/v1/quality", headers=bearer).status_code == 404
+
+
+def test_the_figures_of_quality_name_nobody(client: TestClient, bearer: dict[str, str]) -> None:
+    answer = client.get("/api/v1/quality", headers=bearer)
+    assert [person["judged"] for person in answer.json()["people"]] == [2, 2]
+    assert "Ada" not in answer.text and "Bob" not in answer.text
 
 
 def test_quality_is_what_the_app_gives(filled: PreferenceService, bearer: dict[str, str]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from sqlalchemy import Row, func, select
 
+from plumbline.preferences.judgement_stream import pseudonym_of
 from plumbline.preferences.quality.agreement import (
     Agreement,
     Couples,
@@ -94,9 +95,14 @@ class QualityReport:
     overlapping_tasks: int
     people: tuple[PersonQuality, ...]
 
-    def to_json(self) -> dict[str, Any]:
-        """As JSON can hold it."""
-        return _plain(asdict(self))
+    def to_json(self, *, pseudonyms: bool = False) -> dict[str, Any]:
+        """As JSON can hold it; with `pseudonyms` it names nobody."""
+        report: dict[str, Any] = _plain(asdict(self))
+        if pseudonyms:
+            del report["progress"]["by_annotator"]
+            for person in report["people"]:
+                person["name"] = pseudonym_of(person["annotator_id"])
+        return report
 
 
 class Quality(Facet):

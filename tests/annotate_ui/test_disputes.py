@@ -1,0 +1,68 @@
+"""Adjudication in the app: leads and named adjudicators decide disputed tasks on the annotators' page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from annotate_ui.app import build_app
+from annotate_ui.setup import Setup
+from plumbline.preferences.records import ADJUDICATION, Assignment
+from plumbline.preferences.rules import Rules
+from plumbline.preferences.service import PreferenceService
+from plumbline.preferences.store import Store
+from tests.annotate_ui.conftest import new_task
+
+BASE = "http://127.0.0.1:7860"
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[PreferenceService]:
+    """A task on which two annotators say the opposite, and one that nobody has seen."""
+    store = Store.open(tmp_path / "preferences.db")
+    service = PreferenceService(store, project="support", rules=Rules(adjudicate_above=0.3))
+    service.set_overlap(2)
+    service.add_tasks([new_task("disputed", 2)])
+    for name, best in (("Ann", 0), ("Ben", 1)):
+        who = service.sign_in(name).annotator_id
+        work = service.lease_next(who)
+        assert isinstance(work, Assignment)
+        order = sorted(card.response_id for card in work.cards)
+        ranking = {response: 1 if index == best else 2 for index, response in enumerate(order)}
+        service.judge(work.lease_id, who, ranking, idempotency_key=work.lease_id)
+    service.add_tasks([new_task("not yet judged", 2)])
+    yield service
+    store.close()
+
+
+@pytest.fixture
+def lea(service: PreferenceService) -> Iterator[TestClient]:
+    with TestClient(build_app(service, Setup("Support")), base_url=BASE) as client:
+        client.post("/sign-in", data={"name": "Lea"})
+        yield client
+
+
+def ask(client: TestClient, action: str, **message: Any) -> dict[str, Any]:
+    return dict(client.post(f"/work/{action}", json=message).json())
+
+
+def test_a_lead_decides_the_disputed_task_and_no_other(lea: TestClient, service: PreferenceService) -> None:
+    reply = ask(lea, "decide_as_lead")
+    assert "disputed" in reply["html"] and "Ann" not in reply["html"] and reply["notice"]
+    ranking = {response: 1 + index for index, response in enumerate(sorted(reply["task"]["texts"]))}
+    ask(lea, "judge", lease_id=reply["task"]["lease"], key="once", ranking=ranking)
+    decided = [record for record in service.judgements() if record.purpose == ADJUDICATION]
+    assert [record.annotator for record in decided] == ["Lea"]
+    assert "task" not in ask(lea, "decide_as_lead")
+
+
+def test_whoever_is_no_adjudicator_is_told_so_until_the_lead_names_them(
+    lea: TestClient, service: PreferenceService
+) -> None:
+    assert "only the lead and the adjudicators" in ask(lea, "decide")["error"].lower()
+    service.control.set_pool("adjudicators", [service.sign_in("Lea").annotator_id])
+    assert "disputed" in ask(lea, "decide")["html"]
