@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 # Open pages hold a connection; they must not keep the server from ending.
 SECONDS_TO_CLOSE = 1
 
+# Longer than most judgements take, so that an answer need not open a connection first.
+SECONDS_KEPT_ALIVE = 120
+
 # A server process that says nothing for so long is replaced; it says nothing while it imports Gradio.
 SECONDS_TO_START = 120
 
@@ -130,6 +133,7 @@ def server_config(app: Any, settings: AnnotateSection, **more: Any) -> uvicorn.C
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=SECONDS_TO_CLOSE,
+        timeout_keep_alive=SECONDS_KEPT_ALIVE,
         proxy_headers=settings.proxy is not None,
         forwarded_allow_ips=settings.proxy or [],
         **more,
