@@ -2,7 +2,7 @@
 
     from annotate_ui.arena import ArenaSetup, Sampling, Speakers
     arena = ArenaSetup(Arena(store, project="support", rules=rules), Speakers(folders, Sampling()))
-    build_app(service, setup, arena)
+    build_app(service, setup, arena=arena)
 
 The rules are in `plumbline.preferences.arena`, the models in `speakers`, the turns that are under way in `stage`, what
 the page asks in `desk`, its routes in `pages`.

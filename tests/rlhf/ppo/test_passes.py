@@ -93,7 +93,8 @@ def test_the_entropy_is_asked_for_at_the_rollout_alone(folder: Path, tmp_path: P
     forward = trainer.model.forward
 
     def counted(input_ids: Any, response_mask: Any, with_entropy: bool = False, **more: Any) -> Any:
-        asked.append(with_entropy)
+        if more.get("with_logprobs", True):  # else it is the critic's turn
+            asked.append(with_entropy)
         return forward(input_ids, response_mask, with_entropy, **more)
 
     trainer.model.forward = counted
