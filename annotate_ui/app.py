@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 STATIC = Path(__file__).parent / "static"
 WORK_PATH = "/annotate"
-CALLS_PATH = "/work"
+CALLS_PATH = "/annotate-work"
 
 
 def build_app(
@@ -59,8 +59,8 @@ def build_app(
         arena: the models of the arena, where there is one.
 
     Returns:
-        An application with `/` (sign in), `/annotate/` (the annotators' page) and `/work/…` (what it asks), `/lead/`
-        for leads, `/arena/` where there is one, `/account`, `/people` (with accounts) and `/assets/`.
+        An application with `/` (sign in), `/annotate/` (the annotators' page) and `/annotate-work/…` (what it asks),
+        `/lead/` for leads, `/arena/` where there is one, `/account`, `/people` (with accounts) and `/assets/`.
 
     Raises:
         UserError: `setup.language` is no language.

@@ -59,7 +59,7 @@ WATCH = """() => {
     const asked = window.fetch;
     window.fetch = async (...request) => {
         const answer = await asked(...request);
-        if (turn && String(request[0]).endsWith("/work/judge")) {
+        if (turn && String(request[0]).endsWith("/annotate-work/judge")) {
             const read = answer.json.bind(answer);
             answer.json = async () => { const body = await read(); turn.answered = performance.now(); return body; };
         }

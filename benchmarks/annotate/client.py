@@ -132,7 +132,7 @@ class Browser:
         if self.fresh_every and self.calls % self.fresh_every == 0:
             self.connection.close()
         body = json.dumps(message).encode()
-        status, _, content = await self.connection.request("POST", f"/work/{action}", body, "application/json")
+        status, _, content = await self.connection.request("POST", f"/annotate-work/{action}", body, "application/json")
         try:
             reply: dict[str, Any] = json.loads(content)
         except ValueError:

@@ -47,7 +47,7 @@ class Page:
         client.post("/sign-in", data={"name": name})
 
     def ask(self, action: str, **message: Any) -> Any:
-        return self.client.post(f"/work/{action}", json=message).json()
+        return self.client.post(f"/annotate-work/{action}", json=message).json()
 
 
 def lease_of(reply: dict[str, Any]) -> str:
@@ -65,7 +65,7 @@ def test_without_a_session_there_is_only_the_sign_in_page(app: Any) -> None:
         assert "Your name" in client.get("/").text
         assert client.get("/annotate/").headers["location"] == "/"
         assert client.get("/annotate/config").status_code == 401
-        assert client.post("/work/next", json={}).status_code == 401
+        assert client.post("/annotate-work/next", json={}).status_code == 401
 
 
 def test_every_answer_forbids_foreign_content(app: Any) -> None:

@@ -94,14 +94,14 @@ def test_what_cannot_be_saved_is_tried_again_until_it_is(open_page: OpenPage, se
         failures.append(route.request.url)
         route.fulfill(status=503, json={"error": "The disk is full."})
 
-    page.route("**/work/judge", fail)
+    page.route("**/annotate-work/judge", fail)
     press(page, "2 1 Enter")
     page.wait_for_selector("[role=alert]:has-text('The disk is full. Trying again in 1 s.')")
     assert page.evaluate("document.activeElement.textContent") == "Try now"
     while len(failures) < 2:  # by itself
         page.wait_for_timeout(100)
     assert page.locator(".pl-rank input:checked").evaluate_all(CHECKED) == ["2", "1"]
-    page.unroute("**/work/judge")
+    page.unroute("**/annotate-work/judge")
     page.wait_for_function("text => document.querySelector('.pl-prompt .pl-text')?.innerText !== text", arg=first)
     assert page.locator("[data-pl=error]:visible").count() == 0
     assert [ranks_as_shown(record) for record in judgements(service, 1)] == [[2, 1]]

@@ -102,7 +102,7 @@ def test_keys_are_ignored_while_typing(open_page: OpenPage, service: PreferenceS
 BREAK_CONNECTION = """({sent}) => {
     window.wholeFetch ??= window.fetch;
     window.fetch = async (...request) => {
-        if (!String(request[0]).includes("/work/")) return window.wholeFetch(...request);
+        if (!String(request[0]).includes("/annotate-work/")) return window.wholeFetch(...request);
         if (sent) await window.wholeFetch(...request);
         throw new TypeError("connection lost");
     };

@@ -37,7 +37,7 @@ def client_of(act: Any, sessions: Any = None) -> TestClient:
         return dict(act())
 
     app = FastAPI()
-    app.include_router(call_routes("/work", [work], sessions or Signed()))
+    app.include_router(call_routes("/annotate-work", [work], sessions or Signed()))
     return TestClient(app, base_url=BASE)
 
 
@@ -55,22 +55,22 @@ def failing(*faults: Exception) -> Any:
 
 def test_while_the_store_is_away_a_call_may_be_sent_again() -> None:
     client = client_of(failing(StoreUnavailable("/srv/preferences.db: free some space.", "the disk is full")))
-    answer = client.post("/work/work", json={})
+    answer = client.post("/annotate-work/work", json={})
     assert answer.status_code == 503
     assert "the disk is full" in answer.json()["error"] and "/srv" not in answer.text
     assert int(answer.headers["retry-after"]) > 0
-    assert client.post("/work/work", json={}).json() == {"notice": "Saved."}
+    assert client.post("/annotate-work/work", json={}).json() == {"notice": "Saved."}
 
 
 def test_sessions_that_cannot_be_read_are_no_fault_of_the_visitor() -> None:
     client = client_of(failing(), Signed(StoreUnavailable("the database cannot be reached.")))
-    assert client.post("/work/work", json={}).status_code == 503
+    assert client.post("/annotate-work/work", json={}).status_code == 503
 
 
 def test_a_call_that_got_in_anothers_way_is_repeated() -> None:
     conflicts = [StoreConflict("two changes got in each other's way")] * CONFLICTS
-    assert client_of(failing(*conflicts[1:])).post("/work/work", json={}).json() == {"notice": "Saved."}
-    assert client_of(failing(*conflicts)).post("/work/work", json={}).status_code == 503
+    assert client_of(failing(*conflicts[1:])).post("/annotate-work/work", json={}).json() == {"notice": "Saved."}
+    assert client_of(failing(*conflicts)).post("/annotate-work/work", json={}).status_code == 503
 
 
 @pytest.mark.parametrize(("method", "path"), [("POST", "/sign-in"), ("GET", "/annotate/")])

@@ -47,7 +47,7 @@ def lea(service: PreferenceService) -> Iterator[TestClient]:
 
 
 def ask(client: TestClient, action: str, **message: Any) -> dict[str, Any]:
-    return dict(client.post(f"/work/{action}", json=message).json())
+    return dict(client.post(f"/annotate-work/{action}", json=message).json())
 
 
 def test_a_lead_decides_the_disputed_task_and_no_other(lea: TestClient, service: PreferenceService) -> None:

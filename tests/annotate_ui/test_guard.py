@@ -61,7 +61,7 @@ def asked(app: Any, parts: list[bytes] | None = None, *, pause: float = 0, **sco
     whole = {
         "type": "http",
         "method": "POST",
-        "path": "/work/next",
+        "path": "/annotate-work/next",
         "scheme": "http",
         "server": ("127.0.0.1", 7860),
         "query_string": b"",

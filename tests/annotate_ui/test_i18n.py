@@ -105,13 +105,13 @@ def test_the_pages_are_in_the_language_of_the_setup(service: PreferenceService) 
         assert '<html lang="de" dir="ltr">' in client.get("/").text
         assert "Der Name fehlt" in client.post("/sign-in", data={"name": " "}).text
         assert '<html lang="de" dir="ltr"' in client.post("/sign-in", data={"name": "Ada"}).text
-        shown = client.post("/work/next", json={}).json()["html"]
+        shown = client.post("/annotate-work/next", json={}).json()["html"]
         assert "Ordne die 2 Antworten" in shown
         lease = re.search(r'data-lease="(\w+)"', shown)
         assert lease
         skipped = {"lease_id": lease[1], "key": "k", "reason": "x"}
-        done = client.post("/work/skip", json=skipped).json()
+        done = client.post("/annotate-work/skip", json=skipped).json()
         assert done["notice"] == "Ausgelassen."
         assert "Du hast alle deine Aufgaben erledigt. 1 Aufgabe ist für andere übrig." in done["html"]
-        again = client.post("/work/skip", json={**skipped, "key": "other"}).json()
+        again = client.post("/annotate-work/skip", json={**skipped, "key": "other"}).json()
         assert again["error"].startswith("Diese Aufgabe ist schon bewertet")

@@ -101,7 +101,7 @@ def test_name_and_password_lead_to_the_work(open_client: Open) -> None:
     answer = client.post("/sign-in", data={"name": "Bob", "password": PASSWORD}, follow_redirects=False)
     assert (answer.status_code, answer.headers["location"]) == (303, "/annotate/")
     assert client.get("/session").json() == {"name": "Bob", "role": "annotator"}
-    assert "html" in client.post("/work/next", json={}).json()
+    assert "html" in client.post("/annotate-work/next", json={}).json()
 
 
 def test_a_wrong_password_says_so_and_keeps_the_name(open_client: Open) -> None:
@@ -141,7 +141,7 @@ def test_signing_out_ends_the_session_for_whoever_has_the_cookie(open_client: Op
     thief = open_client()
     thief.cookies.set(COOKIE, stolen)
     assert who(thief) is None
-    assert thief.post("/work/next", json={}).status_code == 401
+    assert thief.post("/annotate-work/next", json={}).status_code == 401
 
 
 def test_forged_cookies_are_no_sessions(open_client: Open) -> None:
@@ -198,10 +198,10 @@ def test_sessions_end_after_session_hours(service: PreferenceService, accounts: 
 
 def test_a_deactivated_account_is_out_with_its_next_call(open_client: Open, accounts: Accounts) -> None:
     client = open_client("Bob")
-    lease = re.search(r'data-lease="([^"]+)"', client.post("/work/next", json={}).json()["html"])
+    lease = re.search(r'data-lease="([^"]+)"', client.post("/annotate-work/next", json={}).json()["html"])
     assert lease
     accounts.deactivate(id_of(accounts, "Bob"))
-    answer = client.post("/work/skip", json={"lease_id": lease[1], "key": "k", "reason": "x"})
+    answer = client.post("/annotate-work/skip", json={"lease_id": lease[1], "key": "k", "reason": "x"})
     assert answer.status_code == 401
     assert client.get("/annotate/", follow_redirects=False).headers["location"] == "/"
     assert client.post("/sign-in", data={"name": "Bob", "password": PASSWORD}).status_code == 401
@@ -241,7 +241,7 @@ def test_a_one_time_password_opens_nothing_but_the_choice_of_another(open_client
     client = open_client("Lea", given)
     assert "choose one that only you know" in client.get("/").text
     assert who(client) is None
-    assert client.post("/work/next", json={}).status_code == 401
+    assert client.post("/annotate-work/next", json={}).status_code == 401
     assert client.get("/annotate/config").status_code == 401
     for path in ("/annotate/", "/people", "/account"):
         assert client.get(path, follow_redirects=False).headers["location"] == "/"
@@ -281,7 +281,14 @@ FORMS = [
     ("/account/password", {"current": PASSWORD, "new": OTHER, "again": OTHER}),
     ("/account/sign-out-everywhere", {"x": "y"}),
 ]
-CALLS = ["/work/next", "/work/judge", "/people/create", "/people/deactivate", "/people/role", "/people/reset"]
+CALLS = [
+    "/annotate-work/next",
+    "/annotate-work/judge",
+    "/people/create",
+    "/people/deactivate",
+    "/people/role",
+    "/people/reset",
+]
 
 
 @pytest.mark.parametrize("headers", [{"origin": "http://evil.example"}, {"sec-fetch-site": "cross-site"}, {}])
@@ -409,6 +416,6 @@ def test_while_the_database_is_away_nobody_is_taken_for_signed_out(open_client: 
         raise StoreUnavailable("the database cannot be reached.", "the database cannot be reached")
 
     monkeypatch.setattr("plumbline.preferences.login_sessions.LoginSessions.read", away)
-    answer = client.post("/work/next", json={})
+    answer = client.post("/annotate-work/next", json={})
     assert answer.status_code == 503 and "the database cannot be reached" in answer.json()["error"]
     assert client.get("/account").status_code == 503

@@ -105,10 +105,10 @@ def test_a_session_moves_between_two_processes_and_ends_in_both(database: str) -
         while len({pid for pid in children(process.pid) if established(pid)}) < 2:  # the second may still be starting
             assert len(others) < 2000
             others.append(Connection(address, first.cookie))
-            status, body = others[-1].ask("POST", "/work/next", "{}")
+            status, body = others[-1].ask("POST", "/annotate-work/next", "{}")
             assert (status, "data-lease" in body) == (200, True)
         first.ask("POST", "/sign-out")
-        assert {connection.ask("POST", "/work/next", "{}")[0] for connection in others} == {401}
+        assert {connection.ask("POST", "/annotate-work/next", "{}")[0] for connection in others} == {401}
         process.send_signal(signal.SIGTERM)
         _, rest = process.communicate(timeout=60)
     finally:

@@ -8,7 +8,7 @@ export async function call(action, message, { last = false } = {}) {
   try {
     const headers = { "content-type": "application/json" };
     const body = JSON.stringify(message);
-    const answer = await fetch(`/work/${action}`, { method: "POST", headers, body, keepalive: last });
+    const answer = await fetch(`/annotate-work/${action}`, { method: "POST", headers, body, keepalive: last });
     return { status: answer.status, body: await answer.json().catch(() => null) };
   } catch (fault) {
     console.warn(fault);
