@@ -228,7 +228,7 @@ def _change(connection: Connection, answers: list[int], **values: Any) -> None:
 def _keep_answers(connection: Connection, person: int, *, keep_texts: bool) -> None:
     connection.execute(update(Tally).where(Tally.annotator_id == person).values(paused=None, quota=None))
     # Turns of the arena without a vote are no judgements.
-    connection.execute(delete(Battle).where(Battle.annotator_id == person, Battle.answer_id.is_(None), ~_has_later()))
+    connection.execute(delete(Battle).where(Battle.annotator_id == person, Battle.vote.is_(None), ~_has_later()))
     if not keep_texts:
         theirs = (Answer.annotator_id == person) & or_(Answer.reason.is_not(None), Answer.edited.is_not(None))
         connection.execute(update(Answer).where(theirs).values(reason=None, edited=None))

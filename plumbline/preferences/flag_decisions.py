@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, Select, insert, select, update
+from sqlalchemy import ColumnElement, Row, Select, insert, or_, select, update
 
 from plumbline.conversations import Conversation
 from plumbline.errors import StoreError
@@ -88,6 +88,11 @@ class FlagDecisions(Facet):
                 count(turn, lead.id, flagged=len(flags))
 
 
+def undecided() -> ColumnElement[bool]:
+    """Of a flag: it is none that a lead gave by deciding; those have no lease, an adjudicator's own flags have one."""
+    return or_(Answer.purpose != ADJUDICATION, Answer.lease_id.is_not(None))
+
+
 def _waiting(turn: Turn) -> Select[Any]:
     """Flags that stand and that no lead has confirmed."""
     return (
@@ -104,7 +109,7 @@ def _waiting(turn: Turn) -> Select[Any]:
         .join(Annotator, Annotator.id == Answer.annotator_id)
         .join(Task, Task.id == Answer.task_id)
         .where(Answer.project_id == turn.project_id, Answer.kind == FLAG, current())
-        .where(Answer.purpose != ADJUDICATION, Task.flagged > 0)
+        .where(undecided(), Task.flagged > 0)
     )
 
 

@@ -96,7 +96,6 @@ class PreferenceService(Intake):
         super().__init__(store, project=project, clock=clock)
         self.lease = lease
         self.rules = rules
-        self._expired_at = datetime.min.replace(tzinfo=UTC)
         self.guidelines = Guidelines(store, project=project, clock=clock)
         self.checks = Checks(store, project=project, rules=rules, clock=clock)
         self.adjudication = Adjudication(store, project=project, rules=rules, clock=clock)
@@ -180,6 +179,9 @@ class PreferenceService(Intake):
             actor = acting(turn, annotator_id)
             if not lead and not may_adjudicate(turn, actor):
                 raise StoreError("only the lead and the adjudicators whom the lead has named decide disputed tasks.")
+            refused = missing_consent(turn, actor) or refusal(actor)
+            if refused is not None:
+                return refused
             held = queue.held_lease(turn, actor)
             if held is not None and held.purpose == ADJUDICATION:
                 return self._renewed(turn, held)

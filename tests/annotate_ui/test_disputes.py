@@ -11,6 +11,7 @@ from fastapi.testclient import TestClient
 
 from annotate_ui.app import build_app
 from annotate_ui.setup import Setup
+from plumbline.preferences.flag_decisions import FlagDecisions
 from plumbline.preferences.records import ADJUDICATION, Assignment
 from plumbline.preferences.rules import Rules
 from plumbline.preferences.service import PreferenceService
@@ -58,6 +59,18 @@ def test_a_lead_decides_the_disputed_task_and_no_other(lea: TestClient, service:
     decided = [record for record in service.judgements() if record.purpose == ADJUDICATION]
     assert [record.annotator for record in decided] == ["Lea"]
     assert "task" not in ask(lea, "decide_as_lead")
+
+
+def test_a_flag_of_an_adjudicator_waits_for_the_lead(lea: TestClient, service: PreferenceService) -> None:
+    lease = ask(lea, "decide_as_lead")["task"]["lease"]
+    ask(lea, "flag", lease_id=lease, key="once", kind="broken", note="cut off")
+    waiting = FlagDecisions(service.store, project="support").waiting()
+    assert [flag.note for task in waiting for flag in task.flags] == ["cut off"]
+
+
+def test_the_guideline_comes_before_deciding_too(lea: TestClient, service: PreferenceService) -> None:
+    service.guidelines.publish("Best first.")
+    assert ask(lea, "decide_as_lead")["consent"] is True
 
 
 def test_whoever_is_no_adjudicator_is_told_so_until_the_lead_names_them(
