@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Row, insert, select, update
+from sqlalchemy import Row, bindparam, insert, select
 
 from plumbline.errors import StoreError
 from plumbline.preferences import audit
@@ -14,10 +14,10 @@ from plumbline.preferences.adjudication import measure, settle
 from plumbline.preferences.checks import score_check
 from plumbline.preferences.drafts import draft_of, drop_draft
 from plumbline.preferences.guidelines import accepted_guideline
-from plumbline.preferences.queue import ANSWERED, OPEN, change_task, held_lease, own_lease, take_place
+from plumbline.preferences.queue import ANSWERED, OPEN, change_task, close_lease, held_lease, own_lease, take_place
 from plumbline.preferences.records import ADJUDICATION, CHECKS, FLAG, JUDGEMENT, REPEAT, SKIP, WORK, Ranking
 from plumbline.preferences.rules import Rules
-from plumbline.preferences.tables import Answer, Draft, Lease, Task, current
+from plumbline.preferences.tables import Answer, Draft, Task, current
 from plumbline.preferences.turn import Actor, Turn, count
 from plumbline.preferences.validation import (
     check_edited,
@@ -30,6 +30,20 @@ from plumbline.preferences.validation import (
 )
 
 TALLIES = {JUDGEMENT: "judged", SKIP: "skipped", FLAG: "flagged"}
+
+_TASK = (
+    select(Task.id, Task.key, Task.responses, Task.wanted, Task.expected, Draft.task_id.label("draft"))
+    .outerjoin(Draft, (Draft.task_id == Task.id) & draft_of(bindparam("annotator"), bindparam("purpose")))
+    .where(Task.id == bindparam("task"))
+)
+_SAID_BEFORE = select(Answer.kind, Answer.task_id, Answer.ranks).where(
+    Answer.project_id == bindparam("project"), Answer.answer_id == bindparam("answer")
+)
+_STORE = (
+    insert(Answer)
+    .values(guideline_id=accepted_guideline(bindparam("in_project"), bindparam("by_annotator")))
+    .returning(Answer.id, Answer.guideline_id)
+)
 
 
 @dataclass(frozen=True)
@@ -66,11 +80,8 @@ def answer_lease(turn: Turn, actor: Actor, lease_id: str, new: NewAnswer, rules:
     check_flags(new.flags)
     answer_id = digest(actor.name, new.key)
     lease = own_lease(turn, actor, lease_id)
-    columns = (Task.id, Task.key, Task.responses, Task.wanted, Task.expected, Draft.task_id.label("draft"))
-    query = (
-        select(*columns).outerjoin(Draft, (Draft.task_id == Task.id) & draft_of(lease)).where(Task.id == lease.task_id)
-    )
-    task = turn.connection.execute(query).one()
+    asked = {"task": lease.task_id, "annotator": lease.annotator_id, "purpose": lease.purpose}
+    task = turn.connection.execute(_TASK, asked).one()
     ranks = None if new.ranking is None else _checked_ranks(new, new.ranking, task.responses, rules)
     if _is_repeated(turn, answer_id, lease, new.kind, ranks):
         return answer_id
@@ -89,19 +100,18 @@ def answer_lease(turn: Turn, actor: Actor, lease_id: str, new: NewAnswer, rules:
         "strength": new.strength,
         "gaps": list(new.gaps) or None,
         "purpose": lease.purpose,
-        "guideline_id": accepted_guideline(turn, actor),
         "scores": new.scores,
         "reason": new.reason,
         "edited": new.edited,
         "flags": list(new.flags) or None,
         "supersedes_id": lease.supersedes_id,
     }
-    stored = insert(Answer).values(row).returning(Answer.id, Answer.guideline_id)
-    answer, row["guideline_id"] = turn.connection.execute(stored).one()
+    of_whom = {"in_project": turn.project_id, "by_annotator": actor.id}
+    answer, row["guideline_id"] = turn.connection.execute(_STORE, row | of_whom).one()
     audit.record_answer(
         turn.connection, project=turn.project, annotator_id=actor.annotator_id, task_key=task.key, answer=row
     )
-    turn.connection.execute(update(Lease).where(Lease.id == lease.id).values(state=ANSWERED))
+    close_lease(turn, lease, ANSWERED)
     if task.draft is not None:
         drop_draft(turn, lease)
     _count(turn, actor, lease, new.kind)
@@ -144,10 +154,8 @@ def is_superseded(turn: Turn, answer: int) -> bool:
 
 
 def _is_repeated(turn: Turn, answer_id: str, lease: Row[Any], kind: str, ranks: list[int] | None) -> bool:
-    query = select(Answer.kind, Answer.task_id, Answer.ranks).where(
-        Answer.project_id == turn.project_id, Answer.answer_id == answer_id
-    )
-    earlier = turn.connection.execute(query).one_or_none()
+    asked = {"project": turn.project_id, "answer": answer_id}
+    earlier = turn.connection.execute(_SAID_BEFORE, asked).one_or_none()
     if earlier is None:
         return False
     if (earlier.kind, earlier.task_id, earlier.ranks) != (kind, lease.task_id, ranks):

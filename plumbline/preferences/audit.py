@@ -149,10 +149,13 @@ def digest_of(entry: Mapping[str, Any]) -> str:
     return _digest({name: entry[name] for name in names})
 
 
+_NEWEST = select(AuditEntry.id, AuditEntry.digest).order_by(AuditEntry.id.desc()).limit(1)
+_ADD = insert(AuditEntry)
+
+
 def head_of(connection: Connection) -> tuple[int, str]:
     """The number and the digest of the newest entry; 0 and `BEGINNING` of an empty log."""
-    newest = select(AuditEntry.id, AuditEntry.digest).order_by(AuditEntry.id.desc()).limit(1)
-    row = connection.execute(newest).one_or_none()
+    row = connection.execute(_NEWEST).one_or_none()
     return (0, BEGINNING) if row is None else (row.id, row.digest)
 
 
@@ -176,7 +179,7 @@ def _write(connection: Connection, pending: Pending) -> None:
         number += 1
         entry |= {"id": number, "previous": digest}
         digest = entry["digest"] = digest_of(entry)
-    connection.execute(insert(AuditEntry), entries)
+    connection.execute(_ADD, entries)
 
 
 def _tell(connection: Connection, pending: Pending) -> None:

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from sqlalchemy import case, func, select
+from sqlalchemy import bindparam, case, func, select
 
 from plumbline.preferences.pace import Pace
 from plumbline.preferences.reading import progress_of
@@ -99,10 +99,17 @@ class LiveCounts:
         return count
 
 
+_MINE = Annotator.annotator_id == bindparam("annotator_id")
+_ANSWERED = Tally.judged + Tally.skipped + Tally.flagged
+_COUNTS = (case((_MINE, Tally.judged)), case((_MINE, _ANSWERED)), Tally.judged, Tally.flagged)
+_TALLIES = (  # built once, because building it takes longer than executing it
+    select(*(func.coalesce(func.sum(count), 0) for count in _COUNTS))
+    .select_from(Tally)
+    .join(Annotator, Annotator.id == Tally.annotator_id)
+    .where(Tally.project_id == bindparam("project"))
+)
+
+
 def _tallies(turn: Turn, annotator_id: str) -> _Seen:
-    mine = Annotator.annotator_id == annotator_id
-    answered = Tally.judged + Tally.skipped + Tally.flagged
-    counts = (case((mine, Tally.judged)), case((mine, answered)), Tally.judged, Tally.flagged)
-    query = select(*(func.coalesce(func.sum(count), 0) for count in counts)).select_from(Tally)
-    of_project = query.join(Annotator, Annotator.id == Tally.annotator_id).where(Tally.project_id == turn.project_id)
-    return _Seen(*turn.connection.execute(of_project).one())
+    asked = {"annotator_id": annotator_id, "project": turn.project_id}
+    return _Seen(*turn.connection.execute(_TALLIES, asked).one())

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, insert, select, update
+from sqlalchemy import BindParameter, ColumnElement, delete, insert, select, update
 
 from plumbline.errors import StoreError
 from plumbline.preferences.records import WORK
-from plumbline.preferences.tables import Draft, Tally, Task
+from plumbline.preferences.tables import Draft, RowId, Tally, Task
 from plumbline.preferences.turn import Actor, Turn
 
 MAX_DRAFT = 256 * 1024
@@ -44,11 +44,13 @@ def put_draft(turn: Turn, actor: Actor, lease: Any, content: dict[str, Any]) -> 
         turn.connection.execute(update(Tally).where(mine).values(cursor_deferral=deferral, cursor=lease.task_id - 1))
 
 
-def draft_of(lease: Any) -> ColumnElement[bool]:
-    """Whether a draft is of the holder of a lease and of its purpose; the task is to be asked for beside it."""
-    return (Draft.annotator_id == lease.annotator_id) & (Draft.purpose == lease.purpose)
+def draft_of(annotator: RowId, purpose: str | BindParameter[str]) -> ColumnElement[bool]:
+    """Whether a draft is of this annotator and for this purpose; the task is to be asked for beside it."""
+    return (Draft.annotator_id == annotator) & (Draft.purpose == purpose)
 
 
 def drop_draft(turn: Turn, lease: Any) -> None:
     """Forget the draft of a leased task, where there is one."""
-    turn.connection.execute(delete(Draft).where(Draft.task_id == lease.task_id, draft_of(lease)))
+    turn.connection.execute(
+        delete(Draft).where(Draft.task_id == lease.task_id, draft_of(lease.annotator_id, lease.purpose))
+    )

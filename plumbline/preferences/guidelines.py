@@ -9,15 +9,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import ScalarSelect, Select, func, insert, select
+from sqlalchemy import ScalarSelect, Select, bindparam, func, insert, select
 
 from plumbline.errors import StoreError
 from plumbline.preferences.records import NeedsConsent
 from plumbline.preferences.store import insert_new
-from plumbline.preferences.tables import Consent, Guideline, Project
+from plumbline.preferences.tables import Consent, Guideline, Project, RowId
 from plumbline.preferences.turn import Actor, Facet, Turn, acting
 from plumbline.preferences.validation import text_fault
 
@@ -92,19 +91,15 @@ def missing_consent(turn: Turn, actor: Actor) -> NeedsConsent | None:
     """What the annotator must accept before they get work; None where there is nothing to accept."""
     if actor.simulated:
         return None
-    newest = turn.connection.execute(_newest_with_consent(turn.project_id, actor.id)).one_or_none()
+    asked = {"project": turn.project_id, "annotator": actor.id}
+    newest = turn.connection.execute(_NEWEST_WITH_CONSENT, asked).one_or_none()
     if newest is None or newest.given_at is not None:
         return None
     return NeedsConsent("Please read and accept the guideline first.", "guideline", {}, newest.version, newest.text)
 
 
-def accepted_guideline(turn: Turn, actor: Actor) -> ScalarSelect[Any]:
+def accepted_guideline(project: RowId, annotator: RowId) -> ScalarSelect[Any]:
     """The row id of the newest version that the annotator has accepted, as a part of a statement."""
-    return _accepted(turn.project_id, actor.id)
-
-
-@lru_cache(maxsize=1024)  # asked for with every answer, and building it takes as long as asking
-def _accepted(project: int, annotator: int) -> ScalarSelect[Any]:
     return (
         select(func.max(Guideline.id))
         .join(Consent, Consent.guideline_id == Guideline.id)
@@ -113,15 +108,17 @@ def _accepted(project: int, annotator: int) -> ScalarSelect[Any]:
     )
 
 
-@lru_cache(maxsize=1024)
-def _newest_with_consent(project: int, annotator: int) -> Select[Any]:
-    given = select(Consent.given_at).where(Consent.guideline_id == Guideline.id, Consent.annotator_id == annotator)
-    return _newest(project).add_columns(given.scalar_subquery().label("given_at"))
-
-
-def _newest(project: int) -> Select[Any]:
+def _newest(project: RowId) -> Select[Any]:
     mine = Guideline.project_id == project
     return select(Guideline.__table__).where(mine).order_by(Guideline.version.desc()).limit(1)
+
+
+_GIVEN = (
+    select(Consent.given_at)
+    .where(Consent.guideline_id == Guideline.id, Consent.annotator_id == bindparam("annotator"))
+    .scalar_subquery()
+)
+_NEWEST_WITH_CONSENT = _newest(bindparam("project")).add_columns(_GIVEN.label("given_at"))
 
 
 def _known(turn: Turn, text: str) -> bool:

@@ -18,19 +18,59 @@ import hashlib
 import random
 import uuid
 from datetime import datetime
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, and_, exists, insert, or_, select, text, true, update
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    Row,
+    Select,
+    Update,
+    and_,
+    bindparam,
+    exists,
+    insert,
+    or_,
+    select,
+    text,
+    true,
+    update,
+)
 
 from plumbline.errors import StoreError
 from plumbline.preferences import records
 from plumbline.preferences.drafts import draft_of
 from plumbline.preferences.own_work import answer_query, cards_of, given_answer
-from plumbline.preferences.tables import OPEN_TASK, Answer, Draft, Lease, PoolMember, Tally, Task, TaskAllowance
+from plumbline.preferences.tables import OPEN_TASK, Answer, Draft, Lease, PoolMember, RowId, Tally, Task, TaskAllowance
 from plumbline.preferences.turn import Actor, Turn
 
 OPEN, ANSWERED, RELEASED, EXPIRED = "open", "answered", "released", "expired"
+
+# What every judgement asks of the database is built once, here: building a statement takes longer than executing it.
+_PROJECT: BindParameter[int] = bindparam("project")
+_ANNOTATOR: BindParameter[int] = bindparam("annotator")
+
+_HELD = (
+    select(Lease.__table__)
+    .where(Lease.project_id == _PROJECT, Lease.annotator_id == _ANNOTATOR, Lease.state == OPEN)
+    .with_for_update()
+)
+_BY_ID = (
+    select(Lease.__table__).where(Lease.lease_id == bindparam("lease"), Lease.project_id == _PROJECT).with_for_update()
+)
+_CLOSE = update(Lease).where(Lease.id == bindparam("row")).values(state=bindparam("to"))
+_OPEN = insert(Lease).returning(*Lease.__table__.columns)
+_MOVE_CURSOR = (
+    update(Tally)
+    .where(Tally.project_id == _PROJECT, Tally.annotator_id == _ANNOTATOR)
+    .values(cursor_deferral=bindparam("deferral_now"), cursor=bindparam("task_now"))
+)
+_SHOWN = (
+    select(Task.key, Task.prompt, Task.responses, Draft.content)
+    .outerjoin(Draft, (Draft.task_id == Task.id) & draft_of(_ANNOTATOR, bindparam("purpose")))
+    .where(Task.id == bindparam("task"))
+)
 
 
 def expire_leases(turn: Turn) -> None:
@@ -47,22 +87,34 @@ def expire_leases(turn: Turn) -> None:
 
 def end_lease(turn: Turn, lease: Any, state: str) -> None:
     """Close an open lease without an answer and give its place back."""
-    turn.connection.execute(update(Lease).where(Lease.id == lease.id).values(state=state))
+    close_lease(turn, lease, state)
     if lease.slot:
         change_task(turn, lease.task_id, taken=-1)
 
 
+def close_lease(turn: Turn, lease: Any, state: str) -> None:
+    """Close a lease and leave its place as it is."""
+    turn.connection.execute(_CLOSE, {"row": lease.id, "to": state})
+
+
 def change_task(turn: Turn, task: int, **changes: int) -> None:
     """Add to a task's counts: `taken=-1, flagged=1`."""
-    values = {name: getattr(Task, name) + change for name, change in changes.items() if change}
-    if values:
-        turn.connection.execute(update(Task).where(Task.id == task).values(**values))
+    changed = {name: change for name, change in changes.items() if change}
+    if changed:
+        more = {f"more_{name}": change for name, change in changed.items()}
+        turn.connection.execute(_adding(*sorted(changed)), {"row": task} | more)
+
+
+@cache
+def _adding(*columns: str) -> Update:
+    more = {name: getattr(Task, name) + bindparam(f"more_{name}") for name in columns}
+    return update(Task).where(Task.id == bindparam("row")).values(more)
 
 
 def held_lease(turn: Turn, actor: Actor) -> Row[Any] | None:
     """The lease that the annotator holds in this project, where there is one."""
-    mine = (Lease.project_id == turn.project_id) & (Lease.annotator_id == actor.id) & (Lease.state == OPEN)
-    return turn.connection.execute(select(Lease.__table__).where(mine).with_for_update()).one_or_none()
+    mine = {"project": turn.project_id, "annotator": actor.id}
+    return turn.connection.execute(_HELD, mine).one_or_none()
 
 
 def own_lease(turn: Turn, actor: Actor, lease_id: str) -> Row[Any]:
@@ -71,8 +123,7 @@ def own_lease(turn: Turn, actor: Actor, lease_id: str) -> Row[Any]:
     Raises:
         StoreError: there is no such lease, or it is somebody else's.
     """
-    query = select(Lease.__table__).where(Lease.lease_id == lease_id, Lease.project_id == turn.project_id)
-    lease = turn.connection.execute(query.with_for_update()).one_or_none()
+    lease = turn.connection.execute(_BY_ID, {"lease": lease_id, "project": turn.project_id}).one_or_none()
     if lease is None or lease.annotator_id != actor.id:
         raise StoreError("this task was not handed to you: load the next one.")
     return lease
@@ -85,49 +136,56 @@ def next_free_task(turn: Turn, actor: Actor, *, wait: bool) -> Row[Any] | None:
     Tasks that others are just about to take are passed over; where only such are left, `wait` says to wait for what
     becomes of them.
     """
-    here = actor.cursor
-    # Two questions instead of one about the pair, because SQLite's index answers only the first half of that.
-    for place in ((Task.deferral == here.deferral) & (Task.id > here.task), Task.deferral > here.deferral):
-        task = turn.connection.execute(free_tasks(turn, actor, place)).one_or_none()
+    mine = {"project": turn.project_id, "annotator": actor.id}
+    cursor = {"deferral": actor.cursor.deferral, "cursor": actor.cursor.task}
+    for part in (BELOW, LESS_URGENT):
+        task = turn.connection.execute(free_tasks(part), mine | cursor).one_or_none()
         if task is not None:
-            mine = (Tally.project_id == turn.project_id) & (Tally.annotator_id == actor.id)
-            turn.connection.execute(update(Tally).where(mine).values(cursor_deferral=task.deferral, cursor=task.id))
+            turn.connection.execute(_MOVE_CURSOR, mine | {"deferral_now": task.deferral, "task_now": task.id})
             return task
-    task = turn.connection.execute(free_tasks(turn, actor, true())).one_or_none()
+    task = turn.connection.execute(free_tasks(ANYWHERE), mine).one_or_none()
     if task is None and wait and turn.connection.dialect.name != "sqlite":
-        task = turn.connection.execute(free_tasks(turn, actor, true(), wait=True)).one_or_none()
+        task = turn.connection.execute(free_tasks(ANYWHERE, wait=True), mine).one_or_none()
     return task
 
 
-def free_tasks(turn: Turn, actor: Actor, place: ColumnElement[bool], *, wait: bool = False) -> Select[Any]:
+BELOW, LESS_URGENT, ANYWHERE = "below", "less urgent", "anywhere"
+# Two parts instead of one comparison of the pair, because SQLite's index answers only the first half of that.
+_PARTS: dict[str, ColumnElement[bool]] = {
+    BELOW: (Task.deferral == bindparam("deferral")) & (Task.id > bindparam("cursor")),
+    LESS_URGENT: Task.deferral > bindparam("deferral"),
+    ANYWHERE: true(),
+}
+
+
+@cache
+def free_tasks(part: str, *, wait: bool = False) -> Select[Any]:
     """The query for the first free task in a part of the queue; the partial index of open tasks answers it.
 
-    `wait` waits for the locks of others instead of passing their rows over.
+    It takes the parameters `project` and `annotator` (row ids), and `deferral` and `cursor` of the annotator's place.
+
+    Args:
+        part: `BELOW` the annotator's place among equally urgent tasks, `LESS_URGENT` ones, or `ANYWHERE`.
+        wait: wait for the locks of others instead of passing their rows over.
     """
     return (
         select(Task.id, Task.key, Task.deferral, Task.responses)
-        .where(Task.project_id == turn.project_id, text(OPEN_TASK), place)
-        .where(Task.check_kind.is_(None), open_to(turn, actor.id), ~answered_by(actor.id))
+        .where(Task.project_id == _PROJECT, text(OPEN_TASK), _PARTS[part])
+        .where(Task.check_kind.is_(None), open_to(_PROJECT, _ANNOTATOR), ~answered_by(_ANNOTATOR))
         .order_by(Task.deferral, Task.id)
         .limit(1)
         .with_for_update(skip_locked=not wait)
     )
 
 
-def open_to(turn: Turn, annotator: int) -> ColumnElement[bool]:
+def open_to(project: RowId, annotator: RowId) -> ColumnElement[bool]:
     """Whether the task of the enclosing query may be handed to the annotator: by its pool, and by name."""
-    return _open_to(turn.project_id, annotator)
-
-
-@lru_cache(maxsize=1024)  # the same for every request of an annotator, and building it takes as long as asking
-def _open_to(project: int, annotator: int) -> ColumnElement[bool]:
     pools = select(PoolMember.pool).where(PoolMember.project_id == project, PoolMember.annotator_id == annotator)
     named = exists().where(TaskAllowance.task_id == Task.id, TaskAllowance.annotator_id == annotator)
     return and_(or_(Task.pool.is_(None), Task.pool.in_(pools)), or_(~Task.restricted, named))
 
 
-@lru_cache(maxsize=1024)
-def answered_by(annotator: int) -> ColumnElement[bool]:
+def answered_by(annotator: RowId) -> ColumnElement[bool]:
     """Whether the annotator has judged, skipped or flagged the task of the enclosing query."""
     return exists().where(Answer.task_id == Task.id, Answer.annotator_id == annotator)
 
@@ -153,20 +211,20 @@ def open_lease(
     purpose: str = records.WORK,
 ) -> Row[Any]:
     """Write a lease that starts now. The place in `Task.taken` is the caller's business."""
-    lease = insert(Lease).values(
-        lease_id=uuid.uuid4().hex,
-        project_id=turn.project_id,
-        task_id=task_id,
-        annotator_id=actor.id,
-        state=OPEN,
-        slot=slot,
-        shown_order=order,
-        supersedes_id=supersedes,
-        created_at=turn.now,
-        expires_at=until,
-        purpose=purpose,
-    )
-    return turn.connection.execute(lease.returning(*Lease.__table__.columns)).one()
+    lease = {
+        "lease_id": uuid.uuid4().hex,
+        "project_id": turn.project_id,
+        "task_id": task_id,
+        "annotator_id": actor.id,
+        "state": OPEN,
+        "slot": slot,
+        "shown_order": order,
+        "supersedes_id": supersedes,
+        "created_at": turn.now,
+        "expires_at": until,
+        "purpose": purpose,
+    }
+    return turn.connection.execute(_OPEN, lease).one()
 
 
 def shown_order(task_key: str, annotator: str, size: int) -> list[int]:
@@ -177,12 +235,8 @@ def shown_order(task_key: str, annotator: str, size: int) -> list[int]:
 
 def as_assignment(turn: Turn, lease: Row[Any], until: datetime) -> records.Assignment:
     """A lease as what the annotator gets: no source of any response is in it, nor what it was handed out for."""
-    kept = (Draft.task_id == Task.id) & draft_of(lease)
-    task = turn.connection.execute(
-        select(Task.key, Task.prompt, Task.responses, Draft.content)
-        .outerjoin(Draft, kept)
-        .where(Task.id == lease.task_id)
-    ).one()
+    asked = {"task": lease.task_id, "annotator": lease.annotator_id, "purpose": lease.purpose}
+    task = turn.connection.execute(_SHOWN, asked).one()
     earlier = None
     if lease.supersedes_id is not None:
         row = turn.connection.execute(answer_query(turn.project_id).where(Answer.id == lease.supersedes_id)).one()

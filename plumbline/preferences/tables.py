@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 from sqlalchemy import (
     JSON,
+    BindParameter,
     DateTime,
     ForeignKey,
     Index,
@@ -27,6 +28,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+RowId = int | BindParameter[int]
+"""A row's id, or its place in a statement that is built once and executed with many."""
 
 OPEN_TASK = "taken < wanted AND flagged = 0 AND NOT retired"
 """The condition that a task is handed out. The queue asks for it in these words, so that the partial index answers."""

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, Select, select, update
+from sqlalchemy import Connection, Row, Update, bindparam, select, update
 
 from plumbline.errors import StoreError
 from plumbline.preferences import audit, records
@@ -102,9 +103,12 @@ class Facet:
             yield Turn(connection, project_in(connection, self.project), self.clock(), self.project)
 
 
+PROJECT_OF_NAME = select(Project.id).where(Project.name == bindparam("name"))
+
+
 def project_in(connection: Connection, name: str) -> int:
     """The project's row id; `NO_PROJECT` where nothing was ever written of it."""
-    found = connection.execute(select(Project.id).where(Project.name == name)).scalar_one_or_none()
+    found = connection.execute(PROJECT_OF_NAME, {"name": name}).scalar_one_or_none()
     return NO_PROJECT if found is None else found
 
 
@@ -129,27 +133,27 @@ def known_annotator(connection: Connection, annotator_id: str) -> Row[Any]:
     return row
 
 
+ACTOR = (
+    select(Tally.__table__, Annotator.name, Annotator.simulated)
+    .join(Annotator, Annotator.id == Tally.annotator_id)
+    .where(Annotator.annotator_id == bindparam("annotator_id"), Tally.project_id == bindparam("project"))
+    .with_for_update(of=Tally)
+)
+
+
 def acting(turn: Turn, annotator_id: str) -> Actor:
     """The annotator, locked for the rest of the transaction: what one annotator does happens in sequence.
 
     Raises:
         StoreError: nobody has this id.
     """
-    row = turn.connection.execute(_actor(turn, annotator_id)).one_or_none()
+    asked = {"annotator_id": annotator_id, "project": turn.project_id}
+    row = turn.connection.execute(ACTOR, asked).one_or_none()
     if row is None:  # they do something in this project for the first time
         ensure_tally(turn, known_annotator(turn.connection, annotator_id).id)
-        row = turn.connection.execute(_actor(turn, annotator_id)).one()
+        row = turn.connection.execute(ACTOR, asked).one()
     place = Cursor(row.cursor_deferral, row.cursor)
     return Actor(row.annotator_id, annotator_id, row.name, place, row.simulated, row)
-
-
-def _actor(turn: Turn, annotator_id: str) -> Select[Any]:
-    return (
-        select(Tally.__table__, Annotator.name, Annotator.simulated)
-        .join(Annotator, Annotator.id == Tally.annotator_id)
-        .where(Annotator.annotator_id == annotator_id, Tally.project_id == turn.project_id)
-        .with_for_update(of=Tally)
-    )
 
 
 def ensure_tally(turn: Turn, annotator: int) -> None:
@@ -159,10 +163,18 @@ def ensure_tally(turn: Turn, annotator: int) -> None:
 
 def count(turn: Turn, annotator: int, **changes: int) -> None:
     """Add to the annotator's counts: `judged=1, skipped=-1`."""
-    mine = (Tally.project_id == turn.project_id) & (Tally.annotator_id == annotator)
-    values = {name: getattr(Tally, name) + change for name, change in changes.items() if change}
-    if values:
-        turn.connection.execute(update(Tally).where(mine).values(**values))
+    changed = {name: change for name, change in changes.items() if change}
+    if changed:
+        mine = {"project": turn.project_id, "annotator": annotator}
+        more = {f"more_{name}": change for name, change in changed.items()}
+        turn.connection.execute(_adding(*sorted(changed)), mine | more)
+
+
+@cache
+def _adding(*columns: str) -> Update:
+    mine = (Tally.project_id == bindparam("project")) & (Tally.annotator_id == bindparam("annotator"))
+    more = {name: getattr(Tally, name) + bindparam(f"more_{name}") for name in columns}
+    return update(Tally).where(mine).values(more)
 
 
 def enrol(

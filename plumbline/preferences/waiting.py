@@ -71,7 +71,7 @@ def _count_kept_from(turn: Turn, annotator: int) -> int:
 def kept_from(turn: Turn, annotator: int) -> ColumnElement[bool]:
     """Whether a task is unfinished and kept for others. Few tasks are reserved at all, and an index holds these."""
     reserved = and_(Task.project_id == turn.project_id, text(f"({RESERVED_TASK})"), _wants_more())
-    return and_(reserved, ~open_to(turn, annotator), ~answered_by(annotator))
+    return and_(reserved, ~open_to(turn.project_id, annotator), ~answered_by(annotator))
 
 
 def _unfinished(turn: Turn) -> ColumnElement[bool]:

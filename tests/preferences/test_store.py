@@ -17,7 +17,7 @@ from plumbline.preferences.checks import free_checks
 from plumbline.preferences.ingest import not_retired
 from plumbline.preferences.judgement_stream import task_page
 from plumbline.preferences.migrations.programmatic import known_versions
-from plumbline.preferences.queue import free_tasks
+from plumbline.preferences.queue import BELOW, LESS_URGENT, free_tasks
 from plumbline.preferences.rules import Rules
 from plumbline.preferences.service import PreferenceService
 from plumbline.preferences.store import SCHEMA_VERSION, Store
@@ -162,16 +162,19 @@ def test_a_failed_transaction_leaves_nothing(store, service):
     assert _names(store) == ["Ben"]
 
 
+HERE = {"project": 1, "annotator": 1, "deferral": 0, "cursor": 5}
+
+
 def _names(store):
     with store.read() as connection:
         return list(connection.execute(text("SELECT name FROM annotators")).scalars())
 
 
 def test_the_queue_the_stream_and_retiring_are_answered_by_indexes(file_store, file_service, clock):
-    who = file_service.sign_in("Anna").annotator_id
+    file_service.sign_in("Anna")
     with file_store.write() as connection:
         turn = Turn(connection, 1, clock())
-        queue = _plan(connection, free_tasks(turn, acting(turn, who), (Task.deferral == 0) & (Task.id > 5)))
+        queue = _plan(connection, free_tasks(BELOW).params(HERE))
         stream = _plan(connection, task_page(1, ("a", "b")))
         retiring = _plan(connection, not_retired(turn, ["a", "b"]).order_by(Task.id))
     assert any("ix_tasks_open (project_id=? AND deferral=? AND id>?)" in step for step in queue)
@@ -190,7 +193,7 @@ def test_what_few_tasks_have_is_found_without_looking_at_all(file_store, file_se
         reserved = _plan(connection, select(Task.id).where(kept_from(turn, asker)))
         disputes = _plan(connection, select(Task.id).where(disputed(turn, Rules(adjudicate_above=0.3))))
         checks = _plan(connection, free_checks(turn, asker))
-        work = _plan(connection, free_tasks(turn, acting(turn, who), Task.deferral > 0))
+        work = _plan(connection, free_tasks(LESS_URGENT).params(HERE))
     assert any("ix_tasks_reserved" in step for step in reserved)
     assert any("ix_tasks_disputed (project_id=? AND disagreement>?)" in step for step in disputes)
     assert any("ix_tasks_checks" in step for step in checks)
