@@ -110,7 +110,8 @@ class Browser:
         self.name = name
         self.fresh_every, self.calls = fresh_every, 0
         self.connection = Connection(port, timeout=timeout)
-        self.task: tuple[str, list[str]] | None = None
+        self.task: tuple[str, dict[str, int]] | None = None
+        """The shown task's lease, and the ranking that will be submitted, also when it has to be sent again."""
         self.notice = ""
 
     async def sign_in(self) -> None:
@@ -143,19 +144,18 @@ class Browser:
         return reply
 
     def _show(self, html: str) -> None:
-        lease = LEASE.search(html)
-        self.task = (lease[1], RESPONSE.findall(html)) if lease else None
+        lease, responses = LEASE.search(html), RESPONSE.findall(html)
+        ranks = random.sample(range(1, len(responses) + 1), len(responses))
+        self.task = (lease[1], dict(zip(responses, ranks, strict=True))) if lease else None
 
     async def next(self) -> None:
         """Ask for a task."""
         await self.call("next", {})
 
     async def judge(self, key: str) -> None:
-        """Submit a random ranking of the shown task; shows the next one."""
+        """Submit the random ranking of the shown task; shows the next one."""
         assert self.task is not None
-        lease, responses = self.task
-        ranks = random.sample(range(1, len(responses) + 1), len(responses))
-        ranking = dict(zip(responses, ranks, strict=True))
+        lease, ranking = self.task
         await self.call("judge", {"lease_id": lease, "key": key, "ranking": ranking, "seconds": 1.0})
 
 

@@ -112,12 +112,13 @@ def record_answer(
 @contextmanager
 def recording(connection: Connection, subscriptions: Sequence[Subscription] = ()) -> Iterator[None]:
     """Around a transaction: what was recorded in it is written at its end, before it is committed."""
-    pending = connection.info[PENDING] = Pending(subscriptions)
+    info = connection.info  # asked for now: a connection that is lost meanwhile has none
+    pending = info[PENDING] = Pending(subscriptions)
     try:
         yield
         _write(connection, pending)
     finally:
-        del connection.info[PENDING]
+        info.pop(PENDING, None)
 
 
 def digests_of(answer: Mapping[str, Any], *, task_key: str, annotator_id: str) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from plumbline.errors import StoreConflict, StoreError, StoreUnavailable
@@ -72,4 +73,19 @@ def test_a_restarted_postgresql_loses_nothing_and_is_used_again_without_a_restar
     assert service.progress().done == 1
     control(postgres_folder, "restart", "--mode=fast")  # while the pool holds connections that are dead now
     assert service.progress().done == 1
+    store.close()
+
+
+@pytest.mark.postgres
+def test_a_connection_lost_within_a_change_is_told_as_such_and_the_next_change_works(
+    postgres_folder: Path,
+) -> None:
+    store = Store.open(new_database(postgres_folder))
+    service = PreferenceService(store, project="support")
+    with pytest.raises(StoreUnavailable, match="cannot be reached"), store.write() as connection:
+        ours = connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
+        with store.engine.connect() as other:
+            other.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": ours})
+        service.sign_in("Anna")
+    assert service.sign_in("Anna").name == "Anna"
     store.close()
