@@ -8,6 +8,7 @@ PostgreSQL rows are locked instead (`FOR UPDATE SKIP LOCKED` in the queue).
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import orjson
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
@@ -234,14 +236,22 @@ def _address(url_or_path: str | Path, *, create: bool) -> tuple[URL, str]:
 def _engine(url: URL, place: str) -> Engine:
     if url.get_backend_name() == "sqlite":
         options = {"timeout": BUSY_SECONDS, "check_same_thread": False}
-        engine = create_engine(url, connect_args=options, pool_size=POOLED)
+        engine = create_engine(url, connect_args=options, pool_size=POOLED, json_deserializer=_from_json)
         event.listen(engine, "connect", _configure_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         return engine
     try:
-        return create_engine(url, pool_pre_ping=True, pool_size=POOLED)
+        return create_engine(url, pool_pre_ping=True, pool_size=POOLED, json_deserializer=_from_json)
     except (NoSuchModuleError, ModuleNotFoundError):
         raise StoreError(f"{place}: PostgreSQL needs a driver: pip install 'plumbline[postgres]'.") from None
+
+
+def _from_json(stored: str) -> Any:
+    """A stored value; where orjson is strict (lone surrogates, numbers without end), as Python reads it."""
+    try:
+        return orjson.loads(stored)
+    except orjson.JSONDecodeError:
+        return json.loads(stored)
 
 
 def _configure_sqlite(connection: Any, record: ConnectionPoolEntry) -> None:

@@ -7,7 +7,7 @@ import sys
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import select, text
+from sqlalchemy import JSON, select, text
 
 from plumbline.errors import StoreError
 from plumbline.preferences import store as store_module
@@ -206,3 +206,10 @@ def _plan(connection, query):
     compiled = query.compile(connection.engine, compile_kwargs={"literal_binds": True})
     rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {compiled}")
     return [row.detail for row in rows]
+
+
+def test_stored_json_that_is_not_strict_is_read_all_the_same(file_store):
+    stored = r'{"text": "half a character: \ud800"}'
+    with file_store.read() as connection:
+        read = connection.execute(text("SELECT :stored AS value").columns(value=JSON), {"stored": stored}).scalar_one()
+    assert read == {"text": "half a character: \ud800"}
