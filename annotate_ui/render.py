@@ -65,13 +65,31 @@ def render_empty(setup: Setup, work: NoWork, counts: Mapping[str, Any]) -> str:
         counts: `mine` and `remaining` for this annotator, `done` and `required` for the whole project; `time_left`
             (see `time_left`) and `streak`, or None.
     """
-    return _render("empty", setup, reason=_why_no_work(setup.texts, work), counts=counts)
+    return _render("empty", setup, reason=why_no_work(setup.texts, work), counts=counts)
+
+
+def why_no_work(texts: Texts, work: NoWork) -> str:
+    """The service's reason in the language of the interface; in English where the case is not known."""
+    key, values = f"nowork.{work.kind}", work.values
+    if values.get("until"):
+        return texts(f"{key}_until", **values)
+    if values.get("flagged"):
+        return texts.counted(f"{key}_flagged", values["flagged"])
+    if f"{key}.one" in texts.texts:
+        return texts.counted(key, values["left"])
+    return texts(key, **values) if key in texts.texts else texts.of_service(work.reason)
 
 
 def render_consent(setup: Setup, needed: NeedsConsent, counts: Mapping[str, Any]) -> str:
     """The guideline that is to be accepted before there is work; `counts` as in `render_empty`."""
+    dialog = Markup(render_consent_dialog(setup, needed))
+    return _render("consent", setup, version=needed.version, dialog=dialog, counts=counts)
+
+
+def render_consent_dialog(setup: Setup, needed: NeedsConsent) -> str:
+    """The guideline that is to be accepted, as a dialog."""
     guideline = Markup(safe_html(needed.text, keep_lines=False))
-    return _render("consent", setup, version=needed.version, guideline=guideline, counts=counts)
+    return _render("consent_dialog", setup, version=needed.version, guideline=guideline)
 
 
 def render_history(setup: Setup, answers: Sequence[OwnWork], *, first: bool, more: bool) -> str:
@@ -156,18 +174,6 @@ def render_guideline(setup: Setup, guideline: GuidelineVersion | None) -> str:
     """The guideline panel's content; None for the place into which the page puts it."""
     html = Markup(safe_html(guideline.text, keep_lines=False)) if guideline else None
     return _render("guideline", setup, version=guideline and guideline.version, html=html)
-
-
-def _why_no_work(texts: Texts, work: NoWork) -> str:
-    """The service's reason in the language of the interface; in English where the case is not known."""
-    key, values = f"nowork.{work.kind}", work.values
-    if values.get("until"):
-        return texts(f"{key}_until", **values)
-    if values.get("flagged"):
-        return texts.counted(f"{key}_flagged", values["flagged"])
-    if f"{key}.one" in texts.texts:
-        return texts.counted(key, values["left"])
-    return texts(key, **values) if key in texts.texts else texts.of_service(work.reason)
 
 
 def _said(texts: Texts, own: OwnWork) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import gradio as gr
+from anyio import CapacityLimiter
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import ValidationError
@@ -28,6 +29,10 @@ PATH = "/arena"
 CALLS_PATH = "/arena-work"
 LEADS = ("lead", "admin")
 
+AT_ONCE = 8
+"""Calls of the arena that are answered at once, in threads of their own: a vote waits until the models have stopped,
+and annotators' other calls must not wait behind it."""
+
 
 def arena_routes(desk: ArenaDesk, sessions: Sessions, say: Callable[[str], str] = str) -> APIRouter:
     """What the page asks: plain JSON calls, the leaderboard for leads, and one stream of lines.
@@ -35,9 +40,10 @@ def arena_routes(desk: ArenaDesk, sessions: Sessions, say: Callable[[str], str] 
     `say` puts a refusal into the language of the interface.
     """
     router = APIRouter()
-    actions = (desk.state, desk.draw, desk.start, desk.vote, desk.go_on, desk.end)
-    router.include_router(call_routes(CALLS_PATH, actions, sessions, say=say))
-    router.include_router(call_routes(CALLS_PATH, (desk.board,), sessions, roles=LEADS, say=say))
+    limiter = CapacityLimiter(AT_ONCE)
+    actions = (desk.state, desk.draw, desk.start, desk.consent, desk.vote, desk.go_on, desk.end)
+    router.include_router(call_routes(CALLS_PATH, actions, sessions, say=say, limiter=limiter))
+    router.include_router(call_routes(CALLS_PATH, (desk.board,), sessions, roles=LEADS, say=say, limiter=limiter))
 
     @router.post(f"{CALLS_PATH}/listen")
     async def listen(request: Request) -> Response:

@@ -103,6 +103,12 @@ def accepted_guideline(turn: Turn, actor: Actor) -> ScalarSelect[Any]:
     return _accepted(turn.project_id, actor.id)
 
 
+def accepted_version(turn: Turn, actor: Actor) -> int | None:
+    """The newest version that the annotator has accepted; None where they have accepted none."""
+    query = select(Guideline.version).where(Guideline.id == accepted_guideline(turn, actor))
+    return turn.connection.execute(query).scalar_one_or_none()
+
+
 @lru_cache(maxsize=1024)  # asked for with every answer, and building it takes as long as asking
 def _accepted(project: int, annotator: int) -> ScalarSelect[Any]:
     return (

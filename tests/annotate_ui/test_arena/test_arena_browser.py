@@ -141,3 +141,15 @@ def test_the_leaderboard_of_a_lead(open_arena, service, arena, monkeypatch, widt
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     page.click("#pl-tab-talk")
     assert page.is_visible("#pl-say-text")
+
+
+def test_the_guideline_is_accepted_before_the_first_turn(open_arena, service):
+    service.guidelines.publish("Rank what **helps** the customer most.")
+    page = open_arena("Ada")
+    page.fill("#pl-say-text", "Where is my parcel?")
+    page.click("[data-pl=send]")
+    page.wait_for_selector("dialog[open] strong")
+    assert page.input_value("#pl-say-text") == "Where is my parcel?"
+    page.click("[data-do=consent]")
+    whole(page)  # what was written went out
+    assert page.locator("dialog[open]").count() == 0
