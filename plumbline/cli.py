@@ -207,8 +207,9 @@ def _arena(chain: Chain, service: PreferenceService) -> ArenaSetup | None:
     """The run's arena; None, with the reason told, where the run is not far enough for it."""
     from plumbline.arena import open_arena
 
-    if chain.recipe.annotate.workers > 1:
-        chain.notify("no arena: its models and conversations need a server of one process (annotate.workers: 1)")
+    workers = chain.recipe.annotate.workers
+    if workers > 1:
+        chain.notify(f"no arena: it needs a server of one process, and annotate.workers is {workers}; set it to 1.")
         return None
     try:
         return open_arena(chain.domain, service.store)
