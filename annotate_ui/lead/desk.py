@@ -112,9 +112,9 @@ class LeadDesk:
         self.flags = FlagDecisions(service.store, **about)  # type: ignore[arg-type]
         self.decisions = Decided(service.store, **about)  # type: ignore[arg-type]
 
-    def summary(self) -> dict[str, Any]:
-        """All figures of quality, for programs; nobody is named."""
-        return self.figures.report(wait=False).to_json(pseudonyms=True)
+    def summary(self, names: bool) -> dict[str, Any]:
+        """All figures of quality, for programs; nobody is named without `names`."""
+        return self.figures.report(wait=False).to_json(pseudonyms=not names)
 
     # -- what is shown -------------------------------------------------------------------------------------------
 

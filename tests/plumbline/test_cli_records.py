@@ -142,3 +142,10 @@ def test_tokens(domain):
     assert token not in listed
     plumbline("tokens", "revoke", domain, "dashboard")
     assert "dashboard  revoked" in plumbline("tokens", "list", domain)
+
+
+def test_a_token_that_reads_names_says_so(domain):
+    assert "reads annotators' names" in plumbline("tokens", "add", domain, "payroll", "--names")
+    plumbline("tokens", "add", domain, "dashboard")
+    payroll, dashboard = plumbline("tokens", "list", domain).splitlines()
+    assert payroll.endswith("reads names") and not dashboard.endswith("reads names")

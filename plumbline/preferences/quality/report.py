@@ -96,12 +96,16 @@ class QualityReport:
     people: tuple[PersonQuality, ...]
 
     def to_json(self, *, pseudonyms: bool = False) -> dict[str, Any]:
-        """As JSON can hold it; with `pseudonyms` it names nobody."""
+        """As JSON can hold it; with `pseudonyms` it names nobody, and says of a pause only that there is one."""
         report: dict[str, Any] = _plain(asdict(self))
         if pseudonyms:
             del report["progress"]["by_annotator"]
             for person in report["people"]:
                 person["name"] = pseudonym_of(person["annotator_id"])
+                if person["paused"] is not None:  # the reason is what the lead wrote about them
+                    reason = f"paused: {person['paused']}"
+                    person["notes"] = ["paused" if note == reason else note for note in person["notes"]]
+                    person["paused"] = "paused"
         return report
 
 
