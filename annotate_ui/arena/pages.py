@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any
 
-import anyio
 import gradio as gr
 from anyio import CapacityLimiter
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
-from starlette.types import Receive, Scope, Send
 
 from annotate_ui.arena.desk import ArenaDesk, BattleMessage
 from annotate_ui.calls import SIGNED_OUT, away, call_routes, sentence, unavailable
 from annotate_ui.pages import GradioPage
 from annotate_ui.render import render_part
+from annotate_ui.streams import ClosedStream
 from plumbline.errors import StoreUnavailable, UserError
 
 if TYPE_CHECKING:
@@ -63,7 +62,9 @@ def arena_routes(desk: ArenaDesk, sessions: Sessions, say: Callable[[str], str] 
             return unavailable(fault)
         except UserError as fault:
             return JSONResponse({"error": say(sentence(fault))})
-        return _Lines(_as_lines(desk.stage.answer(session.annotator_id, battle_id, duel), say))
+        lines = _as_lines(desk.stage.answer(session.annotator_id, battle_id, duel), say)
+        headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+        return ClosedStream(lines, media_type="application/x-ndjson", headers=headers)
 
     return router
 
@@ -75,7 +76,7 @@ def arena_page(setup: Setup) -> GradioPage:
     return GradioPage(PATH, blocks, assets=("arena.css", "arena.js"))
 
 
-async def _as_lines(answers: AsyncIterator[Any], say: Callable[[str], str]) -> AsyncIterator[bytes]:
+async def _as_lines(answers: AsyncIterator[Any], say: Callable[[str], str]) -> AsyncGenerator[bytes]:
     try:
         async for answer in answers:
             yield json.dumps(answer).encode() + b"\n"
@@ -84,18 +85,3 @@ async def _as_lines(answers: AsyncIterator[Any], say: Callable[[str], str]) -> A
         yield json.dumps({"error": told}).encode() + b"\n"
     finally:
         await answers.aclose()  # type: ignore[attr-defined]
-
-
-class _Lines(StreamingResponse):
-    """A stream of lines that is closed when its page goes away, so that the models stop."""
-
-    def __init__(self, lines: AsyncIterator[bytes]) -> None:
-        headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
-        super().__init__(lines, media_type="application/x-ndjson", headers=headers)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            with anyio.CancelScope(shield=True):
-                await self.body_iterator.aclose()  # type: ignore[attr-defined]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -222,6 +224,54 @@ def test_the_limit_lets_through_so_many_a_minute() -> None:
     assert limiter.wait(2) == 0
     now[0] = 1.0
     assert [limiter.wait(1), limiter.wait(1)] == [0, 1]
+
+
+def test_a_download_that_is_broken_off_is_in_the_log_with_what_was_sent(
+    filled: PreferenceService, bearer: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("plumbline.preferences.exporters.stream.CHUNK", 1)  # a chunk for each row
+    app = FastAPI()
+    add_api(app, filled)
+    whole = TestClient(app).get("/api/v1/export/rankings", headers=bearer).content.splitlines(keepends=True)
+    asyncio_apart(lambda: leave_after(app, "/api/v1/export/rankings", bearer, chunks=2))
+    with filled.store.read() as connection:
+        entries = connection.execute(select(AuditEntry.__table__).order_by(AuditEntry.id)).all()
+    ended, left = (entry for entry in entries if entry.action.startswith("export"))
+    assert (ended.action, ended.details["rows"], len(whole)) == ("export", 4, 4)
+    assert (left.action, left.actor) == ("export broken off", "token:1")
+    assert (left.details["rows"], left.details["bytes"]) == (2, len(b"".join(whole[:2])))
+
+
+async def leave_after(app: FastAPI, path: str, headers: dict[str, str], *, chunks: int) -> None:
+    """Ask for a page and go away when so many chunks have come."""
+    gone = asyncio.Event()
+    came = 0
+
+    async def receive() -> dict[str, Any]:
+        await gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        nonlocal came
+        came += bool(message.get("body"))
+        if came == chunks:
+            gone.set()
+            await asyncio.sleep(60)  # what is sent now arrives nowhere
+
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": path,
+        "query_string": b"",
+        "headers": [(name.lower().encode(), value.encode()) for name, value in headers.items()],
+    }
+    await app(scope, receive, send)
+
+
+def asyncio_apart(call: Any) -> None:
+    """Run a coroutine in a thread of its own: Playwright's loop may run in this one."""
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, call()).result()
 
 
 def test_leads_download_and_annotators_do_not(filled: PreferenceService, clock: Clock) -> None:
