@@ -143,10 +143,6 @@ def erase(
     _tell_counts(erased)
     traces = traces_of(erased, runs)
     rewritten = rewrite_snapshots(traces, erased) if rewrite else []
-    if rewritten:
-        traces.files[:] = [
-            file for file in traces.files if Path(file).parent not in {Path(f).parent for f in rewritten}
-        ]
     _tell_traces(traces, erased, rewritten, f"{recipe}")
     report = runs / f"{erased.pseudonym}.json"
     if runs.is_dir():

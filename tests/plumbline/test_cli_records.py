@@ -116,6 +116,16 @@ def test_erase_names_the_models_and_rewrites_snapshots_when_asked(domain, remove
     assert [model["stage"] for model in json.loads(report.read_text())["models"]] == ["ppo", "reward"]
 
 
+def test_erase_names_what_else_holds_the_name_when_snapshots_are_rewritten(domain):
+    """A note beside the snapshot, and a file elsewhere in the runs."""
+    notes = [Path("runs/r/preferences/who.csv"), Path("runs/r/dpo.txt")]
+    for note in notes:
+        note.write_text(f"asked {NAME}\n", encoding="utf-8")
+    said = plumbline("erase", domain, NAME, "--keep-judgements", "--yes", "--rewrite-snapshots")
+    named = [line for line in said.splitlines() if line.startswith("the name is still in")]
+    assert sorted(named) == sorted(f"the name is still in {note}" for note in notes)
+
+
 def test_erase_leaves_snapshots_alone_unless_asked(domain):
     said = plumbline("erase", domain, NAME, "--keep-judgements", "--yes")
     assert "still has them: --rewrite-snapshots" in said
