@@ -27,6 +27,7 @@ from typer.core import TyperCommand
 from plumbline.allocator import reuse_freed_memory
 from plumbline.cli_parts import RUNS, Overrides, RecipeFile, RunName, RunsFolder
 from plumbline.cli_parts import open_chain as _chain
+from plumbline.cli_queue import queue
 from plumbline.cli_records import add_commands as add_record_commands
 from plumbline.cli_records import tokens
 from plumbline.cli_users import need_an_admin, users
@@ -326,6 +327,7 @@ def lineage(
 
 
 app.add_typer(users, name="users")
+app.add_typer(queue, name="queue")
 add_record_commands(app)
 
 
@@ -337,8 +339,9 @@ class _PlainUsage(TyperCommand):
         return [piece.strip("{}") for piece in super().collect_usage_pieces(ctx)]
 
 
-for _command in (*app.registered_commands, *users.registered_commands, *tokens.registered_commands):
-    _command.cls = _PlainUsage
+for _group in (app, users, queue, tokens):
+    for _command in _group.registered_commands:
+        _command.cls = _PlainUsage
 
 
 def _tell_simulated(report: SimulationReport) -> None:

@@ -112,7 +112,7 @@ def render_queue(setup: Setup, *, now: datetime, **parts: Any) -> str:
     Args:
         setup: how the app is set.
         now: the present moment.
-        parts: `state`, `held`, `flagged`, `disputes`, `standings` and `pools`, as the service gives them.
+        parts: `state`, `held`, `flagged`, `disputes`, `standings`, `pools` and `restricted`, as the service gives them.
     """
     return render_template("lead/queue", setup, ago=lambda then: wording.ago(then, now), **parts)
 
