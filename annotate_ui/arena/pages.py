@@ -73,7 +73,7 @@ def arena_page(setup: Setup) -> GradioPage:
     """The page at `/arena/`; what it shows comes from `ArenaDesk`, call by call."""
     with gr.Blocks(title=f"{setup.title} · plumbline", analytics_enabled=False, fill_width=True) as blocks:
         gr.HTML(render_part("arena", setup), elem_id="pl-arena", apply_default_css=False)
-    return GradioPage(PATH, blocks, assets=("arena.css", "arena.js"))
+    return GradioPage(PATH, blocks, assets=("board.css", "arena.css", "arena.js"))
 
 
 async def _as_lines(answers: AsyncIterator[Any], say: Callable[[str], str]) -> AsyncGenerator[bytes]:

@@ -50,6 +50,8 @@ def test_a_conversation_by_keyboard(open_arena, service, address):
     page.keyboard.press("Control+Enter")
     whole(page)
     assert page.locator(".pl-duel strong").count() == 1  # sanitised Markdown at the end
+    border = "getComputedStyle(document.querySelector('.pl-duel .pl-card')).borderTopWidth"
+    assert page.evaluate(border) == "1px"  # the board's cards
     assert not any(name in page.inner_text("body") for name in ("sft", "dpo"))
     page.keyboard.press("1")
     page.wait_for_selector("[data-side=left].pl-chosen")
