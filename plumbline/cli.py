@@ -38,10 +38,10 @@ from plumbline.preferences.formats import IMPORTED
 if TYPE_CHECKING:
     from annotate_ui.arena import ArenaSetup
     from plumbline.chain import Chain
+    from plumbline.domain import Domain
     from plumbline.preferences.service import PreferenceService
     from plumbline.preferences.simulated import SimulationReport
     from plumbline.runs import Manifest
-    from plumbline.stages import Domain
 
 log = logging.getLogger(__name__)
 

@@ -12,11 +12,11 @@ from typer.testing import CliRunner
 import plumbline.cli
 from plumbline.arena import arena_results, known_as, open_arena, policy_folders
 from plumbline.chain import read_recipe
+from plumbline.domain import Domain
 from plumbline.errors import UserError
 from plumbline.models import identify
 from plumbline.preferences.arena import Said
 from plumbline.runs import Run
-from plumbline.stages import Domain
 from tests.small_domain import make_small_domain, small_recipe
 from tests.tiny import tiny_model
 
