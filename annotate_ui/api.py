@@ -58,13 +58,13 @@ def add_api(
     service: PreferenceService,
     *,
     defaults: ExportOptions | None = None,
-    quality: Callable[[], dict[str, Any]] | None = None,
+    quality: Callable[[bool], dict[str, Any]] | None = None,
 ) -> None:
     """Add the API to the app.
 
     Args:
         defaults: shares of the splits, as the recipe has them.
-        quality: gives what `/quality` answers; without it there is no such address.
+        quality: gives what `/quality` answers, with names or without; without it there is no such address.
     """
     app.include_router(api_routes(service, defaults=defaults or ExportOptions(), quality=quality))
 
@@ -76,7 +76,7 @@ def add_api(
 
 
 def api_routes(
-    service: PreferenceService, *, defaults: ExportOptions, quality: Callable[[], dict[str, Any]] | None
+    service: PreferenceService, *, defaults: ExportOptions, quality: Callable[[bool], dict[str, Any]] | None
 ) -> APIRouter:
     """The routes; see `docs/annotate-exports.md`."""
     tokens = Tokens(service.store, project=service.project, clock=service.clock)
@@ -98,16 +98,16 @@ def api_routes(
 
     @router.get("/judgements")
     def judgements(
+        names: Names,
         cursor: Annotated[int, Query(ge=0, le=HIGHEST_ID)] = 0,
         limit: Annotated[int, Query(ge=1, le=MOST_AT_ONCE)] = 1000,
-        names: bool = False,
     ) -> Response:
         lines = _judgements_after(service, cursor, limit, names, defaults)
         return StreamingResponse(lines, media_type=MEDIA["jsonl"], headers={"Cache-Control": "no-store"})
 
     @router.get("/export/{format}")
     def export(
-        request: Request, format: str, names: bool = False, people_only: bool = False, split: Split | None = None
+        request: Request, format: str, names: Names, people_only: bool = False, split: Split | None = None
     ) -> Response:
         if format not in EXPORTED:
             raise Refused(404, f"there is no format {format!r}; known are {', '.join(EXPORTED)}.")
@@ -120,14 +120,27 @@ def api_routes(
     if quality is not None:
 
         @router.get("/quality")
-        def quality_summary() -> dict[str, Any]:
-            return quality()
+        def quality_summary(names: Names) -> dict[str, Any]:
+            return quality(names)
 
     @router.get("/{rest:path}")
     def unknown(rest: str) -> Response:
         raise Refused(404, "there is nothing at this address.")
 
     return router
+
+
+def asked_for_names(request: Request, names: bool = False) -> bool:
+    """Whether people are to be named in the answer; refused where the token may not read names."""
+    if names and not request.state.token.names:
+        raise Refused(
+            403,
+            "this token may not read annotators' names: make one that may, with `plumbline tokens add … --names`.",
+        )
+    return names
+
+
+Names = Annotated[bool, Depends(asked_for_names)]
 
 
 @dataclass

@@ -50,6 +50,7 @@ def call_routes(
     *,
     roles: Iterable[str] = (),
     say: Callable[[str], str] = str,
+    limiter: CapacityLimiter | None = None,
 ) -> APIRouter:
     """A route `PREFIX/NAME` for each action, named after it.
 
@@ -59,6 +60,8 @@ def call_routes(
         sessions: who asks; the identity never comes from the message.
         roles: who may ask; empty for everybody who is signed in.
         say: puts a refusal into the language of the interface (`Texts.of_service`).
+        limiter: threads in which the calls are answered; for pages whose calls may wait, so that no others wait with
+            them. By default `AT_ONCE`, shared by all.
 
     Faults come back as `{"error": sentence}`: with status 401 without a session, 403 with the wrong role, 422 for what
     is no such message, 503 with `Retry-After` while the store cannot be read or written (the same call may be sent
@@ -66,11 +69,18 @@ def call_routes(
     """
     router = APIRouter(prefix=prefix)
     for action in actions:
-        router.add_api_route(f"/{action.__name__}", _route(action, sessions, frozenset(roles), say), methods=["POST"])
+        route = _route(action, sessions, frozenset(roles), say, limiter)
+        router.add_api_route(f"/{action.__name__}", route, methods=["POST"])
     return router
 
 
-def _route(action: Action, sessions: Sessions, roles: frozenset[str], say: Callable[[str], str]) -> Callable[..., Any]:
+def _route(
+    action: Action,
+    sessions: Sessions,
+    roles: frozenset[str],
+    say: Callable[[str], str],
+    limiter: CapacityLimiter | None,
+) -> Callable[..., Any]:
     message_type: type[Message] = get_type_hints(action)["message"]
 
     def answer(request: Request, body: bytes) -> Response:
@@ -95,7 +105,7 @@ def _route(action: Action, sessions: Sessions, roles: frozenset[str], say: Calla
         if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
             return _refused(415, "This address takes JSON.")
         body = await request.body()
-        return await anyio.to_thread.run_sync(answer, request, body, limiter=AT_ONCE)
+        return await anyio.to_thread.run_sync(answer, request, body, limiter=limiter or AT_ONCE)
 
     return handle
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Generator
 from typing import TYPE_CHECKING, Any
 
+from anyio import CancelScope
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import PlainTextResponse, StreamingResponse
+from fastapi.responses import PlainTextResponse
+from starlette.concurrency import run_in_threadpool
 
 from annotate_ui.calls import NOT_YOURS, SIGNED_OUT
 from annotate_ui.sessions import Sessions
+from annotate_ui.streams import ClosedStream
 from plumbline.conversations import Split
 from plumbline.errors import UserError
-from plumbline.preferences.exporters import EXPORTERS, Export, ExportOptions, companion_of, record_export
+from plumbline.preferences.exporters import EXPORTERS, BrokenOff, Export, ExportOptions, companion_of, record_export
 from plumbline.preferences.formats import EXPORTED, check_format
 
 if TYPE_CHECKING:
@@ -70,7 +73,7 @@ def export_routes(service: PreferenceService, sessions: Sessions, defaults: Expo
 
 
 def export_response(service: PreferenceService, format: str, options: ExportOptions, *, actor: str) -> Response:
-    """An export as a download; that it left the store is in the audit log when all of it was sent.
+    """An export as a download; how much of it left the store is in the audit log when it has ended.
 
     Raises:
         NothingToExport: there is nothing to send.
@@ -82,13 +85,24 @@ def export_response(service: PreferenceService, format: str, options: ExportOpti
     if not export.records:
         raise NothingToExport(f"project {service.project!r} has nothing to export with these options yet.")
 
-    def body() -> Iterator[bytes]:
-        yield first
-        yield from chunks
-        record_export(export, export.sha256, actor=actor)
-
     headers = download_headers(f"{service.project}.{format}.{exporter.SUFFIX}")
-    return StreamingResponse(body(), media_type=MEDIA[exporter.SUFFIX], headers=headers)
+    return ClosedStream(_sent(export, first, chunks, actor), media_type=MEDIA[exporter.SUFFIX], headers=headers)
+
+
+async def _sent(export: Export, first: bytes, rest: Generator[bytes], actor: str) -> AsyncGenerator[bytes]:
+    """The chunks of an export; what was handed on until somebody broke it off is in the audit log too."""
+    chunk: bytes | None = first
+    size = 0
+    try:
+        while chunk is not None:
+            rows, size = export.rows, size + len(chunk)
+            yield chunk
+            chunk = await run_in_threadpool(next, rest, None)
+    finally:
+        broken_off = None if chunk is None else BrokenOff(rows, size)
+        with CancelScope(shield=True):
+            await run_in_threadpool(rest.close)
+            await run_in_threadpool(record_export, export, export.sha256, actor=actor, broken_off=broken_off)
 
 
 def download_headers(name: str) -> dict[str, str]:

@@ -53,7 +53,7 @@ def render_task(setup: Setup, assignment: Assignment, counts: Mapping[str, Any])
         for letter, card in zip(ascii_uppercase, assignment.cards, strict=False)
     ]
     earlier = sum(len(message["content"]) for message in assignment.prompt[:-1])
-    return _render("task", setup, assignment=assignment, cards=cards, counts=counts, fold=earlier > FOLD_ABOVE)
+    return render_part("task", setup, assignment=assignment, cards=cards, counts=counts, fold=earlier > FOLD_ABOVE)
 
 
 def render_empty(setup: Setup, work: NoWork, counts: Mapping[str, Any]) -> str:
@@ -65,13 +65,31 @@ def render_empty(setup: Setup, work: NoWork, counts: Mapping[str, Any]) -> str:
         counts: `mine` and `remaining` for this annotator, `done` and `required` for the whole project; `time_left`
             (see `time_left`) and `streak`, or None.
     """
-    return _render("empty", setup, reason=_why_no_work(setup.texts, work), counts=counts)
+    return render_part("empty", setup, reason=why_no_work(setup.texts, work), counts=counts)
+
+
+def why_no_work(texts: Texts, work: NoWork) -> str:
+    """The service's reason in the language of the interface; in English where the case is not known."""
+    key, values = f"nowork.{work.kind}", work.values
+    if values.get("until"):
+        return texts(f"{key}_until", **values)
+    if values.get("flagged"):
+        return texts.counted(f"{key}_flagged", values["flagged"])
+    if f"{key}.one" in texts.texts:
+        return texts.counted(key, values["left"])
+    return texts(key, **values) if key in texts.texts else texts.of_service(work.reason)
 
 
 def render_consent(setup: Setup, needed: NeedsConsent, counts: Mapping[str, Any]) -> str:
     """The guideline that is to be accepted before there is work; `counts` as in `render_empty`."""
+    dialog = Markup(render_consent_dialog(setup, needed))
+    return render_part("consent", setup, version=needed.version, dialog=dialog, counts=counts)
+
+
+def render_consent_dialog(setup: Setup, needed: NeedsConsent) -> str:
+    """The guideline that is to be accepted, as a dialog."""
     guideline = Markup(safe_html(needed.text, keep_lines=False))
-    return _render("consent", setup, version=needed.version, guideline=guideline, counts=counts)
+    return render_part("consent_dialog", setup, version=needed.version, guideline=guideline)
 
 
 def render_history(setup: Setup, answers: Sequence[OwnWork], *, first: bool, more: bool) -> str:
@@ -87,7 +105,7 @@ def render_history(setup: Setup, answers: Sequence[OwnWork], *, first: bool, mor
         }
         for own in answers
     ]
-    return _render("history", setup, items=items, first=first, more=more)
+    return render_part("history", setup, items=items, first=first, more=more)
 
 
 def time_left(setup: Setup, seconds: float) -> str:
@@ -102,13 +120,13 @@ def time_left(setup: Setup, seconds: float) -> str:
 
 def render_shell(setup: Setup) -> str:
     """What stays on the annotators' page while tasks come and go: head line, dialogs, and the place for the task."""
-    return _render("shell", setup, nav=render_nav, skip_reasons=SKIP_REASONS, flag_kinds=FLAG_KINDS)
+    return render_part("shell", setup, skip_reasons=SKIP_REASONS, flag_kinds=FLAG_KINDS)
 
 
 def render_nav(setup: Setup, here: str, buttons: str = "") -> Markup:
     """The head line, the same on every page: title, links by role, name, light or dark, sign out.
 
-    The page loads `/assets/nav.js` (`annotate_ui.app.NAV_SCRIPT`) and `/assets/base.css`.
+    The page loads `/assets/nav.js` and `/assets/base.css`.
 
     Args:
         setup: its `pages` are linked.
@@ -116,58 +134,46 @@ def render_nav(setup: Setup, here: str, buttons: str = "") -> Markup:
         buttons: the page's own buttons, as safe HTML (`Markup`); plain text is escaped.
     """
     pages = [page for page in PAGES if page.name in setup.pages]
-    return Markup(_render("nav", setup, title=setup.title, pages=pages, here=here, buttons=buttons))
+    return Markup(render_part("nav", setup, title=setup.title, pages=pages, here=here, buttons=buttons))
 
 
 def render_refused(setup: Setup) -> str:
     """The page for those whose role may not see what they asked for."""
-    return _render("refused", setup, nav=render_nav)
+    return render_part("refused", setup)
 
 
 def render_sign_in(setup: Setup, *, name: str = "", error: str | None = None, passwords: bool = False) -> str:
     """The page on which an annotator says their name, and their password where there are `passwords`."""
     fault = error and setup.texts.of_service(error)
-    return _render("signin", setup, title=setup.title, name=name, error=fault, passwords=passwords)
+    return render_part("signin", setup, title=setup.title, name=name, error=fault, passwords=passwords)
 
 
 def render_first_password(setup: Setup, *, name: str, error: str | None = None) -> str:
     """The page on which whoever came with a one-time password chooses another."""
-    return _render("first_password", setup, title=setup.title, name=name, error=error)
+    return render_part("first_password", setup, title=setup.title, name=name, error=error)
 
 
 def render_account(setup: Setup, session: Session, *, passwords: bool, changed: bool, error: str | None) -> str:
     """The page of one's own account: the password, where there are `passwords`, and all sessions."""
     about = {"session": session, "passwords": passwords, "changed": changed, "error": error}
-    return _render("account", setup, title=setup.title, nav=render_nav, **about)
+    return render_part("account", setup, title=setup.title, **about)
 
 
 def render_people(setup: Setup, accounts: Sequence[Account], session: Session, *, may_change: bool) -> str:
     """The page of accounts; the buttons are there for those who may use them (`may_change`)."""
     rows = Markup(render_accounts(setup, accounts, own=session.annotator_id, may_change=may_change))
-    return _render("people", setup, title=setup.title, nav=render_nav, rows=rows, may_change=may_change)
+    return render_part("people", setup, title=setup.title, rows=rows, may_change=may_change)
 
 
 def render_accounts(setup: Setup, accounts: Sequence[Account], *, own: str, may_change: bool) -> str:
     """The list of accounts; `own` is the account of whoever looks."""
-    return _render("accounts", setup, accounts=accounts, own=own, may_change=may_change)
+    return render_part("accounts", setup, accounts=accounts, own=own, may_change=may_change)
 
 
 def render_guideline(setup: Setup, guideline: GuidelineVersion | None) -> str:
     """The guideline panel's content; None for the place into which the page puts it."""
     html = Markup(safe_html(guideline.text, keep_lines=False)) if guideline else None
-    return _render("guideline", setup, version=guideline and guideline.version, html=html)
-
-
-def _why_no_work(texts: Texts, work: NoWork) -> str:
-    """The service's reason in the language of the interface; in English where the case is not known."""
-    key, values = f"nowork.{work.kind}", work.values
-    if values.get("until"):
-        return texts(f"{key}_until", **values)
-    if values.get("flagged"):
-        return texts.counted(f"{key}_flagged", values["flagged"])
-    if f"{key}.one" in texts.texts:
-        return texts.counted(key, values["left"])
-    return texts(key, **values) if key in texts.texts else texts.of_service(work.reason)
+    return render_part("guideline", setup, version=guideline and guideline.version, html=html)
 
 
 def _said(texts: Texts, own: OwnWork) -> str:
@@ -186,18 +192,11 @@ def _said(texts: Texts, own: OwnWork) -> str:
     return " · ".join(said)
 
 
-def render_template(template: str, setup: Setup, /, **values: Any) -> str:
-    """A template of `templates/`, with the setup and its texts; for pages that render in modules of their own."""
-    return _render(template, setup, **values)
-
-
 def render_part(template: str, setup: Setup, /, **values: Any) -> str:
     """A template of `templates/` with the words of the setup's language as `t`, and the head line as `nav`."""
-    return _render(template, setup, nav=render_nav, **values)
-
-
-def _render(template: str, setup: Setup, /, **values: Any) -> str:
-    html: str = _environment().get_template(f"{template}.html.j2").render(setup=setup, t=setup.texts, **values)
+    html: str = (
+        _environment().get_template(f"{template}.html.j2").render(setup=setup, t=setup.texts, nav=render_nav, **values)
+    )
     return html
 
 

@@ -85,12 +85,13 @@ def serve(
 
     Raises:
         UserError: the setup names no language that is there, the address is not local and there are no accounts, the
-            port is in use, the system does not let us open it, or several processes are asked for on SQLite.
+            port is in use, the system does not let us open it, or several processes are asked for on SQLite or for an
+            arena.
         SystemExit: on SIGTERM.
     """
     settings = settings or AnnotateSection()
     setup.texts  # noqa: B018  # read them before anything is opened
-    check_workers(service.store, settings.workers)
+    check_workers(service.store, settings.workers, arena=arena is not None)
     subscriptions_of(settings.webhooks)  # a secret that is missing is told before anything else starts
     listener = open_listener(host, port, accounts=settings.accounts)
     address = address_of(host, listener)
@@ -140,8 +141,8 @@ def server_config(app: Any, settings: AnnotateSection, **more: Any) -> uvicorn.C
     )
 
 
-def check_workers(store: Store, workers: int) -> None:
-    """Refuse several server processes on SQLite.
+def check_workers(store: Store, workers: int, *, arena: bool = False) -> None:
+    """Refuse several server processes on SQLite, and with an arena.
 
     Raises:
         UserError: see above.
@@ -150,6 +151,11 @@ def check_workers(store: Store, workers: int) -> None:
         raise UserError(
             f"annotate.workers is {workers}, and the store {store.place} is SQLite, which only one process can write "
             "at a time: set workers to 1, or annotate.store to a PostgreSQL database (postgresql://…)."
+        )
+    if workers > 1 and arena:
+        raise UserError(
+            f"the arena needs a server of one process, where its models and conversations are, and annotate.workers is "
+            f"{workers}: set it to 1, or leave annotate.arena out."
         )
 
 

@@ -22,9 +22,9 @@ from plumbline.allocator import reuse_freed_memory
 from plumbline.chain import read_recipe
 from plumbline.compare.run import compare
 from plumbline.conversations import Split
+from plumbline.domain import Domain
 from plumbline.recipe import AlignSection
 from plumbline.runs import Run
-from plumbline.stages import Domain
 from rlhf.ppo.train import train_ppo
 
 ROOT = Path(__file__).parents[1]

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from plumbline.domain import Domain
 from plumbline.errors import UserError, counted
 from plumbline.runs import Run, write_synced
-from plumbline.stages import Domain
 
 if TYPE_CHECKING:
     from plumbline.preferences.records import NewTask, Progress

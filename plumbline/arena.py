@@ -6,10 +6,10 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from plumbline.domain import Domain
 from plumbline.errors import UserError
 from plumbline.models import identify
 from plumbline.preferences.arena import Arena, ArenaRules, Contender
-from plumbline.stages import Domain
 
 if TYPE_CHECKING:
     from annotate_ui.arena import ArenaSetup

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from plumbline.domain import Domain
 from plumbline.errors import UserError, WaitingForPeople
 from plumbline.inputs import inputs_of
 from plumbline.models import trust_remote_code
@@ -18,7 +19,7 @@ from plumbline.recipe import Recipe
 from plumbline.recipe_check import Trainer, load_recipe
 from plumbline.recipe_yaml import Source, nearest
 from plumbline.runs import REDO, Manifest, Run, fingerprint_of
-from plumbline.stages import Domain, Stage, stages_of
+from plumbline.stages import Stage, stages_of
 
 log = logging.getLogger(__name__)
 

@@ -27,6 +27,7 @@ from typer.core import TyperCommand
 from plumbline.allocator import reuse_freed_memory
 from plumbline.cli_parts import RUNS, Overrides, RecipeFile, RunName, RunsFolder
 from plumbline.cli_parts import open_chain as _chain
+from plumbline.cli_queue import queue
 from plumbline.cli_records import add_commands as add_record_commands
 from plumbline.cli_records import tokens
 from plumbline.cli_users import need_an_admin, users
@@ -37,10 +38,10 @@ from plumbline.preferences.formats import IMPORTED
 if TYPE_CHECKING:
     from annotate_ui.arena import ArenaSetup
     from plumbline.chain import Chain
+    from plumbline.domain import Domain
     from plumbline.preferences.service import PreferenceService
     from plumbline.preferences.simulated import SimulationReport
     from plumbline.runs import Manifest
-    from plumbline.stages import Domain
 
 log = logging.getLogger(__name__)
 
@@ -207,8 +208,9 @@ def _arena(chain: Chain, service: PreferenceService) -> ArenaSetup | None:
     """The run's arena; None, with the reason told, where the run is not far enough for it."""
     from plumbline.arena import open_arena
 
-    if chain.recipe.annotate.workers > 1:
-        chain.notify("no arena: its models and conversations need a server of one process (annotate.workers: 1)")
+    workers = chain.recipe.annotate.workers
+    if workers > 1:
+        chain.notify(f"no arena: it needs a server of one process, and annotate.workers is {workers}; set it to 1.")
         return None
     try:
         return open_arena(chain.domain, service.store)
@@ -325,6 +327,7 @@ def lineage(
 
 
 app.add_typer(users, name="users")
+app.add_typer(queue, name="queue")
 add_record_commands(app)
 
 
@@ -336,8 +339,9 @@ class _PlainUsage(TyperCommand):
         return [piece.strip("{}") for piece in super().collect_usage_pieces(ctx)]
 
 
-for _command in (*app.registered_commands, *users.registered_commands, *tokens.registered_commands):
-    _command.cls = _PlainUsage
+for _group in (app, users, queue, tokens):
+    for _command in _group.registered_commands:
+        _command.cls = _PlainUsage
 
 
 def _tell_simulated(report: SimulationReport) -> None:

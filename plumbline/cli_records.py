@@ -143,10 +143,6 @@ def erase(
     _tell_counts(erased)
     traces = traces_of(erased, runs)
     rewritten = rewrite_snapshots(traces, erased) if rewrite else []
-    if rewritten:
-        traces.files[:] = [
-            file for file in traces.files if Path(file).parent not in {Path(f).parent for f in rewritten}
-        ]
     _tell_traces(traces, erased, rewritten, f"{recipe}")
     report = runs / f"{erased.pseudonym}.json"
     if runs.is_dir():
@@ -201,6 +197,9 @@ def add(
     name: Annotated[str, typer.Argument(metavar="NAME", help="What it is for, such as `dashboard`.")],
     overrides: Overrides = None,
     days: Annotated[float, typer.Option("--days", help="How long it holds.")] = 90,
+    names: Annotated[
+        bool, typer.Option("--names", help="Let it read annotators' names; without this it gets pseudonyms.")
+    ] = False,
     run: RunName = None,
     runs: RunsFolder = RUNS,
 ) -> None:
@@ -209,8 +208,9 @@ def add(
 
     domain = open_chain(recipe, overrides, run, runs, "tokens", create=False).domain
     with domain.service() as service:
-        token = Tokens(service.store, project=service.project).add(name, days=days)
-    typer.echo(f"The token {name!r}, shown this once; it holds {days:g} days:")
+        token = Tokens(service.store, project=service.project).add(name, days=days, names=names)
+    reads = " and reads annotators' names" if names else ""
+    typer.echo(f"The token {name!r}, shown this once; it holds {days:g} days{reads}:")
     typer.echo(token)
 
 
@@ -225,7 +225,8 @@ def list_(recipe: RecipeFile, overrides: Overrides = None, run: RunName = None, 
     for token in found:
         ends = f"{token.expires_at:%Y-%m-%d}" if token.expires_at else "never"
         used = f"{token.used_at:%Y-%m-%d %H:%M} UTC" if token.used_at else "never"
-        typer.echo(f"{token.name}  {token.state}  ends {ends}  last used {used}")
+        reads = "  reads names" if token.names else ""
+        typer.echo(f"{token.name}  {token.state}  ends {ends}  last used {used}{reads}")
     if not found:
         typer.echo("There are no tokens yet.")
 

@@ -11,10 +11,11 @@ import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from plumbline.domain import Domain
 from plumbline.errors import NoStoreError, UserError
 from plumbline.models import identify
 from plumbline.runs import InputRef, hash_file
-from plumbline.stages import Domain, Stage
+from plumbline.stages import Stage
 
 if TYPE_CHECKING:
     from plumbline.preferences.records import JudgementRecord

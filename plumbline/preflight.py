@@ -12,12 +12,13 @@ from typing import Any, NamedTuple, get_args
 
 from plumbline.conversations import Conversation, Part, Split, split_of
 from plumbline.datafiles import Notices, PromptRow, load_conversations, load_corpus, load_prompts
+from plumbline.domain import Domain
 from plumbline.errors import Faults, UserError, counted
 from plumbline.preferences.checks_file import read_checks
 from plumbline.preferences.formats import IMPORTED, check_format
 from plumbline.preferences.store import check_store
 from plumbline.recipe import Recipe, SimulatedSection
-from plumbline.stages import Domain, prompts_to_sample
+from plumbline.stages import prompts_to_sample
 from plumbline.utility import Utility, read_rubric
 
 GIB = 2**30

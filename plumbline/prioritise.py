@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from itertools import combinations, islice
 from typing import TYPE_CHECKING
 
+from plumbline.domain import Domain
 from plumbline.errors import UserError
-from plumbline.stages import Domain
 
 if TYPE_CHECKING:
     from plumbline.preferences.queue_control import OpenTask

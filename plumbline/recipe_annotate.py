@@ -75,7 +75,8 @@ class ArenaSection(Section):
     """The arena: aligned against baseline, answering the same prompt, blind."""
 
     policies: list[str] = Field(
-        default_factory=list, description="Policies of the run that answer; default: `sft` and all aligned ones."
+        default_factory=list,
+        description="Policies of the run that answer, besides the baseline; default: all aligned ones.",
     )
     baseline: str = Field("sft", description="The policy that the others are compared with.")
     temperature: float = Field(0.7, gt=0, description="Sampling temperature.")
@@ -130,7 +131,12 @@ class AnnotateSection(Section):
         description="Address of a reverse proxy that ends https, such as `127.0.0.1`: only from there "
         "`X-Forwarded-For` and `X-Forwarded-Proto` are believed.",
     )
-    workers: int = Field(1, ge=1, le=64, description="Server processes; more than one needs a PostgreSQL store.")
+    workers: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Server processes; more than one needs PostgreSQL, and leaves the arena out.",
+    )
     webhooks: list[Webhook] = Field(default_factory=list, description="Addresses that are told what happens.")
     arena: ArenaSection | None = Field(None, description="The arena; without this section there is none.")
     simulated: SimulatedSection | None = Field(None, description="Simulated annotators for `plumbline simulate`.")

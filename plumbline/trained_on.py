@@ -21,7 +21,7 @@ from plumbline.preferences.snapshot import MANIFEST
 from plumbline.runs import MANIFEST as STAGE_MANIFEST
 from plumbline.runs import Manifest
 
-TEXT_FILES = {".json", ".jsonl", ".md", ".html", ".log", ".txt", ".yaml"}
+TEXT_FILES = {".csv", ".json", ".jsonl", ".md", ".html", ".log", ".txt", ".yaml", ".yml"}
 LARGEST_TEXT = 32 * 1024 * 1024
 
 
@@ -78,9 +78,11 @@ def rewrite_snapshots(traces: Traces, erased: Erased) -> list[str]:
     """Erase somebody from the snapshots, as they were erased from the store; returns the files that were rewritten.
 
     The file keeps its name, which names the judgements that models were trained on. Removed judgements are dropped.
+    `traces.files` is left with the files that hold the name still.
     """
     for name in traces.snapshots:
         _rewrite(Path(name), erased)
+    traces.files[:] = [file for file in traces.files if _names(Path(file), erased.name)]
     return list(traces.snapshots)
 
 
@@ -113,13 +115,14 @@ def _snapshots_of(node: Node) -> Iterator[str]:
 
 
 def _texts_with(name: str, runs: Path) -> Iterator[Path]:
-    spellings = {name, json.dumps(name)[1:-1]}
     for file in sorted(runs.rglob("*")):
-        if file.suffix not in TEXT_FILES or not file.is_file() or file.stat().st_size > LARGEST_TEXT:
-            continue
-        text = file.read_text(encoding="utf-8", errors="replace")
-        if any(spelling in text for spelling in spellings):
+        if file.suffix in TEXT_FILES and file.is_file() and file.stat().st_size <= LARGEST_TEXT and _names(file, name):
             yield file
+
+
+def _names(file: Path, name: str) -> bool:
+    text = file.read_text(encoding="utf-8", errors="replace")
+    return name in text or json.dumps(name)[1:-1] in text
 
 
 def _rewrite(file: Path, erased: Erased) -> None:

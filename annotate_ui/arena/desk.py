@@ -6,20 +6,22 @@ The page never names a model: only its own battles by their ids.
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
 from annotate_ui.arena.stage import Stage, shown
 from annotate_ui.calls import Message
-from annotate_ui.messages import Identifier, Seconds
-from annotate_ui.render import render_part
+from annotate_ui.messages import ConsentMessage, Identifier, Seconds
+from annotate_ui.render import render_consent_dialog, render_part, why_no_work
 from plumbline.conversations import Conversation, prompt_key
 from plumbline.preferences.arena import MAX_PROMPT, NotAnsweredError, Round, check_prompt
-from plumbline.preferences.arena_votes import read_votes
+from plumbline.preferences.arena_votes import Vote, read_votes
+from plumbline.preferences.guidelines import Guidelines
 from plumbline.preferences.leaderboard import leaderboard
+from plumbline.preferences.records import NeedsConsent, NoWork
 
 if TYPE_CHECKING:
     from annotate_ui.arena import ArenaSetup
@@ -28,8 +30,6 @@ if TYPE_CHECKING:
 
 Prompt = Annotated[str, Field(max_length=4 * MAX_PROMPT)]
 Characters = Annotated[int, Field(ge=0, le=1_000_000)]
-
-SECONDS_FOR_STORING = 5.0
 
 
 class Nothing(Message):
@@ -69,8 +69,9 @@ class ArenaDesk:
     def __init__(self, setup: Setup, given: ArenaSetup) -> None:
         self.setup, self.given, self.arena = setup, given, given.arena
         self.stage = Stage(given.arena, given.speakers, given.at_once)
+        self.guidelines = Guidelines(self.arena.store, project=self.arena.project, clock=self.arena.clock)
         self._drawn = {prompt_key(prompt): prompt for prompt in given.arena.rules.prompts}
-        self._board: tuple[int, dict[str, Any]] | None = None
+        self._board: tuple[list[Vote], dict[str, Any]] | None = None
         self._board_lock = threading.Lock()
 
     def state(self, annotator_id: str, message: Nothing) -> Mapping[str, Any]:
@@ -91,27 +92,29 @@ class ArenaDesk:
         if drawn is not None and drawn[-1]["content"].strip() == message.prompt:
             prompt = drawn
         self._check(prompt)
-        self.stage.stop_all_of(annotator_id)
-        return self._show(self.arena.start(annotator_id, prompt))
+        begun = self.arena.start(annotator_id, prompt)
+        if not isinstance(begun, NoWork):
+            self.stage.stop_all_of(annotator_id)
+        return self._show(begun)
+
+    def consent(self, annotator_id: str, message: ConsentMessage) -> Mapping[str, Any]:
+        """Note that the annotator accepts the guideline."""
+        self.guidelines.consent(annotator_id, message.version)
+        return {}
 
     def vote(self, annotator_id: str, message: VoteMessage) -> Mapping[str, Any]:
         """Vote; models that still speak are stopped first."""
-        end = time.monotonic() + SECONDS_FOR_STORING
-        while True:
-            try:
-                voted = self.arena.vote(
-                    annotator_id, message.battle, message.vote, seconds=message.seconds, seen=message.seen
-                )
-                return self._show(voted)
-            except NotAnsweredError:  # the battle is theirs, so they may stop it
-                self.stage.stop(message.battle)
-                if time.monotonic() > end:
-                    raise
-                time.sleep(0.05)  # another process of the server may be storing it
+        vote = partial(
+            self.arena.vote, annotator_id, message.battle, message.vote, seconds=message.seconds, seen=message.seen
+        )
+        try:
+            return self._show(vote())
+        except NotAnsweredError:  # the battle is theirs, so they may stop it
+            self.stage.stop(message.battle)
+            return self._show(vote())
 
     def go_on(self, annotator_id: str, message: NextMessage) -> Mapping[str, Any]:
         """The next turn of a conversation."""
-        self._check([{"role": "user", "content": message.prompt}])  # before the store is locked
         following = self.arena.go_on(annotator_id, message.battle, message.prompt, check=self.given.speakers.check)
         return self._show(following)
 
@@ -130,18 +133,22 @@ class ArenaDesk:
         self.given.speakers.check(prompt)
 
     def _leaderboard(self) -> dict[str, Any]:
-        """Worked out anew when there are new votes."""
+        """Worked out anew when the votes have changed: there are new ones, or somebody was erased."""
         votes = read_votes(self.arena.store, self.arena.project)
         with self._board_lock:
-            if self._board is None or self._board[0] != len(votes):
+            if self._board is None or self._board[0] != votes:
                 given = self.given
                 board = leaderboard(
                     votes, baseline=self.arena.rules.baseline, cap=given.votes_per_person, margin=given.margin
                 )
-                self._board = (len(votes), board)
+                self._board = (votes, board)
             return self._board[1]
 
-    def _show(self, shown_round: Round) -> dict[str, Any]:
+    def _show(self, shown_round: Round | NoWork) -> dict[str, Any]:
+        if isinstance(shown_round, NeedsConsent):
+            return {"consent": render_consent_dialog(self.setup, shown_round)}
+        if isinstance(shown_round, NoWork):
+            return {"error": why_no_work(self.setup.texts, shown_round)}
         sides = None
         if shown_round.left is not None and shown_round.right is not None:
             sides = shown((shown_round.left, shown_round.right))

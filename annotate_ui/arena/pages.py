@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any
 
-import anyio
 import gradio as gr
+from anyio import CapacityLimiter
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
-from starlette.types import Receive, Scope, Send
 
 from annotate_ui.arena.desk import ArenaDesk, BattleMessage
 from annotate_ui.calls import SIGNED_OUT, away, call_routes, sentence, unavailable
 from annotate_ui.pages import GradioPage
 from annotate_ui.render import render_part
+from annotate_ui.streams import ClosedStream
 from plumbline.errors import StoreUnavailable, UserError
 
 if TYPE_CHECKING:
@@ -28,6 +28,10 @@ PATH = "/arena"
 CALLS_PATH = "/arena-work"
 LEADS = ("lead", "admin")
 
+AT_ONCE = 8
+"""Calls of the arena that are answered at once, in threads of their own: a vote waits until the models have stopped,
+and annotators' other calls must not wait behind it."""
+
 
 def arena_routes(desk: ArenaDesk, sessions: Sessions, say: Callable[[str], str] = str) -> APIRouter:
     """What the page asks: plain JSON calls, the leaderboard for leads, and one stream of lines.
@@ -35,9 +39,10 @@ def arena_routes(desk: ArenaDesk, sessions: Sessions, say: Callable[[str], str] 
     `say` puts a refusal into the language of the interface.
     """
     router = APIRouter()
-    actions = (desk.state, desk.draw, desk.start, desk.vote, desk.go_on, desk.end)
-    router.include_router(call_routes(CALLS_PATH, actions, sessions, say=say))
-    router.include_router(call_routes(CALLS_PATH, (desk.board,), sessions, roles=LEADS, say=say))
+    limiter = CapacityLimiter(AT_ONCE)
+    actions = (desk.state, desk.draw, desk.start, desk.consent, desk.vote, desk.go_on, desk.end)
+    router.include_router(call_routes(CALLS_PATH, actions, sessions, say=say, limiter=limiter))
+    router.include_router(call_routes(CALLS_PATH, (desk.board,), sessions, roles=LEADS, say=say, limiter=limiter))
 
     @router.post(f"{CALLS_PATH}/listen")
     async def listen(request: Request) -> Response:
@@ -57,7 +62,9 @@ def arena_routes(desk: ArenaDesk, sessions: Sessions, say: Callable[[str], str] 
             return unavailable(fault)
         except UserError as fault:
             return JSONResponse({"error": say(sentence(fault))})
-        return _Lines(_as_lines(desk.stage.answer(session.annotator_id, battle_id, duel), say))
+        lines = _as_lines(desk.stage.answer(session.annotator_id, battle_id, duel), say)
+        headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+        return ClosedStream(lines, media_type="application/x-ndjson", headers=headers)
 
     return router
 
@@ -66,10 +73,10 @@ def arena_page(setup: Setup) -> GradioPage:
     """The page at `/arena/`; what it shows comes from `ArenaDesk`, call by call."""
     with gr.Blocks(title=f"{setup.title} · plumbline", analytics_enabled=False, fill_width=True) as blocks:
         gr.HTML(render_part("arena", setup), elem_id="pl-arena", apply_default_css=False)
-    return GradioPage(PATH, blocks, assets=("arena.css", "arena.js"))
+    return GradioPage(PATH, blocks, assets=("board.css", "arena.css", "arena.js"))
 
 
-async def _as_lines(answers: AsyncIterator[Any], say: Callable[[str], str]) -> AsyncIterator[bytes]:
+async def _as_lines(answers: AsyncIterator[Any], say: Callable[[str], str]) -> AsyncGenerator[bytes]:
     try:
         async for answer in answers:
             yield json.dumps(answer).encode() + b"\n"
@@ -78,18 +85,3 @@ async def _as_lines(answers: AsyncIterator[Any], say: Callable[[str], str]) -> A
         yield json.dumps({"error": told}).encode() + b"\n"
     finally:
         await answers.aclose()  # type: ignore[attr-defined]
-
-
-class _Lines(StreamingResponse):
-    """A stream of lines that is closed when its page goes away, so that the models stop."""
-
-    def __init__(self, lines: AsyncIterator[bytes]) -> None:
-        headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
-        super().__init__(lines, media_type="application/x-ndjson", headers=headers)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            with anyio.CancelScope(shield=True):
-                await self.body_iterator.aclose()  # type: ignore[attr-defined]

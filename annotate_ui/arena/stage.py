@@ -95,7 +95,7 @@ class Stage:
         yield {"done": shown(said)}
 
     def stop(self, battle_id: str, *, seconds: float = 5) -> None:
-        """Stop a turn, and wait until what was said is stored."""
+        """Stop a turn, and wait until what was said is stored; at once where nobody listens to it."""
         turn = self._turns.get(battle_id)
         if turn is not None:
             turn.stop.set()

@@ -59,6 +59,12 @@ class PriorityMessage(TaskMessage):
     pool: Annotated[str, Field(max_length=100)] = ""
 
 
+class RestrictMessage(TaskMessage):
+    """Who may have a task; nobody named for everybody."""
+
+    annotators: Annotated[list[Identifier], Field(max_length=10_000)] = Field(default_factory=list)
+
+
 class PersonMessage(Message):
     """Names an annotator."""
 
@@ -112,9 +118,9 @@ class LeadDesk:
         self.flags = FlagDecisions(service.store, **about)  # type: ignore[arg-type]
         self.decisions = Decided(service.store, **about)  # type: ignore[arg-type]
 
-    def summary(self) -> dict[str, Any]:
-        """All figures of quality, for programs; nobody is named."""
-        return self.figures.report(wait=False).to_json(pseudonyms=True)
+    def summary(self, names: bool) -> dict[str, Any]:
+        """All figures of quality, for programs; nobody is named without `names`."""
+        return self.figures.report(wait=False).to_json(pseudonyms=not names)
 
     # -- what is shown -------------------------------------------------------------------------------------------
 
@@ -164,6 +170,17 @@ class LeadDesk:
             self.service.control.set_priorities({message.task_id: message.priority})
         return self._queue("The task has its new place.")
 
+    def restrict(self, lead: str, message: RestrictMessage) -> Reply:
+        """Keep a task for named people, or hand it to everybody again."""
+        self.service.control.restrict(message.task_id, message.annotators or None)
+        kept = counted(len(message.annotators), "annotator")
+        return self._queue(f"The task is kept for {kept}." if message.annotators else "The task is for everybody.")
+
+    def make_gold(self, lead: str, message: TaskMessage) -> Reply:
+        """Make a gold item of an adjudicated task."""
+        self.service.checks.make_gold(message.task_id)
+        return {"notice": "The task is a gold item."}
+
     def pause(self, lead: str, message: PauseMessage) -> Reply:
         """Give an annotator no more work."""
         self.service.control.pause(message.annotator_id, message.reason)
@@ -205,6 +222,7 @@ class LeadDesk:
             disputes=self.service.adjudication.disputes(10),
             standings=control.standings(),
             pools=control.pools(),
+            restricted=control.restricted(),
             now=self.service.clock(),
         )
         return {"html": html, "notice": notice}

@@ -32,5 +32,5 @@ def lead_routes(desk: LeadDesk, sessions: Sessions) -> APIRouter:
     """The routes `/lead-work/…` that the page calls, for leads and admins only."""
     shown = (desk.quality, desk.queue, desk.guidelines, desk.exports, desk.decided)
     changed = (desk.take_back, desk.reopen, desk.keep_closed, desk.place, desk.pause, desk.resume, desk.quota)
-    actions = (*shown, *changed, desk.set_pool, desk.preview, desk.publish)
+    actions = (*shown, *changed, desk.set_pool, desk.restrict, desk.make_gold, desk.preview, desk.publish)
     return call_routes(CALLS_PATH, actions, sessions, roles=LEADS)

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from annotate_ui.lead import wording
 from annotate_ui.lead.charts import bar_chart, interval_chart
 from annotate_ui.markdown import safe_html
-from annotate_ui.render import render_nav, render_template
+from annotate_ui.render import render_part
 from plumbline.preferences.formats import EXPORTED
 from plumbline.preferences.quality import Figure, PersonQuality, QualityReport
 from plumbline.preferences.quality.agreement import PUBLISHED
@@ -81,7 +81,7 @@ class Cell(NamedTuple):
 
 def render_lead(setup: Setup) -> str:
     """What stays on the page: the head line, the tabs, and a panel for each."""
-    return render_template("lead/shell", setup, nav=render_nav, tabs=TABS)
+    return render_part("lead/shell", setup, tabs=TABS)
 
 
 def render_quality(setup: Setup, report: QualityReport) -> str:
@@ -90,7 +90,7 @@ def render_quality(setup: Setup, report: QualityReport) -> str:
     shown = [column for column in columns if any(column.figure(one).value is not None for one in report.people)]
     left_out = {column.name: _reasons(column, report.people) for column in columns if column not in shown}
     people = sorted(report.people, key=lambda one: (not one.notes, -one.judged))
-    return render_template(
+    return render_part(
         "lead/quality",
         setup,
         report=report,
@@ -112,19 +112,19 @@ def render_queue(setup: Setup, *, now: datetime, **parts: Any) -> str:
     Args:
         setup: how the app is set.
         now: the present moment.
-        parts: `state`, `held`, `flagged`, `disputes`, `standings` and `pools`, as the service gives them.
+        parts: `state`, `held`, `flagged`, `disputes`, `standings`, `pools` and `restricted`, as the service gives them.
     """
-    return render_template("lead/queue", setup, ago=lambda then: wording.ago(then, now), **parts)
+    return render_part("lead/queue", setup, ago=lambda then: wording.ago(then, now), **parts)
 
 
 def render_guidelines(setup: Setup, versions: Sequence[GuidelineVersion]) -> str:
     """All versions of the guideline, the newest first, and a form for the next one."""
-    return render_template("lead/guidelines", setup, versions=versions, rendered=guideline_text)
+    return render_part("lead/guidelines", setup, versions=versions, rendered=guideline_text)
 
 
 def render_exports(setup: Setup) -> str:
     """A download for each format."""
-    return render_template("lead/exports", setup, formats={name: FORMATS.get(name, "") for name in EXPORTED})
+    return render_part("lead/exports", setup, formats={name: FORMATS.get(name, "") for name in EXPORTED})
 
 
 def guideline_text(guideline: str) -> Markup:
@@ -134,7 +134,7 @@ def guideline_text(guideline: str) -> Markup:
 
 def render_decided(setup: Setup, tasks: Sequence[DecidedTask], before: int | None, annotator_id: str | None) -> str:
     """Judged tasks, each response with its mean rank and what each annotator said."""
-    return render_template(
+    return render_part(
         "lead/decided", setup, tasks=tasks, before=before, annotator_id=annotator_id, seconds=wording.seconds
     )
 

@@ -103,9 +103,25 @@
         ? await this.ask("go_on", { battle: this.battle.id, prompt })
         : await this.ask("start", { prompt, drawn });
       if (!reply) return;
+      if (reply.consent) return this.readGuideline(reply.consent);
       this.keepPrompt("");
       this.drawn = null;
       await this.show(reply);
+    }
+
+    /** The guideline comes before the first turn; the prompt waits in its box. */
+    readGuideline(dialog) {
+      this.part("consent").innerHTML = dialog;
+      this.part("consent-dialog").showModal();
+    }
+
+    async consent(button) {
+      this.closeDialog();
+      if (await this.ask("consent", { version: Number(button.dataset.version) })) await this.start();
+    }
+
+    closeDialog() {
+      this.part("consent-dialog").close();
     }
 
     async draw() {
@@ -328,8 +344,8 @@
 
     listen() {
       this.root.addEventListener("click", (event) => {
-        const act = event.target.closest("[data-do]")?.dataset.do;
-        if (act) this[act]();
+        const button = event.target.closest("[data-do]");
+        if (button) this[button.dataset.do](button);
         const vote = event.target.closest("[data-vote]")?.dataset.vote;
         if (vote) this.vote(vote);
       });

@@ -178,6 +178,7 @@
         return;
       }
       this.take(reply);
+      if (reply.html === undefined && !reply.error) this.refresh();
     }
 
     showError(text) {

@@ -62,6 +62,7 @@ class ApiToken(Base):
     expires_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
     used_at: Mapped[datetime | None]
+    names: Mapped[bool] = mapped_column(server_default=false())
 
 
 class Delivery(Base):

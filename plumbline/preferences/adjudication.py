@@ -16,6 +16,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Row, and_, func, select, text, update
 
+from plumbline.conversations import Conversation
 from plumbline.preferences.queue import OPEN, answered_by
 from plumbline.preferences.records import ADJUDICATION, JUDGEMENT, WORK
 from plumbline.preferences.rules import Rules
@@ -30,10 +31,13 @@ ADJUDICATORS = "adjudicators"
 
 @dataclass(frozen=True)
 class Dispute:
-    """A task that waits for an adjudicator; `disagreement` is the share of pairs on which its judgements disagree."""
+    """A task that waits for an adjudicator, or is decided by one.
+
+    `disagreement` is the share of pairs on which its judgements disagree.
+    """
 
     task_id: str
-    prompt: list[dict[str, str]]
+    prompt: Conversation
     judged: int
     disagreement: float
 
@@ -65,6 +69,13 @@ class Adjudication(Facet):
                 .where(disputed(turn, self.rules))
                 .order_by(Task.disagreement.desc(), Task.id)
             )
+            return [Dispute(*row) for row in turn.connection.execute(query.limit(limit))]
+
+    def settled(self, limit: int = 50) -> list[Dispute]:
+        """Tasks that an adjudicator has decided and that are no checks: they could become gold items."""
+        with self.look() as turn:
+            decided = (Task.project_id == turn.project_id) & Task.adjudicated & Task.check_kind.is_(None)
+            query = select(Task.key, Task.prompt, Task.judged, Task.disagreement).where(decided).order_by(Task.id)
             return [Dispute(*row) for row in turn.connection.execute(query.limit(limit))]
 
 

@@ -4,6 +4,9 @@ A *battle* is one turn of a conversation. Its annotator sees two sides, and no p
 over; after that none of its turns takes a vote. A vote is a judgement like all others: a task of origin `arena` that is
 handed out to nobody, with an answer of purpose `arena`. Where both texts are the same, or one is empty, there is
 nothing to learn from: such a vote counts in the ranking and makes no task.
+
+As with tasks, a turn begins only for those who accepted the guideline in force, are not paused and have not reached
+their quota; one that has begun may be voted on.
 """
 
 from __future__ import annotations
@@ -17,16 +20,19 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, insert, select, update
+from sqlalchemy import Row, insert, select, update
 
 from plumbline.conversations import Conversation, Message
 from plumbline.errors import StoreError
+from plumbline.preferences.battles import conversation, next_turn, open_battles, own_battle, turns_after
+from plumbline.preferences.guidelines import accepted_version, missing_consent
 from plumbline.preferences.ingest import take_batch
-from plumbline.preferences.records import ALL_BAD, ARENA, NewJudgement, NewResponse, NewTask
+from plumbline.preferences.records import ALL_BAD, ARENA, NewJudgement, NewResponse, NewTask, NoWork
 from plumbline.preferences.store import Store
 from plumbline.preferences.tables import Answer, Battle
-from plumbline.preferences.turn import Actor, Facet, Turn, acting, now_utc
+from plumbline.preferences.turn import Actor, Facet, Turn, acting, known_annotator, now_utc
 from plumbline.preferences.validation import digest, text_fault
+from plumbline.preferences.waiting import refusal
 
 LEFT, RIGHT, TIE, BOTH_BAD = "left", "right", "tie", "both-bad"
 SIDES = (LEFT, RIGHT)
@@ -173,8 +179,12 @@ class Arena(Facet):
             raise StoreError("this run has no held-out prompts to draw from: type one.")
         return self.chance.choice(self.rules.prompts)
 
-    def start(self, annotator_id: str, prompt: Conversation) -> Round:
+    def start(self, annotator_id: str, prompt: Conversation) -> Round | NoWork:
         """Begin a conversation with the pair that was compared least; one that they had open is over.
+
+        Returns:
+            `NoWork`, and nothing is changed, where they must accept the guideline first (`NeedsConsent`), are paused,
+            or have reached their quota.
 
         Raises:
             StoreError: the prompt is empty or too long.
@@ -182,7 +192,10 @@ class Arena(Facet):
         check_prompt(prompt)
         with self.turn() as turn:
             actor = acting(turn, annotator_id)
-            self._close(turn, _open_battles(turn, actor))
+            refused = missing_consent(turn, actor) or refusal(actor)
+            if refused is not None:
+                return refused
+            self._close(turn, open_battles(turn, actor.id))
             pair = self._least_compared(turn)
             return self._open(turn, actor, prompt, pair, before=None)
 
@@ -192,34 +205,46 @@ class Arena(Facet):
         battle_id: str,
         text: str,
         *,
-        check: Callable[[Conversation], None] | None = None,
-    ) -> Round:
+        check: Callable[[Conversation], None] = lambda prompt: None,
+    ) -> Round | NoWork:
         """The next turn: the preferred response (of a tie, either one) and a new message of the annotator.
 
         The same two policies answer, on sides drawn anew. Asked twice for the same turn, it returns the one that is
         there. `check` may refuse the conversation as it would become.
 
+        Returns:
+            As `start`.
+
         Raises:
             StoreError: the message is empty or too long, there is no vote yet, or the conversation is over.
         """
-        with self.turn() as turn:
-            actor = acting(turn, annotator_id)
-            battle = _own_battle(turn, actor, battle_id)
-            after = turn.connection.execute(select(Battle.__table__).where(Battle.before_id == battle.id)).one_or_none()
+        with self.look() as turn:
+            annotator = known_annotator(turn.connection, annotator_id)
+            battle = own_battle(turn, annotator.id, battle_id, lock=False)
+            after = next_turn(turn, battle)
             if after is not None:
                 return self._round(turn, after)
             kept = self._kept_response(turn, battle)
-            prompt = [*battle.prompt, Message(role="assistant", content=kept), Message(role="user", content=text)]
-            check_prompt(prompt)
-            if check is not None:
-                check(prompt)
+        prompt = [*battle.prompt, Message(role="assistant", content=kept), Message(role="user", content=text)]
+        check_prompt(prompt)
+        check(prompt)  # it takes its time, so others may write meanwhile
+        with self.turn() as turn:
+            actor = acting(turn, annotator_id)
+            refused = missing_consent(turn, actor) or refusal(actor)
+            if refused is not None:
+                return refused
+            battle = own_battle(turn, actor.id, battle_id)
+            after = next_turn(turn, battle)
+            if after is not None:
+                return self._round(turn, after)
+            self._check_open(turn, battle)
             pair = (battle.left["source"], battle.right["source"])
             return self._open(turn, actor, prompt, pair, before=battle.id)
 
     def current(self, annotator_id: str) -> Round | None:
         """The last turn of the annotator's open conversation, where there is one."""
         with self.turn() as turn:
-            battles = _open_battles(turn, acting(turn, annotator_id))
+            battles = open_battles(turn, acting(turn, annotator_id).id)
             return self._round(turn, battles[-1]) if battles else None
 
     def end(self, annotator_id: str, battle_id: str) -> tuple[Revealed, ...]:
@@ -228,8 +253,8 @@ class Arena(Facet):
         A conversation without any vote is closed and tells no names.
         """
         with self.turn() as turn:
-            last = _own_battle(turn, acting(turn, annotator_id), battle_id)
-            battles = [*_conversation(turn, last), *_turns_after(turn, last)]
+            last = own_battle(turn, acting(turn, annotator_id).id, battle_id)
+            battles = [*conversation(turn, last), *turns_after(turn, last)]
             self._close(turn, [battle for battle in battles if battle.revealed_at is None])
             if not any(battle.vote for battle in battles):
                 return ()
@@ -247,7 +272,7 @@ class Arena(Facet):
             StoreError: it is somebody else's, or was answered already.
         """
         with self.turn() as turn:
-            battle = _own_battle(turn, acting(turn, annotator_id), battle_id)
+            battle = own_battle(turn, acting(turn, annotator_id).id, battle_id)
             if battle.left["text"] is not None or battle.revealed_at is not None:
                 raise StoreError("this turn was answered already: vote on it, or start a new conversation.")
             names = (battle.left["source"], battle.right["source"])
@@ -298,7 +323,7 @@ class Arena(Facet):
             raise StoreError(f"{vote!r} is no vote: it is one of {', '.join(RANKS)}.")
         with self.turn() as turn:
             actor = acting(turn, annotator_id)
-            battle = _own_battle(turn, actor, battle_id)
+            battle = own_battle(turn, actor.id, battle_id)
             if battle.vote is not None:
                 if vote not in (battle.vote, battle.left["asked"]):
                     raise StoreError("you have voted on this turn already, and that vote stands.")
@@ -311,7 +336,7 @@ class Arena(Facet):
             values = {"vote": counted, "voted_at": turn.now, "left": {**sides[0], "asked": vote}, "right": sides[1]}
             values |= self._judgement(turn, actor, battle, sides, counted, seconds)
             turn.connection.execute(update(Battle).where(Battle.id == battle.id).values(**values))
-            return self._round(turn, _own_battle(turn, actor, battle_id))
+            return self._round(turn, own_battle(turn, actor.id, battle_id))
 
     # -- inside --------------------------------------------------------------------------------------------------
 
@@ -335,7 +360,7 @@ class Arena(Facet):
                 created_at=turn.now,
             )
         )
-        return self._round(turn, _own_battle(turn, actor, battle_id))
+        return self._round(turn, own_battle(turn, actor.id, battle_id))
 
     def _least_compared(self, turn: Turn) -> tuple[str, str]:
         """The pair with the fewest votes and turns under way; of equals any."""
@@ -346,14 +371,18 @@ class Arena(Facet):
         fewest = min(fought[frozenset(pair)] for pair in self.rules.pairs)
         return self.chance.choice([pair for pair in self.rules.pairs if fought[frozenset(pair)] == fewest])
 
-    def _kept_response(self, turn: Turn, battle: Row[Any]) -> str:
-        """The response with which the conversation goes on."""
+    def _check_open(self, turn: Turn, battle: Row[Any]) -> None:
+        """Refuse to go on where there is no vote yet, or no turn may follow."""
         if battle.revealed_at is not None:
             raise StoreError("this conversation is over: start a new one.")
         if battle.vote is None:
             raise StoreError("vote on this turn first: the better response continues the conversation.")
-        if len(_conversation(turn, battle)) >= self.rules.turns:
+        if len(conversation(turn, battle)) >= self.rules.turns:
             raise StoreError(f"a conversation has at most {self.rules.turns} turns: start a new one.")
+
+    def _kept_response(self, turn: Turn, battle: Row[Any]) -> str:
+        """The response with which the conversation goes on; it stays as it is once there is a vote."""
+        self._check_open(turn, battle)
         order = [battle.vote] if battle.vote in SIDES else self.chance.sample(SIDES, 2)
         texts = [battle._mapping[side]["text"] for side in (*order, *SIDES)]
         kept = next((str(text) for text in texts if text.strip()), None)
@@ -401,6 +430,7 @@ class Arena(Facet):
             shown_order=(0, 1),
             flags=tuple(flags),
             purpose=ARENA,
+            guideline=accepted_version(turn, actor),
         )
         take_batch(turn, [judgement])
         named_so = (Answer.project_id == turn.project_id) & (Answer.answer_id == digest(key))
@@ -408,7 +438,7 @@ class Arena(Facet):
         return {"answer_id": answer.id, "task_id": answer.task_id}
 
     def _round(self, turn: Turn, battle: Row[Any]) -> Round:
-        number = len(_conversation(turn, battle))
+        number = len(conversation(turn, battle))
         left, right = (
             None if side["text"] is None else Said(side["text"], side["finished"])
             for side in (battle.left, battle.right)
@@ -429,44 +459,6 @@ def check_prompt(prompt: Conversation) -> None:
         raise StoreError(f"your message {fault}: change it, then send it again.")
     if len(text) > MAX_PROMPT:
         raise StoreError(f"your message has {len(text)} characters, and {MAX_PROMPT} fit: shorten it.")
-
-
-def _own_battle(turn: Turn, actor: Actor, battle_id: str) -> Row[Any]:
-    """A battle by its id, locked.
-
-    Raises:
-        StoreError: there is no such battle, or it is somebody else's.
-    """
-    named: ColumnElement[bool] = (Battle.battle_id == battle_id) & (Battle.project_id == turn.project_id)
-    battle = turn.connection.execute(select(Battle.__table__).where(named).with_for_update()).one_or_none()
-    if battle is None or battle.annotator_id != actor.id:
-        raise StoreError("this conversation is not yours: start a new one.")
-    return battle
-
-
-def _open_battles(turn: Turn, actor: Actor) -> Sequence[Row[Any]]:
-    """The turns of the annotator's open conversation, in order."""
-    mine = (Battle.project_id == turn.project_id) & (Battle.annotator_id == actor.id) & Battle.revealed_at.is_(None)
-    return turn.connection.execute(select(Battle.__table__).where(mine).order_by(Battle.id)).all()
-
-
-def _conversation(turn: Turn, last: Row[Any]) -> list[Row[Any]]:
-    """The turns from the first one to `last`."""
-    battles = [last]
-    while battles[0].before_id is not None:
-        query = select(Battle.__table__).where(Battle.id == battles[0].before_id)
-        battles.insert(0, turn.connection.execute(query).one())
-    return battles
-
-
-def _turns_after(turn: Turn, battle: Row[Any]) -> list[Row[Any]]:
-    later = (Battle.project_id == turn.project_id) & (Battle.annotator_id == battle.annotator_id)
-    query = select(Battle.__table__).where(later, Battle.id > battle.id).order_by(Battle.id)
-    found = [battle]
-    for row in turn.connection.execute(query):
-        if row.before_id == found[-1].id:
-            found.append(row)
-    return found[1:]
 
 
 def _as_seen(battle: Row[Any], seen: tuple[int, int] | None) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -108,6 +108,12 @@ def accepted_guideline(project: RowId, annotator: RowId) -> ScalarSelect[Any]:
     )
 
 
+def accepted_version(turn: Turn, actor: Actor) -> int | None:
+    """The newest version that the annotator has accepted; None where they have accepted none."""
+    newest = Guideline.id == accepted_guideline(turn.project_id, actor.id)
+    return turn.connection.execute(select(Guideline.version).where(newest)).scalar_one_or_none()
+
+
 def _newest(project: RowId) -> Select[Any]:
     mine = Guideline.project_id == project
     return select(Guideline.__table__).where(mine).order_by(Guideline.version.desc()).limit(1)

@@ -68,6 +68,15 @@ class OpenTask:
     responses: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class RestrictedTask:
+    """A task that is handed to named people only: their `names`, in order."""
+
+    task_id: str
+    prompt: Conversation
+    names: tuple[str, ...]
+
+
 class QueueControl(Facet):
     """The lead's hand on the queue of a project. Tasks are named by their ids as in `Assignment.task_id`.
 
@@ -150,6 +159,43 @@ class QueueControl(Facet):
             restricted = annotator_ids is not None
             turn.connection.execute(update(Task).where(Task.id == task).values(restricted=restricted))
             turn.record("task restricted" if restricted else "task unrestricted", task_id, annotators=len(named))
+
+    def restricted(self, limit: int = 50) -> list[RestrictedTask]:
+        """The tasks that are handed to named people only, in the order of coming."""
+        with self.look() as turn:
+            mine = (Task.project_id == turn.project_id) & Task.restricted & ~Task.retired
+            tasks = turn.connection.execute(select(Task.id, Task.key, Task.prompt).where(mine).order_by(Task.id))
+            found = tasks.fetchmany(limit)
+            query = (
+                select(TaskAllowance.task_id, Annotator.name)
+                .join(Annotator, Annotator.id == TaskAllowance.annotator_id)
+                .where(TaskAllowance.task_id.in_([task.id for task in found]))
+                .order_by(Annotator.name)
+            )
+            names: dict[int, list[str]] = {}
+            for row in turn.connection.execute(query):
+                names.setdefault(row.task_id, []).append(row.name)
+        return [RestrictedTask(task.key, task.prompt, tuple(names.get(task.id, ()))) for task in found]
+
+    def annotators_named(self, names: Iterable[str]) -> list[str]:
+        """The annotator ids of people by their names; case and white space do not matter.
+
+        Raises:
+            StoreError: nobody in the store has one of the names.
+        """
+        with self.look() as turn:
+            found = []
+            for name in names:
+                query = select(Annotator.annotator_id).where(
+                    Annotator.name_key == checked_name(name, person=False).casefold()
+                )
+                annotator_id = turn.connection.execute(query).scalar_one_or_none()
+                if annotator_id is None:
+                    raise StoreError(
+                        f"nobody in this store is called {name!r}: they sign in, or get an account, first."
+                    )
+                found.append(annotator_id)
+            return found
 
     # -- how much, and whether at all ------------------------------------------------------------------------------
 

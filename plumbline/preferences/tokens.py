@@ -25,7 +25,7 @@ USE_NOTED_EVERY = timedelta(minutes=1)
 
 @dataclass(frozen=True)
 class Token:
-    """A token as it may be shown; `state` is active, expired or revoked."""
+    """A token as it may be shown; `state` is active, expired or revoked, `names` whether it reads people's names."""
 
     id: int
     name: str
@@ -34,17 +34,19 @@ class Token:
     created_at: datetime
     expires_at: datetime | None
     used_at: datetime | None
+    names: bool = False
 
 
 class Tokens(Facet):
     """Makes, lists, revokes and checks the tokens of a project."""
 
-    def add(self, name: str, *, days: float | None = 90, actor: str | None = None) -> str:
+    def add(self, name: str, *, days: float | None = 90, names: bool = False, actor: str | None = None) -> str:
         """Make a token; returns it, and it is kept nowhere.
 
         Args:
             name: what it is for; no two active tokens of a project have the same.
             days: how long it holds; None for ever.
+            names: whether it may read annotators' names, and what the lead wrote about them.
 
         Raises:
             StoreError: the name is empty or in use.
@@ -59,9 +61,9 @@ class Tokens(Facet):
             if self._active(turn, name) is not None:
                 raise StoreError(f"there is an active token {name!r}: revoke it first, or choose another name.")
             expires_at = None if days is None else turn.now + timedelta(days=days)
-            row = {"token_digest": _digest(token), "project_id": turn.project_id, "name": name}
+            row = {"token_digest": _digest(token), "project_id": turn.project_id, "name": name, "names": names}
             turn.connection.execute(insert(ApiToken).values(**row, created_at=turn.now, expires_at=expires_at))
-            self._note(turn, "token added", _digest(token), actor)
+            self._note(turn, "token added", _digest(token), actor, names=names)
         return token
 
     def all(self) -> list[Token]:
@@ -102,9 +104,15 @@ class Tokens(Facet):
         mine = (ApiToken.project_id == turn.project_id) & (ApiToken.name == name) & ApiToken.revoked_at.is_(None)
         return turn.connection.execute(select(ApiToken.__table__).where(mine, holds)).one_or_none()
 
-    def _note(self, turn: Turn, action: str, digest: str, actor: str | None) -> None:
+    def _note(self, turn: Turn, action: str, digest: str, actor: str | None, **details: Any) -> None:
         audit.record(
-            turn.connection, at=turn.now, project=self.project, actor=actor, action=action, subject=digest[:16]
+            turn.connection,
+            at=turn.now,
+            project=self.project,
+            actor=actor,
+            action=action,
+            subject=digest[:16],
+            details=details or None,
         )
 
 
@@ -119,7 +127,7 @@ def _shown(row: Row[Any], now: datetime) -> Token:
         state = "revoked"
     elif row.expires_at is not None and row.expires_at <= now:
         state = "expired"
-    return Token(row.id, row.name, row.project, state, row.created_at, row.expires_at, row.used_at)
+    return Token(row.id, row.name, row.project, state, row.created_at, row.expires_at, row.used_at, row.names)
 
 
 def _digest(token: str) -> str:

@@ -25,7 +25,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
-from sqlalchemy import Row, select, update
+from sqlalchemy import Row, delete, select, update
 
 from plumbline.errors import UserError
 from plumbline.preferences.account_tables import Delivery
@@ -40,12 +40,18 @@ TIMEOUT = 5.0
 """Seconds for connecting, and for each piece of the answer."""
 
 CLAIM_HOLDS = timedelta(minutes=1)
-"""For so long a delivery that a process has taken is left to it; then it is taken to have died."""
+"""For so long a delivery that a process has taken is left to it; then it is taken to have died. Each is taken on its
+own, because several slow ones would outlast this, and be sent by two."""
 
 FIRST_WAIT, LONGEST_WAIT, GIVE_UP_AFTER = timedelta(seconds=10), timedelta(hours=4), timedelta(hours=24)
-AT_ONCE = 20
+A_ROUND = 20
 SECONDS_BETWEEN = 5.0
 PROGRESS_EVERY = timedelta(seconds=30)
+
+KEPT = timedelta(days=30)
+"""For so long a delivery that has arrived, or was given up, is kept."""
+
+TIDIED_EVERY = timedelta(hours=1)
 
 Resolver = Callable[[str, int], Sequence[str]]
 """Gives the addresses of a host name."""
@@ -165,6 +171,7 @@ class Sender(Facet):
         self.resolver = resolver
         self._stop = threading.Event()
         self._told_at: datetime | None = None
+        self._tidied_at: datetime | None = None
 
     def start(self) -> None:
         """Send from a thread of its own, as long as the process lives or until `stop`."""
@@ -180,6 +187,7 @@ class Sender(Facet):
                 self.tell_progress()
                 while not self._stop.is_set() and self.send_due() != Sent():
                     pass
+                self.tidy()
             except UserError as error:  # the database is away; what is in the outbox stays there
                 log.warning("webhooks: %s", error)
             except Exception:
@@ -209,9 +217,12 @@ class Sender(Facet):
             )
 
     def send_due(self) -> Sent:
-        """Send what is due, once each."""
+        """Send what is due, once each, up to `A_ROUND` deliveries."""
         delivered = failed = 0
-        for row in self._claim():
+        for _ in range(A_ROUND):
+            row = self._claim()
+            if row is None:
+                break
             try:
                 self._send(row)
             except NotSent as error:
@@ -222,21 +233,35 @@ class Sender(Facet):
                 self._note(row, delivered_at=self.clock(), next_at=None, failure=None)
         return Sent(delivered, failed)
 
-    def _claim(self) -> list[Row[Any]]:
-        """Take deliveries that are due, so that no other process sends them too."""
+    def tidy(self) -> None:
+        """Delete deliveries that ended long ago.
+
+        What was told of the progress stays, because its id keeps the same step from being told again; these are few.
+        """
+        now = self.clock()
+        if self._tidied_at is not None and now - self._tidied_at < TIDIED_EVERY:
+            return
+        self._tidied_at = now
+        with self.turn() as turn:
+            ended = (Delivery.project_id == turn.project_id) & Delivery.next_at.is_(None)
+            old = ended & (Delivery.created_at < now - KEPT) & (Delivery.event != "progress")
+            turn.connection.execute(delete(Delivery).where(old))
+
+    def _claim(self) -> Row[Any] | None:
+        """Take the delivery that is due first, so that no other process sends it too."""
         with self.turn() as turn:
             due = (
                 select(Delivery.__table__)
                 .where(Delivery.project_id == turn.project_id, Delivery.next_at <= turn.now)
                 .order_by(Delivery.next_at)
-                .limit(AT_ONCE)
+                .limit(1)
                 .with_for_update(skip_locked=True)
             )
-            rows = list(turn.connection.execute(due).all())
-            ids = [row.id for row in rows]
-            values = {"next_at": turn.now + CLAIM_HOLDS, "attempts": Delivery.attempts + 1}
-            turn.connection.execute(update(Delivery).where(Delivery.id.in_(ids)).values(**values))
-        return rows
+            row = turn.connection.execute(due).one_or_none()
+            if row is not None:
+                values = {"next_at": turn.now + CLAIM_HOLDS, "attempts": Delivery.attempts + 1}
+                turn.connection.execute(update(Delivery).where(Delivery.id == row.id).values(**values))
+        return row
 
     def _send(self, row: Row[Any]) -> None:
         subscription = self.subscriptions.get(row.url)

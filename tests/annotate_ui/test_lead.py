@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,7 +21,20 @@ from tests.annotate_ui.conftest import new_task
 
 BASE = "http://127.0.0.1:7860"
 CALLS = ("quality", "queue", "guidelines", "exports", "decided")
-CHANGES = ("take_back", "reopen", "keep_closed", "place", "pause", "resume", "quota", "set_pool", "preview", "publish")
+CHANGES = (
+    "take_back",
+    "reopen",
+    "keep_closed",
+    "place",
+    "pause",
+    "resume",
+    "quota",
+    "set_pool",
+    "restrict",
+    "make_gold",
+    "preview",
+    "publish",
+)
 HOSTILE = "<img src=x onerror=alert(1)>"
 
 
@@ -203,6 +217,45 @@ def test_a_task_is_moved_to_the_front(service: PreferenceService, lead: TestClie
     assert "new place" in ask(lead, "place", task_id=last, priority=5)["notice"]
     work = service.lease_next(service.sign_in("Ada").annotator_id)
     assert isinstance(work, Assignment) and work.task_id == last
+
+
+def test_a_task_is_kept_for_named_people(service: PreferenceService, lead: TestClient) -> None:
+    ada, ben = (service.sign_in(name).annotator_id for name in ("Ada", "Ben"))
+    first = next(service.control.open_tasks()).task_id
+    reply = ask(lead, "restrict", task_id=first, annotators=[ben])
+    assert reply["notice"] == "The task is kept for 1 annotator."
+    assert "kept for Ben" in reply["html"]
+    for who, gets_it in ((ada, False), (ben, True)):
+        work = service.lease_next(who)
+        assert isinstance(work, Assignment) and (work.task_id == first) == gets_it
+    assert "kept for" not in ask(lead, "restrict", task_id=first)["html"]
+    assert "known" in ask(lead, "restrict", task_id=first, annotators=["0" * 32])["error"]
+
+
+def test_an_adjudicated_task_becomes_a_gold_item(service: PreferenceService, lead: TestClient) -> None:
+    service.rules = replace(service.rules, adjudicate_above=0.1)
+    service.adjudication.rules = service.rules
+    for name, best in (("Ada", "one"), ("Ben", "two"), ("Ada", "one"), ("Ben", "two")):
+        judge_best(service, name, best)
+    assert "Make it a gold item" not in ask(lead, "decided")["html"]
+    judge_best(service, "Cem", "one", adjudicate=True)
+    html = ask(lead, "decided")["html"]
+    assert html.count("Make it a gold item</button>") == 1
+    task_id = html.split('data-call="make_gold" data-task_id="')[1][:32]
+    assert "gold item" in ask(lead, "make_gold", task_id=task_id)["notice"]
+    html = ask(lead, "decided")["html"]
+    assert "Make it a gold item</button>" not in html and "gold item</span>" in html
+    undecided = next(service.control.open_tasks()).task_id
+    assert "adjudicate it first" in ask(lead, "make_gold", task_id=undecided)["error"]
+
+
+def judge_best(service: PreferenceService, name: str, best: str, *, adjudicate: bool = False) -> None:
+    """Rank the response that ends so first, the others tied behind it."""
+    who = service.sign_in(name).annotator_id
+    work = service.lease_adjudication(who, lead=True) if adjudicate else service.lease_next(who)
+    assert isinstance(work, Assignment)
+    ranking = {card.response_id: 1 if card.text.endswith(best) else 2 for card in work.cards}
+    service.judge(work.lease_id, who, ranking, idempotency_key=work.lease_id)
 
 
 def test_a_guideline_is_previewed_then_published(service: PreferenceService, lead: TestClient) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -98,3 +99,33 @@ def test_no_serious_fault_of_accessibility_and_no_sideways_scrolling(
     for tab in ("quality", "queue", "guidelines", "exports", "decided"):
         lead.click(f"#tab-{tab}")
         assert lead.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+def test_a_task_is_kept_for_those_who_are_ticked_and_a_decided_one_becomes_gold(
+    service: PreferenceService, lead: Any
+) -> None:
+    service.rules = service.adjudication.rules = replace(service.rules, adjudicate_above=0.1)
+    for name, best in (("Ada", "one"), ("Ben", "two"), ("Ada", "one")):  # Lea holds the first task, by her open page
+        judge_best(service, service.lease_next(service.sign_in(name).annotator_id), name, best)
+    judge_best(service, service.lease_adjudication(service.sign_in("Lea").annotator_id, lead=True), "Lea", "one")
+    task = next(service.control.open_tasks()).task_id
+    lead.click("#tab-queue")
+    lead.click("summary:text-is('Keep a task for named people')")
+    lead.fill("#pl-kept-task", task)
+    lead.click("form[data-call=restrict] label:has-text('Ben')")
+    lead.click("button:text-is('Set who may have it')")
+    lead.wait_for_selector("text=kept for Ben")
+    assert [one.names for one in service.control.restricted()] == [("Ben",)]
+    lead.click("button:text-is('For everybody again')")
+    lead.wait_for_selector("text=kept for Ben", state="detached")
+    lead.click("#tab-decided")
+    lead.on("dialog", lambda dialog: dialog.accept())
+    lead.click("button:text-is('Make it a gold item')")
+    lead.wait_for_selector(".pl-tag:text-is('gold item')")
+    assert service.adjudication.settled() == []
+
+
+def judge_best(service: PreferenceService, work: Any, name: str, best: str) -> None:
+    """Rank the response that ends so first, the others tied behind it."""
+    ranking = {card.response_id: 1 if card.text.endswith(best) else 2 for card in work.cards}
+    service.judge(work.lease_id, service.sign_in(name).annotator_id, ranking, idempotency_key=work.lease_id)

@@ -47,6 +47,16 @@ def test_several_processes_on_sqlite_are_refused_with_what_to_do(service: Prefer
         check_workers(service.store, 4)
 
 
+def test_an_arena_is_refused_with_several_processes(
+    service: PreferenceService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service.store, "is_sqlite", False)
+    check_workers(service.store, 4)
+    check_workers(service.store, 1, arena=True)
+    with pytest.raises(UserError, match=r"arena needs a server of one process.*annotate.workers is 4: set it to 1"):
+        check_workers(service.store, 4, arena=True)
+
+
 def test_what_a_process_needs_travels_to_it(tmp_path: Path) -> None:
     factory = AppFactory("store.db", "support", timedelta(minutes=15), Rules(), Setup("Support"), AnnotateSection())
     assert pickle.loads(pickle.dumps(factory)) == factory

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from plumbline.annotation import collect_judgements, fill_store, publish_guideline
+from plumbline.domain import Domain
 from plumbline.errors import DataError, WaitingForPeople
 from plumbline.inputs import inputs_of
 from plumbline.preferences.records import Assignment
@@ -16,7 +17,7 @@ from plumbline.recipe import AnnotateSection, DataSection, ModelSection, Recipe
 from plumbline.recipe_annotate import ChecksSection, RubricAxis
 from plumbline.runs import Run
 from plumbline.sampling import Response, write_responses
-from plumbline.stages import Domain, Stage
+from plumbline.stages import Stage
 
 
 class Desk:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -11,11 +12,11 @@ from typer.testing import CliRunner
 import plumbline.cli
 from plumbline.arena import arena_results, known_as, open_arena, policy_folders
 from plumbline.chain import read_recipe
+from plumbline.domain import Domain
 from plumbline.errors import UserError
 from plumbline.models import identify
 from plumbline.preferences.arena import Said
 from plumbline.runs import Run
-from plumbline.stages import Domain
 from tests.small_domain import make_small_domain, small_recipe
 from tests.tiny import tiny_model
 
@@ -122,3 +123,11 @@ def test_annotate_opens_the_arena_or_says_why_not(recipe, tmp_path, monkeypatch,
         assert done.exception is None, done.exception
     assert served[0] is None
     assert served[1].arena.rules.baseline == "sft"
+
+
+def test_several_server_processes_have_no_arena_and_say_why(recipe, tmp_path):
+    domain = domain_of(recipe, tmp_path, "annotate.workers=4", "annotate.store=postgresql://user@host/name")
+    told = []
+    chain = SimpleNamespace(recipe=domain.recipe, domain=domain, notify=told.append)
+    assert plumbline.cli._arena(chain, None) is None
+    assert told == ["no arena: it needs a server of one process, and annotate.workers is 4; set it to 1."]

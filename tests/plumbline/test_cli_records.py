@@ -116,6 +116,16 @@ def test_erase_names_the_models_and_rewrites_snapshots_when_asked(domain, remove
     assert [model["stage"] for model in json.loads(report.read_text())["models"]] == ["ppo", "reward"]
 
 
+def test_erase_names_what_else_holds_the_name_when_snapshots_are_rewritten(domain):
+    """A note beside the snapshot, and a file elsewhere in the runs."""
+    notes = [Path("runs/r/preferences/who.csv"), Path("runs/r/dpo.txt")]
+    for note in notes:
+        note.write_text(f"asked {NAME}\n", encoding="utf-8")
+    said = plumbline("erase", domain, NAME, "--keep-judgements", "--yes", "--rewrite-snapshots")
+    named = [line for line in said.splitlines() if line.startswith("the name is still in")]
+    assert sorted(named) == sorted(f"the name is still in {note}" for note in notes)
+
+
 def test_erase_leaves_snapshots_alone_unless_asked(domain):
     said = plumbline("erase", domain, NAME, "--keep-judgements", "--yes")
     assert "still has them: --rewrite-snapshots" in said
@@ -142,3 +152,10 @@ def test_tokens(domain):
     assert token not in listed
     plumbline("tokens", "revoke", domain, "dashboard")
     assert "dashboard  revoked" in plumbline("tokens", "list", domain)
+
+
+def test_a_token_that_reads_names_says_so(domain):
+    assert "reads annotators' names" in plumbline("tokens", "add", domain, "payroll", "--names")
+    plumbline("tokens", "add", domain, "dashboard")
+    payroll, dashboard = plumbline("tokens", "list", domain).splitlines()
+    assert payroll.endswith("reads names") and not dashboard.endswith("reads names")

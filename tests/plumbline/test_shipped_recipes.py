@@ -39,9 +39,9 @@ def test_a_new_domain_is_valid(tmp_path):
 
 def test_a_new_domain_passes_the_check(tmp_path):
     from plumbline.chain import read_recipe
+    from plumbline.domain import Domain
     from plumbline.preflight import preflight
     from plumbline.runs import Run
-    from plumbline.stages import Domain
     from tests.tiny import tiny_model
 
     model = tiny_model(tmp_path / "model", max_positions=1024)

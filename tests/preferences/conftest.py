@@ -5,13 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
+from sqlalchemy import func, select
 
+from plumbline.preferences.accounts import Accounts, WrongPassword
+from plumbline.preferences.login_sessions import LoginSessions
 from plumbline.preferences.records import Assignment, NewResponse, NewTask
 from plumbline.preferences.service import PreferenceService
 from plumbline.preferences.store import Store
+from tests.cheap_passwords import PASSWORD, cheap_passwords
 from tests.postgres import new_database, postgres_server
+
+HERE, ELSEWHERE = "192.0.2.1", "198.51.100.7"
 
 
 class Clock:
@@ -71,6 +78,36 @@ def file_service(file_store: Store, clock: Clock) -> PreferenceService:
     return PreferenceService(file_store, project="support", clock=clock)
 
 
+@pytest.fixture
+def accounts(store: Store, clock: Clock) -> Accounts:
+    return Accounts(store, clock=clock, passwords=cheap_passwords())
+
+
+@pytest.fixture
+def sessions(store: Store, clock: Clock) -> LoginSessions:
+    return LoginSessions(store, accounts=True, clock=clock)
+
+
+class Visitor:
+    """Tries passwords from one address."""
+
+    def __init__(self, accounts: Accounts, sessions: LoginSessions) -> None:
+        self.accounts, self.sessions = accounts, sessions
+
+    def sign_in(self, name: str = "Ada", password: str = PASSWORD, address: str = HERE) -> str:
+        return self.accounts.sign_in(name, password, address=address, sessions=self.sessions)[1]
+
+    def fail(self, times: int, name: str = "Ada", address: str = HERE) -> None:
+        for _ in range(times):
+            with pytest.raises(WrongPassword):
+                self.sign_in(name, "wrong", address)
+
+
+@pytest.fixture
+def visitor(accounts: Accounts, sessions: LoginSessions) -> Visitor:
+    return Visitor(accounts, sessions)
+
+
 def new_task(name: str, responses: int = 2, **fields: object) -> NewTask:
     """A task whose responses are `<name>: response 0`, … by policies `policy-0`, …"""
     texts = [NewResponse(f"{name}: response {number}", f"policy-{number}") for number in range(responses)]
@@ -85,3 +122,9 @@ def best_first(work: Assignment) -> dict[str, int]:
     """The ranking that puts the lowest-numbered response first."""
     ordered = sorted(work.cards, key=lambda card: card.text)
     return {card.response_id: rank for rank, card in enumerate(ordered, 1)}
+
+
+def rows_of(store: Store, table: Any) -> int:
+    """How many rows a table has."""
+    with store.read() as connection:
+        return connection.execute(select(func.count()).select_from(table)).scalar_one()

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import threading
-from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import func, select, update
+from sqlalchemy import select, update
 
 from plumbline.errors import StoreError
 from plumbline.preferences.account_tables import Account as AccountRow
-from plumbline.preferences.account_tables import LoginSession, Throttle
+from plumbline.preferences.account_tables import LoginSession
 from plumbline.preferences.accounts import ADMIN, ANNOTATOR, LEAD, Accounts, WrongPassword
 from plumbline.preferences.login_sessions import LoginSessions
 from plumbline.preferences.passwords import Passwords
@@ -19,42 +18,11 @@ from plumbline.preferences.records import Assignment
 from plumbline.preferences.service import PreferenceService
 from plumbline.preferences.store import Store
 from plumbline.preferences.tables import Annotator
-from plumbline.preferences.throttle import TooManyAttempts, sources_of
+from plumbline.preferences.throttle import TooManyAttempts
 from tests.cheap_passwords import PASSWORD, cheap_passwords
-from tests.preferences.conftest import Clock, new_tasks
+from tests.preferences.conftest import HERE, Clock, Visitor, new_tasks, rows_of
 
 OTHER = "nine green lanterns"
-HERE, ELSEWHERE = "192.0.2.1", "198.51.100.7"
-
-
-@pytest.fixture
-def accounts(store: Store, clock: Clock) -> Accounts:
-    return Accounts(store, clock=clock, passwords=cheap_passwords())
-
-
-@pytest.fixture
-def sessions(store: Store, clock: Clock) -> LoginSessions:
-    return LoginSessions(store, accounts=True, clock=clock)
-
-
-class Visitor:
-    """Tries passwords from one address."""
-
-    def __init__(self, accounts: Accounts, sessions: LoginSessions) -> None:
-        self.accounts, self.sessions = accounts, sessions
-
-    def sign_in(self, name: str = "Ada", password: str = PASSWORD, address: str = HERE) -> str:
-        return self.accounts.sign_in(name, password, address=address, sessions=self.sessions)[1]
-
-    def fail(self, times: int, name: str = "Ada", address: str = HERE) -> None:
-        for _ in range(times):
-            with pytest.raises(WrongPassword):
-                self.sign_in(name, "wrong", address)
-
-
-@pytest.fixture
-def visitor(accounts: Accounts, sessions: LoginSessions) -> Visitor:
-    return Visitor(accounts, sessions)
 
 
 # -- accounts ----------------------------------------------------------------------------------------------------
@@ -325,11 +293,6 @@ def test_a_password_that_changes_while_it_is_compared_lets_nobody_in(
 # -- sessions ----------------------------------------------------------------------------------------------------
 
 
-def rows_of(store: Store, table: Any) -> int:
-    with store.read() as connection:
-        return connection.execute(select(func.count()).select_from(table)).scalar_one()
-
-
 def test_a_session_survives_a_restart_and_is_known_to_other_processes(
     accounts: Accounts, visitor: Visitor, address: str, clock: Clock
 ) -> None:
@@ -412,121 +375,3 @@ def test_an_erased_person_is_signed_out(
     assert sessions.read(token) is None
     with pytest.raises(WrongPassword):
         visitor.sign_in()
-
-
-# -- guessing ----------------------------------------------------------------------------------------------------
-
-
-def test_400_wrong_passwords_are_blocked_after_the_fifth(accounts: Accounts, visitor: Visitor) -> None:
-    accounts.create("Ada", password=PASSWORD)
-    visitor.fail(5)
-    blocked = 0
-    for _ in range(395):
-        with pytest.raises(TooManyAttempts) as refused:
-            visitor.sign_in(password="wrong")
-        blocked += 1
-    assert blocked == 395
-    assert "wait 5 seconds" in str(refused.value)
-
-
-def test_the_right_password_waits_too_and_then_starts_afresh(
-    accounts: Accounts, visitor: Visitor, clock: Clock
-) -> None:
-    accounts.create("Ada", password=PASSWORD)
-    visitor.fail(5)
-    with pytest.raises(TooManyAttempts):
-        visitor.sign_in()
-    clock.now += timedelta(seconds=5)
-    visitor.sign_in()
-    visitor.fail(5)  # five more are looked at
-
-
-def test_the_wait_doubles_up_to_a_quarter_of_an_hour(accounts: Accounts, visitor: Visitor, clock: Clock) -> None:
-    accounts.create("Ada", password=PASSWORD)
-    visitor.fail(4)
-    waits = []
-    for number in range(10):
-        visitor.fail(1, address=f"203.0.113.{number}")
-        with pytest.raises(TooManyAttempts) as refused:
-            visitor.sign_in()
-        waits.append(refused.value.wait.total_seconds())
-        clock.now += refused.value.wait
-    assert waits == [5, 10, 20, 40, 80, 160, 320, 640, 900, 900]
-
-
-def test_one_name_s_failures_do_not_block_another(accounts: Accounts, visitor: Visitor) -> None:
-    accounts.create("Ada", password=PASSWORD)
-    accounts.create("Bea", password=PASSWORD)
-    visitor.fail(5, name="ada")
-    with pytest.raises(TooManyAttempts):
-        visitor.sign_in("  ADA ", address=ELSEWHERE)
-    visitor.sign_in("Bea")
-
-
-def test_an_address_that_tries_many_names_is_blocked(accounts: Accounts, visitor: Visitor) -> None:
-    accounts.create("Ada", password=PASSWORD)
-    for number in range(20):
-        visitor.fail(1, name=f"name {number}")
-    with pytest.raises(TooManyAttempts):
-        visitor.sign_in()
-    visitor.sign_in(address=ELSEWHERE)
-
-
-def test_an_own_account_does_not_clear_the_address(accounts: Accounts, visitor: Visitor) -> None:
-    """Else whoever has one could sign in between guesses, and guess for ever."""
-    accounts.create("Mallory", password=PASSWORD)
-    for number in range(19):
-        visitor.fail(1, name=f"name {number}")
-        visitor.sign_in("Mallory")
-    visitor.fail(1, name="name 19")
-    with pytest.raises(TooManyAttempts):
-        visitor.sign_in("Mallory")
-
-
-def test_guesses_at_the_same_moment_count_like_guesses_in_a_row(accounts: Accounts, visitor: Visitor) -> None:
-    accounts.create("Ada", password=PASSWORD)
-    looked_at: list[bool] = []
-    start = threading.Barrier(16)
-
-    def guess() -> None:
-        start.wait()
-        try:
-            visitor.sign_in(password="wrong")
-        except StoreError as fault:
-            looked_at.append(isinstance(fault, WrongPassword))
-
-    threads = [threading.Thread(target=guess) for _ in range(16)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert (looked_at.count(True), len(looked_at)) == (5, 16)
-
-
-def test_old_failures_are_forgotten_and_their_rows_cleaned(
-    accounts: Accounts, visitor: Visitor, clock: Clock, store: Store
-) -> None:
-    accounts.create("Ada", password=PASSWORD)
-    visitor.fail(4)
-    visitor.fail(1, name="somebody", address=ELSEWHERE)
-    clock.advance(minutes=60)
-    visitor.fail(4)
-    visitor.fail(1)
-    assert rows_of(store, Throttle) == 2
-
-
-def test_failures_are_kept_without_names_and_addresses(visitor: Visitor, store: Store) -> None:
-    visitor.fail(1, name="hunter2 typed into the wrong field")
-    with store.read() as connection:
-        kept = str(connection.execute(select(Throttle.__table__)).all())
-    assert "hunter2" not in kept
-    assert HERE not in kept
-
-
-def test_a_customer_s_ipv6_network_is_one_address() -> None:
-    def key(address: str) -> str:
-        return sources_of("Ada", address)[1].key
-
-    assert key("2001:db8:1:2::1") == key("2001:db8:1:2:ffff::9")
-    assert key("2001:db8:1:2::1") != key("2001:db8:1:3::1")
-    assert key("::ffff:192.0.2.1") == key("192.0.2.1")

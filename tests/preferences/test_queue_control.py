@@ -138,3 +138,26 @@ def test_the_lead_takes_back_what_people_hold(service):
 def test_a_pool_has_a_name(file_service, pool):
     with pytest.raises(StoreError, match="name"):
         file_service.control.set_pool(pool, [])
+
+
+def test_tasks_for_named_people_are_listed_with_their_names(service):
+    service.add_tasks(new_tasks(3))
+    people, known = [person(service, name) for name in ("Ben", "Anna")], ids(service)
+    service.control.restrict(known["task 1"], people)
+    service.control.restrict(known["task 2"], people[:1])
+    kept = service.control.restricted()
+    assert [(task.task_id, task.names) for task in kept] == [
+        (known["task 1"], ("Anna", "Ben")),
+        (known["task 2"], ("Ben",)),
+    ]
+    assert kept[0].prompt[0]["content"] == "task 1"
+    assert service.control.restricted(limit=1) == kept[:1]
+    service.control.restrict(known["task 1"], None)
+    assert service.control.restricted() == kept[1:]
+
+
+def test_people_are_found_by_name_whatever_its_case(service):
+    anna, ben = person(service, "Anna  Maria"), person(service, "Ben")
+    assert service.control.annotators_named(["ben", " anna maria "]) == [ben, anna]
+    with pytest.raises(StoreError, match="nobody in this store is called 'Cleo'"):
+        service.control.annotators_named(["Ben", "Cleo"])

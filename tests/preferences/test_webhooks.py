@@ -282,7 +282,7 @@ def test_several_processes_send_each_delivery_once(told, receiver, address):
 
 def test_what_a_dead_process_had_taken_is_sent_by_another(told, receiver, clock):
     answer(told)
-    assert len(sender_of(told)._claim()) == 1  # and dies
+    assert sender_of(told)._claim() is not None  # and dies
     assert sender_of(told).send_due() == Sent(0, 0)
     clock.advance(minutes=2)
     assert sender_of(told).send_due() == Sent(1, 0)
@@ -324,3 +324,44 @@ def test_a_delivery_is_left_alone_while_it_is_not_due(told, clock):
     with told.store.write() as connection:
         connection.execute(update(Delivery).values(next_at=clock() + timedelta(minutes=1)))
     assert sender_of(told).send_due() == Sent(0, 0)
+
+
+def test_slow_ones_are_not_sent_by_two(told, clock, monkeypatch):
+    """Each takes nearly as long as a claim holds, and another process looks for what is due meanwhile."""
+    for name in ("Anna", "Bert", "Cleo"):
+        answer(told, name)
+    slow, other = sender_of(told), sender_of(told)
+    sent = []
+
+    def taking_long(url, body, headers, *, resolver):
+        sent.append(headers["X-Plumbline-Delivery"])
+        if threading.current_thread() is threading.main_thread():
+            clock.advance(minutes=50 / 60)
+            beside = threading.Thread(target=other.send_due)
+            beside.start()
+            beside.join()
+
+    monkeypatch.setattr(webhook_sender, "post", taking_long)
+    slow.send_due()
+    assert sorted(sent) == sorted(row.delivery_id for row in deliveries(told))
+
+
+def test_what_ended_long_ago_is_deleted(told, receiver, clock):
+    sender = sender_of(told)
+    answer(told)
+    sender.tell_progress()
+    receiver.status = 500
+    sender.send_due()
+    clock.advance(minutes=25 * 60)
+    sender.send_due()  # after a day both are given up
+    sender.tidy()
+    assert [row.event for row in deliveries(told)] == ["judgement", "progress"]
+    clock.advance(minutes=30 * 24 * 60)
+    sender.tidy()
+    sender.tell_progress()  # the same step is told once
+    assert [row.event for row in deliveries(told)] == ["progress"]
+    answer(told, "Bert")
+    sender.send_due()  # it waits to be sent again
+    clock.advance(minutes=61)
+    sender.tidy()
+    assert [row.event for row in deliveries(told)] == ["progress", "judgement"]

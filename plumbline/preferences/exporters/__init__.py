@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from plumbline.conversations import Split
 from plumbline.errors import UserError
@@ -27,7 +27,16 @@ from plumbline.preferences.formats import EXPORTED, check_format
 from plumbline.preferences.service import PreferenceService
 from plumbline.preferences.store import SCHEMA_VERSION
 
-__all__ = ["EXPORTERS", "Export", "ExportOptions", "ExportReport", "Split", "companion_of", "export_preferences"]
+__all__ = [
+    "EXPORTERS",
+    "BrokenOff",
+    "Export",
+    "ExportOptions",
+    "ExportReport",
+    "Split",
+    "companion_of",
+    "export_preferences",
+]
 
 EXPORTERS = {name: cast(Exporter, import_module(f"{__name__}.{name}")) for name in EXPORTED}
 
@@ -50,6 +59,13 @@ class ExportReport:
     simulated: int
     sha256: str
     files: tuple[Path, ...]
+
+
+class BrokenOff(NamedTuple):
+    """What was sent of a download that did not end: whole rows, and bytes."""
+
+    rows: int
+    bytes: int
 
 
 def export_preferences(
@@ -126,14 +142,15 @@ def manifest_of(export: Export) -> dict[str, Any]:
     }
 
 
-def record_export(export: Export, sha256: str, *, actor: str | None) -> None:
-    """Write into the audit log that judgements left the store."""
+def record_export(export: Export, sha256: str, *, actor: str | None, broken_off: BrokenOff | None = None) -> None:
+    """Write into the audit log that judgements left the store: all of the export, or what was sent of it."""
     service = export.service
     details = {"format": export.exporter.FORMAT, "rows": export.rows, "sha256": sha256, **asdict(export.options)}
+    action = "export"
+    if broken_off is not None:
+        action, details = "export broken off", details | broken_off._asdict()
     with service.turn() as turn:
-        audit.record(
-            turn.connection, at=turn.now, project=service.project, actor=actor, action="export", details=details
-        )
+        audit.record(turn.connection, at=turn.now, project=service.project, actor=actor, action=action, details=details)
 
 
 def _check_suffix(path: Path, exporter: Exporter) -> None:

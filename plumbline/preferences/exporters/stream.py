@@ -7,7 +7,7 @@ import hashlib
 import io
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
@@ -66,7 +66,7 @@ class Export:
         """Names the exported judgements, in whatever format; 32 hexadecimal digits."""
         return self._judgements.hexdigest()[:32]
 
-    def chunks(self) -> Iterator[bytes]:
+    def chunks(self) -> Generator[bytes]:
         """The bytes, in large pieces."""
         buffer = bytearray()
         for piece in self._pieces():

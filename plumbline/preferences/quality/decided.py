@@ -41,6 +41,8 @@ class DecidedTask:
             repeats count in the mean only where there is nothing else.
         said: its current judgements, the first ones before the others.
         disagreement: share of pairs on which they disagree, where that is known.
+        adjudicated: whether an adjudicator has decided it.
+        check: its kind, where it measures annotators.
     """
 
     task_id: str
@@ -48,6 +50,8 @@ class DecidedTask:
     responses: tuple[tuple[str, float], ...]
     said: tuple[Said, ...]
     disagreement: float | None
+    adjudicated: bool
+    check: str | None
 
     @property
     def ranked(self) -> list[tuple[int, str, float]]:
@@ -98,7 +102,7 @@ class Decided(Facet):
 
 
 def _decided(turn: Turn, task_id: int) -> DecidedTask:
-    columns = (Task.key, Task.prompt, Task.responses, Task.disagreement)
+    columns = (Task.key, Task.prompt, Task.responses, Task.disagreement, Task.adjudicated, Task.check_kind)
     task = turn.connection.execute(select(*columns).where(Task.id == task_id)).one()
     query = (
         select(
@@ -123,4 +127,4 @@ def _decided(turn: Turn, task_id: int) -> DecidedTask:
     responses = tuple(
         (response["text"], mean(ranks[place] for ranks in counted)) for place, response in enumerate(task.responses)
     )
-    return DecidedTask(task.key, task.prompt, responses, said, task.disagreement)
+    return DecidedTask(task.key, task.prompt, responses, said, task.disagreement, task.adjudicated, task.check_kind)

@@ -31,7 +31,7 @@ from plumbline.preferences.reading import progress_of
 from plumbline.preferences.records import Progress
 from plumbline.preferences.rules import RANK_ONLY, Rules
 from plumbline.preferences.store import Store
-from plumbline.preferences.tables import Answer
+from plumbline.preferences.tables import Annotator, Answer
 from plumbline.preferences.turn import Facet, now_utc
 
 WORKING = "being worked out; it is here in a moment"
@@ -96,12 +96,16 @@ class QualityReport:
     people: tuple[PersonQuality, ...]
 
     def to_json(self, *, pseudonyms: bool = False) -> dict[str, Any]:
-        """As JSON can hold it; with `pseudonyms` it names nobody."""
+        """As JSON can hold it; with `pseudonyms` it names nobody, and says of a pause only that there is one."""
         report: dict[str, Any] = _plain(asdict(self))
         if pseudonyms:
             del report["progress"]["by_annotator"]
             for person in report["people"]:
                 person["name"] = pseudonym_of(person["annotator_id"])
+                if person["paused"] is not None:  # the reason is what the lead wrote about them
+                    reason = f"paused: {person['paused']}"
+                    person["notes"] = ["paused" if note == reason else note for note in person["notes"]]
+                    person["paused"] = "paused"
         return report
 
 
@@ -119,6 +123,7 @@ class Quality(Facet):
         super().__init__(store, project=project, clock=clock)
         self.rules = rules
         self._facts = Facts()
+        self._erased: datetime | None = None
         self._figures = _Kept()
         self._reliability = _Kept()
 
@@ -130,13 +135,15 @@ class Quality(Facet):
                 are undefined, or those of the report before, until it is there.
         """
         with self.look() as turn:
+            # Answers are only added, but for those of people who are erased; after that, row ids may come again.
             newest = turn.connection.execute(select(func.max(Answer.id))).scalar_one_or_none()
+            erased = turn.connection.execute(select(func.max(Annotator.erased_at))).scalar_one_or_none()
             progress = progress_of(turn)
             queue = queue_state(turn, self.rules)
             tallies = people_of(turn)
-        figures: _Figures = self._figures.get(newest, lambda: self._compute(tallies))
+        figures: _Figures = self._figures.get((newest, erased), lambda: self._compute(tallies, erased))
         reliability: Mapping[int, Figure] | None = self._reliability.get(
-            newest, lambda: reliability_of(figures.overlap, figures.couples), wait=wait
+            (newest, erased), lambda: reliability_of(figures.overlap, figures.couples), wait=wait
         )
         now = self.clock()
         return QualityReport(
@@ -155,7 +162,9 @@ class Quality(Facet):
         with self.look() as turn:
             return queue_state(turn, self.rules)
 
-    def _compute(self, tallies: Sequence[Row[Any]]) -> _Figures:
+    def _compute(self, tallies: Sequence[Row[Any]], erased: datetime | None) -> _Figures:
+        if erased != self._erased:
+            self._facts, self._erased = Facts(), erased
         with self.look() as turn:
             overlap = read_overlap(turn)
             times = recent_times(turn)

@@ -50,6 +50,8 @@ def test_a_conversation_by_keyboard(open_arena, service, address):
     page.keyboard.press("Control+Enter")
     whole(page)
     assert page.locator(".pl-duel strong").count() == 1  # sanitised Markdown at the end
+    border = "getComputedStyle(document.querySelector('.pl-duel .pl-card')).borderTopWidth"
+    assert page.evaluate(border) == "1px"  # the board's cards
     assert not any(name in page.inner_text("body") for name in ("sft", "dpo"))
     page.keyboard.press("1")
     page.wait_for_selector("[data-side=left].pl-chosen")
@@ -141,3 +143,15 @@ def test_the_leaderboard_of_a_lead(open_arena, service, arena, monkeypatch, widt
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     page.click("#pl-tab-talk")
     assert page.is_visible("#pl-say-text")
+
+
+def test_the_guideline_is_accepted_before_the_first_turn(open_arena, service):
+    service.guidelines.publish("Rank what **helps** the customer most.")
+    page = open_arena("Ada")
+    page.fill("#pl-say-text", "Where is my parcel?")
+    page.click("[data-pl=send]")
+    page.wait_for_selector("dialog[open] strong")
+    assert page.input_value("#pl-say-text") == "Where is my parcel?"
+    page.click("[data-do=consent]")
+    whole(page)  # what was written went out
+    assert page.locator("dialog[open]").count() == 0

@@ -10,9 +10,12 @@ from typing import Any
 
 import httpx
 import pytest
+from anyio import CapacityLimiter
 
+from annotate_ui.arena.stage import Stage
 from annotate_ui.sessions import Session, Sessions
 from plumbline.preferences.arena_votes import read_votes
+from plumbline.preferences.erasure import erase
 from tests.annotate_ui.test_arena.conftest import ALIGNED, BASELINE, HELD_OUT
 
 TEXTS = {ALIGNED, BASELINE}
@@ -156,6 +159,42 @@ def test_a_new_conversation_stops_the_old_one(ada, stand_in):
     assert other.ask("state")["battle"] == battle
 
 
+def test_a_vote_on_what_nobody_answers_is_refused_at_once(ada, arena, monkeypatch):
+    asked = []
+    vote = arena.vote
+    monkeypatch.setattr(arena, "vote", lambda *given, **more: asked.append(given) or vote(*given, **more))
+    assert "not answered yet" in ada.ask("vote", battle=ada.start(), vote="left")["error"]
+    assert len(asked) == 2  # a turn that ends between asking and stopping is looked at again, once
+
+
+def test_annotators_do_not_wait_for_the_models(ada, bo, monkeypatch):
+    """With one thread for the annotators' calls and a vote that waits, the board still answers."""
+    entered, go_on = threading.Event(), threading.Event()
+    monkeypatch.setattr("annotate_ui.calls.AT_ONCE", CapacityLimiter(1))
+    monkeypatch.setattr(Stage, "stop", lambda stage, battle: (entered.set(), go_on.wait(30)))
+    voter = threading.Thread(target=ada.ask, args=("vote",), kwargs={"battle": ada.start(), "vote": "left"})
+    voter.start()
+    assert entered.wait(10)
+    try:
+        assert "html" in bo.http.post("/annotate-work/next", json={}, timeout=10).json()
+    finally:
+        go_on.set()
+        voter.join()
+
+
+def test_the_guideline_is_asked_for_and_a_pause_is_told(ada, service):
+    service.guidelines.publish("**Kind** first.")
+    asked = ada.ask("start", prompt="Hello")
+    assert "battle" not in asked
+    assert "<strong>Kind</strong>" in asked["consent"]
+    assert "changed" in ada.ask("consent", version=7)["error"]
+    assert ada.ask("consent", version=1) == {}
+    assert ada.ask("start", prompt="Hello")["battle"]
+    (standing,) = service.control.standings()
+    service.control.pause(standing.annotator_id, "Please call me.")
+    assert "Please call me." in ada.ask("start", prompt="Hello")["error"]
+
+
 def test_a_fault_of_the_models_is_told_and_can_be_tried_again(ada, stand_in, monkeypatch):
     from plumbline.errors import UserError
 
@@ -263,6 +302,15 @@ def test_the_leaderboard_is_for_leads(ada, monkeypatch):
     html = ada.ask("board")["html"]
     assert "dpo and sft are not told apart yet" in html
     assert "Ada" in html
+
+
+def test_the_leaderboard_knows_who_was_erased(ada, service):
+    ada.ask("vote", battle=ada.answered(), vote="left")
+    assert "Ada" in ada.ask("board")["html"]
+    erased = erase(service.store, "Ada", remove_judgements=False)
+    bo = Visitor(str(ada.http.base_url), "Bo")
+    html = bo.ask("board")["html"]
+    assert erased.pseudonym in html and "Ada" not in html
 
 
 def as_role(session: Session | None, role: str) -> Session | None:

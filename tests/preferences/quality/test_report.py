@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from plumbline.preferences.erasure import erase
 from plumbline.preferences.quality import Figure, Quality
 from plumbline.preferences.quality.decided import Decided
 from plumbline.preferences.quality.sample import read_overlap
@@ -124,6 +125,26 @@ def test_a_correction_counts_once_and_a_judgement_shows_at_once(
     report = quality.report()
     assert report.agreement.pairwise.value == 0.0
     assert [person.judged for person in report.people] == [1, 1]
+
+
+def test_who_was_erased_with_their_judgements_counts_no_more(
+    service: PreferenceService, store: Store, clock: Clock
+) -> None:
+    service.set_overlap(3)
+    service.add_tasks(new_tasks(1))
+    quality = Quality(store, project="support", clock=clock)
+    for name in ("Ada", "Ben", "Cem"):
+        who = service.sign_in(name).annotator_id
+        work = service.lease_next(who)
+        assert isinstance(work, Assignment)
+        ranking = best_first(work)
+        if name == "Ada":  # the newest answer stays, so that only the erasure tells that something has changed
+            ranking = {response: 3 - rank for response, rank in ranking.items()}
+        service.judge(work.lease_id, who, ranking, idempotency_key=who)
+    assert quality.report().agreement.pairwise.value == pytest.approx(1 / 3)
+    erase(store, "Ada", remove_judgements=True, clock=clock)
+    quality._figures._next = 0.0  # as if the rest between two reports were over
+    assert quality.report().agreement.pairwise.value == 1.0
 
 
 def test_the_queue_is_told(service: PreferenceService, store: Store, clock: Clock) -> None:
