@@ -50,7 +50,7 @@ from plumbline.preferences.records import (
 )
 from plumbline.preferences.rules import RANK_ONLY, Rules
 from plumbline.preferences.store import Store
-from plumbline.preferences.tables import Lease, Tally
+from plumbline.preferences.tables import Lease
 from plumbline.preferences.turn import (
     Actor,
     Turn,
@@ -63,7 +63,7 @@ from plumbline.preferences.turn import (
     now_utc,
 )
 from plumbline.preferences.validation import checked_name
-from plumbline.preferences.waiting import refusal, remaining_for, why_nothing
+from plumbline.preferences.waiting import refusal, why_nothing
 
 EXPIRE_EVERY = timedelta(seconds=1)
 """How often a service looks for leases whose time is over."""
@@ -401,23 +401,6 @@ class PreferenceService(Intake):
         """How far the project is."""
         with self.look() as turn:
             return progress_of(turn)
-
-    def annotator_progress(self, annotator_id: str) -> tuple[int, int]:
-        """How many tasks the annotator has judged, and how many are left for them.
-
-        With checks the second number is rounded up to tens: it does not fall by a check, and so would tell them.
-        """
-        with self.look() as turn:
-            annotator = known_annotator(turn.connection, annotator_id)
-            mine = (Tally.project_id == turn.project_id) & (Tally.annotator_id == annotator.id)
-            judged, quota = turn.connection.execute(select(Tally.judged, Tally.quota).where(mine)).one_or_none() or (
-                0,
-                None,
-            )
-            left = remaining_for(turn, annotator.id)
-            if quota is not None:
-                left = max(min(left, quota - judged), 0)
-            return judged, -(-left // 10) * 10 if self.rules.checks else left
 
     def judgements(
         self,

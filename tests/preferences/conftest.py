@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from plumbline.preferences.counting import LiveCounts
+from plumbline.preferences.pace import Pace
 from plumbline.preferences.records import Assignment, NewResponse, NewTask
 from plumbline.preferences.service import PreferenceService
 from plumbline.preferences.store import Store
@@ -85,3 +87,15 @@ def best_first(work: Assignment) -> dict[str, int]:
     """The ranking that puts the lowest-numbered response first."""
     ordered = sorted(work.cards, key=lambda card: card.text)
     return {card.response_id: rank for rank, card in enumerate(ordered, 1)}
+
+
+def live_counts(service: PreferenceService) -> LiveCounts:
+    """The counts that stand beside the tasks, as the page has them."""
+    pace = Pace(service.store, project=service.project, clock=service.clock)
+    return LiveCounts(service, pace, checks=service.rules.checks is not None)
+
+
+def counts_of(service: PreferenceService, who: str) -> tuple[int, int]:
+    """How many tasks they judged, and how many are left for them, counted anew."""
+    counts = live_counts(service).of(who)
+    return counts.mine, counts.remaining

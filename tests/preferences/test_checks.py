@@ -13,7 +13,7 @@ from plumbline.preferences.rules import Rules
 from plumbline.preferences.schedule import CHECK, REPEATED
 from plumbline.preferences.service import PreferenceService
 from plumbline.recipe_annotate import ChecksSection
-from tests.preferences.conftest import best_first, new_task, new_tasks
+from tests.preferences.conftest import best_first, counts_of, new_task, new_tasks
 
 EVERY_THIRD = dict.fromkeys(range(2, 60, 3), CHECK)
 
@@ -86,7 +86,7 @@ def test_nothing_that_is_handed_out_tells_a_check(store, clock, places):
     }
     assert different == set()
     assert "gold" not in repr(check).replace("gold 1", "") and "expected" not in repr(check)
-    assert service.annotator_progress(who) == (1, 10)  # what is left does not fall by a check, so it is in tens
+    assert counts_of(service, who) == (1, 10)  # what is left does not fall by a check, so it is in tens
 
 
 def test_who_reloads_or_hands_back_gets_the_same_check_again(store, clock, places):

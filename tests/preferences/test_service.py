@@ -9,7 +9,7 @@ from plumbline.preferences.records import Assignment, NewResponse, NewTask, NoWo
 from plumbline.preferences.rules import Rules
 from plumbline.preferences.service import PreferenceService
 from plumbline.recipe_annotate import RubricAxis
-from tests.preferences.conftest import best_first, new_task, new_tasks
+from tests.preferences.conftest import best_first, counts_of, new_task, new_tasks
 
 
 def person(service, name="Anna"):
@@ -301,8 +301,8 @@ def test_a_skip_leaves_the_task_to_others_and_a_flag_to_nobody(service):
     service.flag(second.lease_id, anna, kind="harmful", note="see text", idempotency_key="f")
     progress = service.progress()
     assert (progress.skipped, progress.flagged, progress.done, progress.missing) == (1, 1, 0, 1)
-    assert service.annotator_progress(anna) == (0, 0)
-    assert service.annotator_progress(ben) == (0, 1)
+    assert counts_of(service, anna) == (0, 0)
+    assert counts_of(service, ben) == (0, 1)
     judge(service, ben)
     assert isinstance(service.lease_next(ben), NoWork)
     assert [record.task_id for record in service.history(ben)] == [first.task_id]
