@@ -26,7 +26,7 @@ def next_lease(
     """
     extra = extra_at(rules.checks, project, actor.annotator_id, actor.answered) if rules.checks else None
     if extra == CHECK and (check := next_check(turn, actor, project)) is not None:
-        order = queue.shown_order(check.key, actor.name, len(check.responses))
+        order = queue.shown_order(check.key, actor.seed, len(check.responses))
         return queue.open_lease(turn, actor, check.id, order=order, until=until, purpose=check.check_kind)
     if extra == REPEATED and (again := next_repeat(turn, actor, project)) is not None:
         order = other_order(again, actor)
@@ -35,7 +35,7 @@ def next_lease(
     if task is None:
         return None
     queue.change_task(turn, task.id, taken=1)
-    order = queue.shown_order(task.key, actor.name, len(task.responses))
+    order = queue.shown_order(task.key, actor.seed, len(task.responses))
     return queue.open_lease(turn, actor, task.id, order=order, until=until, slot=True)
 
 

@@ -169,10 +169,10 @@ def open_lease(
     return turn.connection.execute(lease.returning(*Lease.__table__.columns)).one()
 
 
-def shown_order(task_key: str, annotator: str, size: int) -> list[int]:
-    """A random order of a task's responses, the same whenever this annotator sees this task."""
-    seed = hashlib.sha256(f"{annotator}:{task_key}".encode()).digest()
-    return random.Random(seed).sample(range(size), size)
+def shown_order(task_key: str, seed: str, size: int) -> list[int]:
+    """A random order of a task's responses, the same whenever the annotator with this `Actor.seed` sees this task."""
+    drawn = hashlib.sha256(f"{seed}:{task_key}".encode()).digest()
+    return random.Random(drawn).sample(range(size), size)
 
 
 def as_assignment(turn: Turn, lease: Row[Any], until: datetime) -> records.Assignment:

@@ -41,7 +41,7 @@ def next_repeat(turn: Turn, actor: Actor, project: str) -> Row[Any] | None:
 
 def other_order(task: Row[Any], actor: Actor) -> list[int]:
     """A random order of a task's responses that is not the one in which the annotator saw them first."""
-    orders = (shown_order(f"{task.key}:{number}", actor.name, len(task.responses)) for number in numbers())
+    orders = (shown_order(f"{task.key}:{number}", actor.seed, len(task.responses)) for number in numbers())
     return next(order for order in orders if order != task.shown_order)
 
 

@@ -191,7 +191,7 @@ class PreferenceService(Intake):
             if held is not None:
                 queue.end_lease(turn, held, queue.RELEASED)
             until = turn.now + self.lease
-            order = queue.shown_order(task.key, actor.name, len(task.responses))
+            order = queue.shown_order(task.key, actor.seed, len(task.responses))
             lease = queue.open_lease(turn, actor, task.id, order=order, until=until, purpose=ADJUDICATION)
             return queue.as_assignment(turn, lease, until)
 

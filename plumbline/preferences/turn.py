@@ -65,6 +65,12 @@ class Actor:
     tally: Row[Any]
 
     @property
+    def seed(self) -> str:
+        """What the orders that they see are drawn from: of people their random id, because exported rows without names
+        hold the orders, and a list of names could be matched to these; of simulated annotators the name."""
+        return self.name if self.simulated else self.annotator_id
+
+    @property
     def answered(self) -> int:
         """How many tasks they answered, whatever they said."""
         return int(self.tally.judged + self.tally.skipped + self.tally.flagged)
