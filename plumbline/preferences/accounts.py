@@ -351,7 +351,7 @@ def _end_sessions(connection: Connection, row: Row[Any]) -> None:
 
 
 def _hand_back(turn: Turn, annotator: int) -> None:
-    held = select(Lease.id, Lease.task_id, Lease.slot).where(Lease.annotator_id == annotator, Lease.state == queue.OPEN)
+    held = select(Lease.__table__).where(Lease.annotator_id == annotator, Lease.state == queue.OPEN)
     for lease in turn.connection.execute(held.order_by(Lease.task_id).with_for_update()).all():
         queue.end_lease(turn, lease, queue.RELEASED)
 

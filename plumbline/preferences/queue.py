@@ -30,24 +30,33 @@ from plumbline.preferences.own_work import answer_query, cards_of, given_answer
 from plumbline.preferences.tables import OPEN_TASK, Answer, Draft, Lease, PoolMember, Tally, Task, TaskAllowance
 from plumbline.preferences.turn import Actor, Turn
 
-OPEN, ANSWERED, RELEASED, EXPIRED = "open", "answered", "released", "expired"
+OPEN, ANSWERED, RELEASED, EXPIRED, SET_ASIDE = "open", "answered", "released", "expired", "aside"
+"""Released is what was handed or taken back: something else follows. What expired, or was set aside for something else,
+follows again."""
 
 
 def expire_leases(turn: Turn) -> None:
     """End the leases whose time is over, so that their tasks can be handed out again."""
     over = (
-        select(Lease.id, Lease.task_id, Lease.slot)
+        select(Lease.__table__)
+        .join(Tally, (Tally.project_id == Lease.project_id) & (Tally.annotator_id == Lease.annotator_id))
         .where(Lease.state == OPEN, Lease.expires_at <= turn.now)
         .order_by(Lease.task_id)
-        .with_for_update(skip_locked=True)
+        .with_for_update(of=(Tally, Lease), skip_locked=True)  # whose holder acts just now comes a second later
     )
     for lease in turn.connection.execute(over).all():
         end_lease(turn, lease, EXPIRED)
 
 
 def end_lease(turn: Turn, lease: Any, state: str) -> None:
-    """Close an open lease without an answer and give its place back."""
+    """Close an open lease without an answer, give its place back, and remember what its holder left.
+
+    The holder's tally is locked already, because whoever acts locks that first.
+    """
     turn.connection.execute(update(Lease).where(Lease.id == lease.id).values(state=state))
+    if lease.supersedes_id is None and lease.purpose != records.ADJUDICATION:
+        theirs = (Tally.project_id == lease.project_id) & (Tally.annotator_id == lease.annotator_id)
+        turn.connection.execute(update(Tally).where(theirs).values(aside=lease.id))
     if lease.slot:
         change_task(turn, lease.task_id, taken=-1)
 
@@ -78,24 +87,27 @@ def own_lease(turn: Turn, actor: Actor, lease_id: str) -> Row[Any]:
     return lease
 
 
-def next_free_task(turn: Turn, actor: Actor, *, wait: bool) -> Row[Any] | None:
+def next_free_task(turn: Turn, actor: Actor, *, wait: bool, but: int | None = None) -> Row[Any] | None:
     """The first task that is free for this annotator, locked; they have neither judged, skipped nor flagged it.
+
+    The task `but`, by its row id, is passed over.
 
     It is looked for below their cursor first, and from the top when nothing is left there: tasks that came back.
     Tasks that others are just about to take are passed over; where only such are left, `wait` says to wait for what
     becomes of them.
     """
     here = actor.cursor
+    other = true() if but is None else Task.id != but
     # Two questions instead of one about the pair, because SQLite's index answers only the first half of that.
     for place in ((Task.deferral == here.deferral) & (Task.id > here.task), Task.deferral > here.deferral):
-        task = turn.connection.execute(free_tasks(turn, actor, place)).one_or_none()
+        task = turn.connection.execute(free_tasks(turn, actor, place & other)).one_or_none()
         if task is not None:
             mine = (Tally.project_id == turn.project_id) & (Tally.annotator_id == actor.id)
             turn.connection.execute(update(Tally).where(mine).values(cursor_deferral=task.deferral, cursor=task.id))
             return task
-    task = turn.connection.execute(free_tasks(turn, actor, true())).one_or_none()
+    task = turn.connection.execute(free_tasks(turn, actor, other)).one_or_none()
     if task is None and wait and turn.connection.dialect.name != "sqlite":
-        task = turn.connection.execute(free_tasks(turn, actor, true(), wait=True)).one_or_none()
+        task = turn.connection.execute(free_tasks(turn, actor, other, wait=True)).one_or_none()
     return task
 
 

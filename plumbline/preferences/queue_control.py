@@ -253,8 +253,12 @@ class QueueControl(Facet):
 
     def _release(self, which: Any) -> int:
         with self.turn() as turn:
-            held = select(Lease.__table__).where(Lease.project_id == turn.project_id, Lease.state == queue.OPEN, which)
-            leases = turn.connection.execute(held.with_for_update()).all()
+            held = (Lease.project_id == turn.project_id) & (Lease.state == queue.OPEN) & which
+            holders = select(Lease.annotator_id).where(held)
+            theirs = (Tally.project_id == turn.project_id) & Tally.annotator_id.in_(holders)
+            # Whoever acts locks their tally first, then the lease.
+            turn.connection.execute(select(Tally.annotator_id).where(theirs).with_for_update())
+            leases = turn.connection.execute(select(Lease.__table__).where(held).with_for_update()).all()
             for lease in leases:
                 queue.end_lease(turn, lease, queue.RELEASED)
                 turn.record("taken back", lease.lease_id)

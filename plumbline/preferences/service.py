@@ -137,8 +137,9 @@ class PreferenceService(Intake):
         """Hand out the next task, or say why there is none.
 
         An annotator holds one task at a time: while they hold one, it is handed to them again (a page that was
-        reloaded goes on where it was), with its time renewed. Now and then the task is a check or a repeat, which
-        nothing in the assignment tells.
+        reloaded goes on where it was), with its time renewed. What they left unanswered (its time was over, or they
+        corrected something first) follows again where it is still free. Now and then the task is a check or a repeat,
+        which nothing in the assignment tells.
 
         Args:
             wait: where others are just about to take all that is left, wait for what becomes of it (PostgreSQL).
@@ -189,7 +190,7 @@ class PreferenceService(Intake):
             if task is None:
                 return NoWork("No disputed task waits for you.", "adjudicated")
             if held is not None:
-                queue.end_lease(turn, held, queue.RELEASED)
+                queue.end_lease(turn, held, queue.SET_ASIDE)
             until = turn.now + self.lease
             order = queue.shown_order(task.key, actor.seed, len(task.responses))
             lease = queue.open_lease(turn, actor, task.id, order=order, until=until, purpose=ADJUDICATION)
@@ -222,8 +223,13 @@ class PreferenceService(Intake):
                 raise StoreError("your time for this task is over: load the next one.")
             return self._renewed(turn, lease).expires_at
 
-    def release(self, lease_id: str, annotator_id: str) -> None:
+    def release(self, lease_id: str, annotator_id: str, *, aside: bool = False) -> None:
         """Give a held task back unanswered; of a correction, the earlier answer stands. Repeating it does nothing.
+
+        Something else follows, and the same task only where nothing else is left for this annotator.
+
+        Args:
+            aside: they only leave, so that others need not wait: the same task follows, where it is still free then.
 
         Raises:
             StoreError: the lease is not theirs.
@@ -231,7 +237,7 @@ class PreferenceService(Intake):
         with self.turn() as turn:
             lease = queue.own_lease(turn, acting(turn, annotator_id), lease_id)
             if lease.state == queue.OPEN:
-                queue.end_lease(turn, lease, queue.RELEASED)
+                queue.end_lease(turn, lease, queue.SET_ASIDE if aside else queue.RELEASED)
 
     def save_draft(self, lease_id: str, annotator_id: str, content: dict[str, Any]) -> None:
         """Keep what the annotator entered for a held task; the next assignment of the same task brings it back.
@@ -446,7 +452,7 @@ class PreferenceService(Intake):
 
     def _reopened(self, turn: Turn, actor: Actor, held: Row[Any] | None, answer: Row[Any]) -> Assignment:
         if held is not None:
-            queue.end_lease(turn, held, queue.RELEASED)
+            queue.end_lease(turn, held, queue.SET_ASIDE)
         until = turn.now + self.lease
         return queue.as_assignment(turn, reopened_lease(turn, actor, answer, until), until)
 
