@@ -19,7 +19,7 @@ from annotate_ui.calls import call_routes, unavailable
 from annotate_ui.desk import Desk
 from annotate_ui.exports import export_routes
 from annotate_ui.guard import Guard, gradio_pages, own_hosts
-from annotate_ui.lead import LEADS, lead_page, lead_routes
+from annotate_ui.lead import lead_page, lead_routes
 from annotate_ui.lead.desk import LeadDesk
 from annotate_ui.pages import GradioPage, add_pages
 from annotate_ui.people import people_routes
@@ -27,6 +27,7 @@ from annotate_ui.render import render_guideline, render_shell
 from annotate_ui.sessions import Sessions
 from annotate_ui.signin import Door, sign_in_routes
 from plumbline.errors import StoreUnavailable
+from plumbline.preferences.account_tables import LEADS
 from plumbline.preferences.accounts import Accounts
 from plumbline.preferences.login_sessions import LoginSessions
 from plumbline.recipe_annotate import AnnotateSection

@@ -13,6 +13,7 @@ from annotate_ui.calls import NOT_YOURS, SIGNED_OUT
 from annotate_ui.sessions import Sessions
 from plumbline.conversations import Split
 from plumbline.errors import UserError
+from plumbline.preferences.account_tables import LEADS
 from plumbline.preferences.exporters import EXPORTERS, Export, ExportOptions, companion_of, record_export
 from plumbline.preferences.formats import EXPORTED, check_format
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from plumbline.preferences.service import PreferenceService
 
 EXPORT_PATH = "/lead-work/export"
-LEADS = frozenset({"lead", "admin"})
 MEDIA = {"jsonl": "application/x-ndjson", "json": "application/json", "csv": "text/csv; charset=utf-8"}
 
 

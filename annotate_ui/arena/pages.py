@@ -19,6 +19,7 @@ from annotate_ui.calls import SIGNED_OUT, away, call_routes, sentence, unavailab
 from annotate_ui.pages import GradioPage
 from annotate_ui.render import render_part
 from plumbline.errors import StoreUnavailable, UserError
+from plumbline.preferences.account_tables import LEADS
 
 if TYPE_CHECKING:
     from annotate_ui.sessions import Sessions
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 PATH = "/arena"
 CALLS_PATH = "/arena-work"
-LEADS = ("lead", "admin")
 
 
 def arena_routes(desk: ArenaDesk, sessions: Sessions, say: Callable[[str], str] = str) -> APIRouter:

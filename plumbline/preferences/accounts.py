@@ -21,6 +21,7 @@ from plumbline.errors import StoreError
 from plumbline.preferences import audit, queue
 from plumbline.preferences.account_tables import Account as AccountRow
 from plumbline.preferences.account_tables import LoginSession
+from plumbline.preferences.adjudication import take_back_disputes
 from plumbline.preferences.login_sessions import LoginSessions
 from plumbline.preferences.passwords import Passwords, check_password, one_time_password
 from plumbline.preferences.store import Store
@@ -169,6 +170,8 @@ class Accounts:
     def set_role(self, annotator_id: str, role: str, *, by: str | None = None) -> None:
         """Change an account's role; its sessions have the new one from their next call on.
 
+        A disputed task that they may no longer decide goes back.
+
         Raises:
             StoreError: no such role or account, or nobody would be admin any more.
         """
@@ -178,6 +181,7 @@ class Accounts:
             if role != ADMIN:
                 _keep_an_admin(connection, row)
             self._change(connection, row, role=role)
+            take_back_disputes(Turn(connection, NO_PROJECT, self.clock()), Lease.annotator_id == row.id)
             self._note(connection, by, "role changed", annotator_id, role=role, before=row.role)
 
     def deactivate(self, annotator_id: str, *, by: str | None = None) -> None:

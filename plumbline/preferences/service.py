@@ -22,7 +22,7 @@ from sqlalchemy import Row, select, update
 
 from plumbline.errors import StoreError
 from plumbline.preferences import queue
-from plumbline.preferences.adjudication import Adjudication, may_adjudicate, next_dispute
+from plumbline.preferences.adjudication import NOT_THEIRS, Adjudication, may_adjudicate, next_dispute
 from plumbline.preferences.answers import NewAnswer, answer_lease, is_superseded, last_answer
 from plumbline.preferences.checks import Checks
 from plumbline.preferences.drafts import checked_draft, put_draft
@@ -179,7 +179,7 @@ class PreferenceService(Intake):
         with self.turn() as turn:
             actor = acting(turn, annotator_id)
             if not lead and not may_adjudicate(turn, actor):
-                raise StoreError("only the lead and the adjudicators whom the lead has named decide disputed tasks.")
+                raise StoreError(NOT_THEIRS)
             refused = missing_consent(turn, actor) or refusal(actor)
             if refused is not None:
                 return refused
