@@ -27,7 +27,7 @@ from plumbline.preferences.passwords import Passwords, check_password, one_time_
 from plumbline.preferences.store import Store
 from plumbline.preferences.tables import Annotator, Lease
 from plumbline.preferences.throttle import Source, count_attempt, forgive_attempt, sources_of
-from plumbline.preferences.turn import NO_PROJECT, Turn, enrol, now_utc
+from plumbline.preferences.turn import NO_PROJECT, Turn, enrol, now_utc, renew_tallies
 
 ANNOTATOR, LEAD, ADMIN = ROLES = ("annotator", "lead", "admin")
 ONE_TIME_HOLDS = timedelta(days=7)
@@ -139,8 +139,6 @@ class Accounts:
         now = self.clock()
         with self.store.write() as connection:
             person = enrol(connection, name, simulated=False, settings={}, now=now, person=True)
-            if person.erased_at is not None:
-                raise StoreError(f"the name {person.name!r} stands for an erased person: choose another name.")
             if _row_of_id(connection, person.annotator_id) is not None:
                 raise StoreError(f"{person.name} has an account already.")
             values = {"role": role, "password": hashed, "active": True, "created_at": now, "changed_at": now}
@@ -193,6 +191,7 @@ class Accounts:
         with self.store.write() as connection:
             row = _known(connection, annotator_id)
             _keep_an_admin(connection, row)
+            renew_tallies(connection, row.id)
             self._change(connection, row, active=False)
             _end_sessions(connection, row)
             _hand_back(Turn(connection, NO_PROJECT, self.clock()), row.id)

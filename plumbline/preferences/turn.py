@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, Select, select, update
+from sqlalchemy import Connection, Row, Select, delete, insert, select, update
 
 from plumbline.errors import StoreError
 from plumbline.preferences import audit, records
+from plumbline.preferences.account_tables import Account
 from plumbline.preferences.store import Store, insert_new
 from plumbline.preferences.tables import Annotator, Project, Tally
 from plumbline.preferences.validation import checked_name
@@ -48,6 +49,8 @@ class Cursor(NamedTuple):
     deferral: int
     task: int
 
+
+NOT_KNOWN = "this annotator is not known to the store: sign in again."
 
 TOP = Cursor(-(2**31), 0)
 """Before all tasks."""
@@ -131,7 +134,7 @@ def known_annotator(connection: Connection, annotator_id: str) -> Row[Any]:
     """
     row = connection.execute(select(Annotator.__table__).where(Annotator.annotator_id == annotator_id)).one_or_none()
     if row is None:
-        raise StoreError("this annotator is not known to the store: sign in again.")
+        raise StoreError(NOT_KNOWN)
     return row
 
 
@@ -139,23 +142,40 @@ def acting(turn: Turn, annotator_id: str) -> Actor:
     """The annotator, locked for the rest of the transaction: what one annotator does happens in sequence.
 
     Raises:
-        StoreError: nobody has this id.
+        StoreError: nobody has this id, they were erased, or their account was closed.
     """
     row = turn.connection.execute(_actor(turn, annotator_id)).one_or_none()
     if row is None:  # they do something in this project for the first time
         ensure_tally(turn, known_annotator(turn.connection, annotator_id).id)
         row = turn.connection.execute(_actor(turn, annotator_id)).one()
+    if row.erased_at is not None:
+        raise StoreError(NOT_KNOWN)
+    if row.active is False:
+        raise StoreError("your account is closed: ask whoever leads the work.")
     place = Cursor(row.cursor_deferral, row.cursor)
     return Actor(row.annotator_id, annotator_id, row.name, place, row.simulated, row)
 
 
 def _actor(turn: Turn, annotator_id: str) -> Select[Any]:
     return (
-        select(Tally.__table__, Annotator.name, Annotator.simulated)
+        select(Tally.__table__, Annotator.name, Annotator.simulated, Annotator.erased_at, Account.active)
         .join(Annotator, Annotator.id == Tally.annotator_id)
+        .outerjoin(Account, Account.annotator_id == Annotator.id)
         .where(Annotator.annotator_id == annotator_id, Tally.project_id == turn.project_id)
         .with_for_update(of=Tally)
     )
+
+
+def renew_tallies(connection: Connection, annotator: int) -> None:
+    """Write an annotator's tallies anew, before they are erased or their account is closed.
+
+    What they do at this moment waits for a tally. It then finds that one gone and looks again at who they are: of all
+    else in the query that waited, PostgreSQL would take what was there before (see `acting`).
+    """
+    theirs = delete(Tally).where(Tally.annotator_id == annotator).returning(*Tally.__table__.columns)
+    rows = [row._asdict() for row in connection.execute(theirs)]
+    if rows:
+        connection.execute(insert(Tally), rows)
 
 
 def ensure_tally(turn: Turn, annotator: int) -> None:
@@ -180,7 +200,8 @@ def enrol(
         person: somebody signs in; the names of imported annotators are not for them.
 
     Raises:
-        StoreError: the name is not usable, belongs to the other kind, or to a simulated annotator with other settings.
+        StoreError: the name is not usable, belongs to the other kind, or to a simulated annotator with other settings;
+            or a person asks for the pseudonym of somebody who was erased.
     """
     name = checked_name(name, person=person)
     row = holder_of(connection, name, simulated=simulated, settings=settings)
@@ -189,6 +210,8 @@ def enrol(
         insert_new(connection, Annotator, [{**values, "simulated": simulated, "settings": settings, "created_at": now}])
         row = holder_of(connection, name, simulated=simulated, settings=settings)  # ours, or that of somebody faster
         assert row is not None
+    if person and row.erased_at is not None:
+        raise StoreError(f"the name {row.name!r} stands for an erased person: choose another name.")
     return row
 
 
