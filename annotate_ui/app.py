@@ -15,11 +15,11 @@ from annotate_ui.api import add_api
 from annotate_ui.arena.desk import ArenaDesk
 from annotate_ui.arena.pages import arena_page, arena_routes
 from annotate_ui.assets import Assets
-from annotate_ui.calls import call_routes, unavailable
+from annotate_ui.calls import annotators_threads, call_routes, unavailable
 from annotate_ui.desk import Desk
 from annotate_ui.exports import export_routes
 from annotate_ui.guard import Guard, gradio_pages, own_hosts
-from annotate_ui.lead import LEADS, lead_page, lead_routes
+from annotate_ui.lead import lead_page, lead_routes
 from annotate_ui.lead.desk import LeadDesk
 from annotate_ui.pages import GradioPage, add_pages
 from annotate_ui.people import people_routes
@@ -27,6 +27,7 @@ from annotate_ui.render import render_guideline, render_shell
 from annotate_ui.sessions import Sessions
 from annotate_ui.signin import Door, sign_in_routes
 from plumbline.errors import StoreUnavailable
+from plumbline.preferences.account_tables import LEADS
 from plumbline.preferences.accounts import Accounts
 from plumbline.preferences.login_sessions import LoginSessions
 from plumbline.recipe_annotate import AnnotateSection
@@ -84,8 +85,9 @@ def build_app(
     if accounts is not None:
         app.include_router(people_routes(accounts, sessions, setup, home=home))
     say = setup.texts.of_service
-    app.include_router(call_routes(CALLS_PATH, desk.actions, sessions, say=say))
-    app.include_router(call_routes(CALLS_PATH, (desk.decide_as_lead,), sessions, roles=LEADS, say=say))
+    threads = annotators_threads(service.store)
+    app.include_router(call_routes(CALLS_PATH, desk.actions, sessions, say=say, limiter=threads))
+    app.include_router(call_routes(CALLS_PATH, (desk.decide_as_lead,), sessions, roles=LEADS, say=say, limiter=threads))
     lead = LeadDesk(service, setup)
     app.include_router(lead_routes(lead, sessions))
     app.include_router(export_routes(service, sessions, setup.export_defaults))

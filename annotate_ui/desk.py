@@ -63,7 +63,7 @@ class Desk:
     def __init__(self, service: PreferenceService, setup: Setup) -> None:
         self.service, self.setup = service, setup
         self.pace = Pace(service.store, project=service.project, clock=service.clock)
-        self.counts = LiveCounts(service, self.pace)
+        self.counts = LiveCounts(service, self.pace, checks=service.rules.checks is not None)
 
     @property
     def actions(self) -> tuple[Callable[[str, Any], Mapping[str, Any]], ...]:
@@ -191,8 +191,7 @@ class Desk:
         return {
             "mine": counts.mine,
             "remaining": remaining,
-            "done": counts.done,
-            "required": counts.required,
+            "share": counts.share,
             "time_left": time_left(self.setup, each * remaining) if each and remaining else None,
             "streak": self.pace.check_streak(annotator_id) if self.setup.show_streak else None,
         }

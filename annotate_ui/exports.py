@@ -16,6 +16,7 @@ from annotate_ui.sessions import Sessions
 from annotate_ui.streams import ClosedStream
 from plumbline.conversations import Split
 from plumbline.errors import UserError
+from plumbline.preferences.account_tables import LEADS
 from plumbline.preferences.exporters import EXPORTERS, BrokenOff, Export, ExportOptions, companion_of, record_export
 from plumbline.preferences.formats import EXPORTED, check_format
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from plumbline.preferences.service import PreferenceService
 
 EXPORT_PATH = "/lead-work/export"
-LEADS = frozenset({"lead", "admin"})
 MEDIA = {"jsonl": "application/x-ndjson", "json": "application/json", "csv": "text/csv; charset=utf-8"}
 
 

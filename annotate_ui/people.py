@@ -13,7 +13,8 @@ from annotate_ui.render import render_accounts, render_people
 from annotate_ui.sessions import Sessions
 from annotate_ui.setup import Setup
 from plumbline.errors import StoreError
-from plumbline.preferences.accounts import ADMIN, LEAD, Account, Accounts
+from plumbline.preferences.account_tables import LEADS
+from plumbline.preferences.accounts import ADMIN, Account, Accounts
 
 Role = Literal["annotator", "lead", "admin"]
 PEOPLE_PATH = "/people"
@@ -101,7 +102,7 @@ def people_routes(accounts: Accounts, sessions: Sessions, setup: Setup, *, home:
     @router.get(PEOPLE_PATH)
     def people(request: Request) -> Response:
         session = sessions.read(request)
-        if session is None or session.role not in (LEAD, ADMIN):
+        if session is None or session.role not in LEADS:
             return RedirectResponse(home if session else "/", status_code=303)
         page = render_people(setup, accounts.all(), session, may_change=session.role == ADMIN)
         return HTMLResponse(page, headers={"Cache-Control": "no-store"})

@@ -62,7 +62,7 @@ def render_empty(setup: Setup, work: NoWork, counts: Mapping[str, Any]) -> str:
     Args:
         setup: how the app is set.
         work: what the service said.
-        counts: `mine` and `remaining` for this annotator, `done` and `required` for the whole project; `time_left`
+        counts: `mine` and `remaining` for this annotator, `share` (percent) for the whole project; `time_left`
             (see `time_left`) and `streak`, or None.
     """
     return render_part("empty", setup, reason=why_no_work(setup.texts, work), counts=counts)

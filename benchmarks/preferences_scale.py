@@ -18,8 +18,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from plumbline.preferences.counting import LiveCounts
 from plumbline.preferences.exporters import export_preferences
 from plumbline.preferences.importers import import_preferences
+from plumbline.preferences.pace import Pace
 from plumbline.preferences.pairs import load_pairs
 from plumbline.preferences.records import Assignment, NewResponse, NewTask
 from plumbline.preferences.service import PreferenceService
@@ -68,7 +70,8 @@ def annotate(service: PreferenceService, folder: Path, judgements: int) -> str:
         NewTask([{"role": "user", "content": f"open {number}"}], texts, "scale") for number in range(OPEN_TASKS)
     )
     who = service.sign_in("Anna").annotator_id
-    times: dict[str, list[float]] = {"lease_next": [], "judge": [], "progress": [], "annotator_progress": []}
+    pace = Pace(service.store, project=service.project)
+    times: dict[str, list[float]] = {"lease_next": [], "judge": [], "progress": [], "counts": []}
 
     def timed(name: str, call: Callable[[], object]) -> object:
         start = time.perf_counter()
@@ -82,7 +85,7 @@ def annotate(service: PreferenceService, folder: Path, judgements: int) -> str:
         lease, ranking = work.lease_id, {card.response_id: card.position + 1 for card in work.cards}
         timed("judge", lambda lease=lease, ranking=ranking: service.judge(lease, who, ranking, idempotency_key=lease))  # type: ignore[misc]
         timed("progress", service.progress)
-        timed("annotator_progress", lambda: service.annotator_progress(who))
+        timed("counts", lambda: LiveCounts(service, pace).of(who))
     return "; ".join(
         f"{name} p50 {statistics.median(values):.1f} p95 {statistics.quantiles(values, n=20)[-1]:.1f}"
         for name, values in times.items()

@@ -14,11 +14,12 @@ from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 
 from annotate_ui.arena.desk import ArenaDesk, BattleMessage
-from annotate_ui.calls import SIGNED_OUT, away, call_routes, sentence, unavailable
+from annotate_ui.calls import AT_ONCE, SIGNED_OUT, away, call_routes, sentence, unavailable
 from annotate_ui.pages import GradioPage
 from annotate_ui.render import render_part
 from annotate_ui.streams import ClosedStream
 from plumbline.errors import StoreUnavailable, UserError
+from plumbline.preferences.account_tables import LEADS
 
 if TYPE_CHECKING:
     from annotate_ui.sessions import Sessions
@@ -26,11 +27,6 @@ if TYPE_CHECKING:
 
 PATH = "/arena"
 CALLS_PATH = "/arena-work"
-LEADS = ("lead", "admin")
-
-AT_ONCE = 8
-"""Calls of the arena that are answered at once, in threads of their own: a vote waits until the models have stopped,
-and annotators' other calls must not wait behind it."""
 
 
 def arena_routes(desk: ArenaDesk, sessions: Sessions, say: Callable[[str], str] = str) -> APIRouter:
@@ -39,7 +35,7 @@ def arena_routes(desk: ArenaDesk, sessions: Sessions, say: Callable[[str], str] 
     `say` puts a refusal into the language of the interface.
     """
     router = APIRouter()
-    limiter = CapacityLimiter(AT_ONCE)
+    limiter = CapacityLimiter(AT_ONCE)  # a vote waits until the models have stopped
     actions = (desk.state, desk.draw, desk.start, desk.consent, desk.vote, desk.go_on, desk.end)
     router.include_router(call_routes(CALLS_PATH, actions, sessions, say=say, limiter=limiter))
     router.include_router(call_routes(CALLS_PATH, (desk.board,), sessions, roles=LEADS, say=say, limiter=limiter))

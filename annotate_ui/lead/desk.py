@@ -53,10 +53,11 @@ class TaskMessage(Message):
 
 
 class PriorityMessage(TaskMessage):
-    """A task's priority, and the pool to which it is kept; empty for everybody."""
+    """A task's priority, and the pool to which it is kept from now on, or `everybody`; what is left out stays."""
 
     priority: Annotated[int, Field(ge=-1000, le=1000)] | None = None
     pool: Annotated[str, Field(max_length=100)] = ""
+    everybody: bool = False
 
 
 class RestrictMessage(TaskMessage):
@@ -130,7 +131,7 @@ class LeadDesk:
 
     def queue(self, lead: str, message: NoMessage) -> Reply:
         """Show who holds what, what was flagged, and what waits for an adjudicator."""
-        return self._queue()
+        return self._queue(lead)
 
     def guidelines(self, lead: str, message: NoMessage) -> Reply:
         """Show all versions of the guideline."""
@@ -151,24 +152,29 @@ class LeadDesk:
         """Take a held task back; it goes to somebody else."""
         if not self.service.control.release(message.lease_id):
             raise StoreError("nobody holds this task any more.")
-        return self._queue("The task is back in the queue.")
+        return self._queue(lead, "The task is back in the queue.")
 
     def reopen(self, lead: str, message: TaskMessage) -> Reply:
         """Hand a flagged task out again."""
         self.flags.decide(lead, message.task_id, reopen=True)
-        return self._queue("The task is handed out again.")
+        return self._queue(lead, "The task is handed out again.")
 
     def keep_closed(self, lead: str, message: TaskMessage) -> Reply:
         """Leave a flagged task closed for good."""
         self.flags.decide(lead, message.task_id, reopen=False)
-        return self._queue("The task stays closed.")
+        return self._queue(lead, "The task stays closed.")
 
     def place(self, lead: str, message: PriorityMessage) -> Reply:
-        """Set a task's priority, and the pool that it is kept to."""
-        self.service.control.assign_pool([message.task_id], message.pool or None)
-        if message.priority is not None:
-            self.service.control.set_priorities({message.task_id: message.priority})
-        return self._queue("The task has its new place.")
+        """Set a task's priority, and the pool that it is kept to; what is left out stays as it is."""
+        if message.pool and message.everybody:
+            raise StoreError("name a pool, or choose everybody, not both.")
+        control = self.service.control
+        with control.turn():
+            if message.pool or message.everybody:
+                control.assign_pool([message.task_id], message.pool or None)
+            if message.priority is not None and not control.set_priorities({message.task_id: message.priority}):
+                raise StoreError("this task is not in the store: load the list again.")
+        return self._queue(lead, "The task has its new place.")
 
     def restrict(self, lead: str, message: RestrictMessage) -> Reply:
         """Keep a task for named people, or hand it to everybody again."""
@@ -184,22 +190,22 @@ class LeadDesk:
     def pause(self, lead: str, message: PauseMessage) -> Reply:
         """Give an annotator no more work."""
         self.service.control.pause(message.annotator_id, message.reason)
-        return self._queue("They get no more work.")
+        return self._queue(lead, "They get no more work.")
 
     def resume(self, lead: str, message: PersonMessage) -> Reply:
         """Give an annotator work again; their checks count from anew."""
         self.service.control.resume(message.annotator_id)
-        return self._queue("They get work again.")
+        return self._queue(lead, "They get work again.")
 
     def quota(self, lead: str, message: QuotaMessage) -> Reply:
         """Set the most that an annotator may judge."""
         self.service.control.set_quota(message.annotator_id, message.quota)
-        return self._queue("The limit is lifted." if message.quota is None else "The limit is set.")
+        return self._queue(lead, "The limit is lifted." if message.quota is None else "The limit is set.")
 
     def set_pool(self, lead: str, message: PoolMessage) -> Reply:
         """Say who is in a pool."""
         self.service.control.set_pool(message.pool, message.members)
-        return self._queue(f"The pool has {counted(len(message.members), 'member')}.")
+        return self._queue(lead, f"The pool has {counted(len(message.members), 'member')}.")
 
     def preview(self, lead: str, message: GuidelineMessage) -> Reply:
         """Show a text as annotators would see it; nothing is stored."""
@@ -212,7 +218,7 @@ class LeadDesk:
 
     # -- inside --------------------------------------------------------------------------------------------------
 
-    def _queue(self, notice: str = "") -> Reply:
+    def _queue(self, lead: str, notice: str = "") -> Reply:
         control = self.service.control
         html = render_queue(
             self.setup,
@@ -224,6 +230,7 @@ class LeadDesk:
             pools=control.pools(),
             restricted=control.restricted(),
             now=self.service.clock(),
+            lead=lead,
         )
         return {"html": html, "notice": notice}
 

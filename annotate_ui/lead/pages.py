@@ -11,6 +11,7 @@ from annotate_ui.calls import call_routes
 from annotate_ui.lead.desk import LeadDesk
 from annotate_ui.lead.render import render_lead
 from annotate_ui.pages import GradioPage
+from plumbline.preferences.account_tables import LEADS
 
 if TYPE_CHECKING:
     from annotate_ui.sessions import Sessions
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
 LEAD_PATH = "/lead"
 CALLS_PATH = "/lead-work"  # beside the page, of whose paths the guard lets only Gradio's few pass
-LEADS = frozenset({"lead", "admin"})
 
 
 def lead_page(setup: Setup) -> GradioPage:

@@ -10,6 +10,9 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from plumbline.preferences.tables import Base
 
+LEADS = frozenset({"lead", "admin"})
+"""Roles that lead the work."""
+
 
 class Account(Base):
     """What an annotator signs in with: `role` is annotator, lead or admin; `password` an argon2 hash, or none yet.

@@ -21,12 +21,13 @@ from plumbline.errors import StoreError
 from plumbline.preferences import audit, queue
 from plumbline.preferences.account_tables import Account as AccountRow
 from plumbline.preferences.account_tables import LoginSession
+from plumbline.preferences.adjudication import take_back_disputes
 from plumbline.preferences.login_sessions import LoginSessions
 from plumbline.preferences.passwords import Passwords, check_password, one_time_password
 from plumbline.preferences.store import Store
 from plumbline.preferences.tables import Annotator, Lease
 from plumbline.preferences.throttle import Source, count_attempt, forgive_attempt, sources_of
-from plumbline.preferences.turn import NO_PROJECT, Turn, enrol, now_utc
+from plumbline.preferences.turn import NO_PROJECT, Turn, enrol, now_utc, renew_tallies
 
 ANNOTATOR, LEAD, ADMIN = ROLES = ("annotator", "lead", "admin")
 ONE_TIME_HOLDS = timedelta(days=7)
@@ -138,8 +139,6 @@ class Accounts:
         now = self.clock()
         with self.store.write() as connection:
             person = enrol(connection, name, simulated=False, settings={}, now=now, person=True)
-            if person.erased_at is not None:
-                raise StoreError(f"the name {person.name!r} stands for an erased person: choose another name.")
             if _row_of_id(connection, person.annotator_id) is not None:
                 raise StoreError(f"{person.name} has an account already.")
             values = {"role": role, "password": hashed, "active": True, "created_at": now, "changed_at": now}
@@ -169,6 +168,8 @@ class Accounts:
     def set_role(self, annotator_id: str, role: str, *, by: str | None = None) -> None:
         """Change an account's role; its sessions have the new one from their next call on.
 
+        A disputed task that they may no longer decide goes back.
+
         Raises:
             StoreError: no such role or account, or nobody would be admin any more.
         """
@@ -178,6 +179,7 @@ class Accounts:
             if role != ADMIN:
                 _keep_an_admin(connection, row)
             self._change(connection, row, role=role)
+            take_back_disputes(Turn(connection, NO_PROJECT, self.clock()), Lease.annotator_id == row.id)
             self._note(connection, by, "role changed", annotator_id, role=role, before=row.role)
 
     def deactivate(self, annotator_id: str, *, by: str | None = None) -> None:
@@ -189,6 +191,7 @@ class Accounts:
         with self.store.write() as connection:
             row = _known(connection, annotator_id)
             _keep_an_admin(connection, row)
+            renew_tallies(connection, row.id)
             self._change(connection, row, active=False)
             _end_sessions(connection, row)
             _hand_back(Turn(connection, NO_PROJECT, self.clock()), row.id)
@@ -351,7 +354,7 @@ def _end_sessions(connection: Connection, row: Row[Any]) -> None:
 
 
 def _hand_back(turn: Turn, annotator: int) -> None:
-    held = select(Lease.id, Lease.task_id, Lease.slot).where(Lease.annotator_id == annotator, Lease.state == queue.OPEN)
+    held = select(Lease.__table__).where(Lease.annotator_id == annotator, Lease.state == queue.OPEN)
     for lease in turn.connection.execute(held.order_by(Lease.task_id).with_for_update()).all():
         queue.end_lease(turn, lease, queue.RELEASED)
 

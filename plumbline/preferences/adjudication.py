@@ -17,7 +17,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, Row, and_, func, select, text, update
 
 from plumbline.conversations import Conversation
-from plumbline.preferences.queue import OPEN, answered_by
+from plumbline.preferences.account_tables import LEADS, Account
+from plumbline.preferences.queue import OPEN, RELEASED, answered_by, end_lease
 from plumbline.preferences.records import ADJUDICATION, JUDGEMENT, WORK
 from plumbline.preferences.rules import Rules
 from plumbline.preferences.scoring import disagreement
@@ -40,6 +41,9 @@ class Dispute:
     prompt: Conversation
     judged: int
     disagreement: float
+
+
+NOT_THEIRS = "only the lead and the adjudicators whom the lead has named decide disputed tasks."
 
 
 class Adjudication(Facet):
@@ -81,10 +85,24 @@ class Adjudication(Facet):
 
 def may_adjudicate(turn: Turn, actor: Actor) -> bool:
     """Whether the annotator is in the pool of adjudicators."""
-    member = select(PoolMember.pool).where(
-        PoolMember.project_id == turn.project_id, PoolMember.pool == ADJUDICATORS, PoolMember.annotator_id == actor.id
-    )
-    return turn.connection.execute(member).one_or_none() is not None
+    return _is_member(turn, turn.project_id, actor.id)
+
+
+def may_decide(turn: Turn, project_id: int, annotator: int) -> bool:
+    """Whether an annotator (row id) who holds a disputed task may decide it: their role, or the pool, may have changed.
+
+    Without an account they signed in by name, and then everybody leads.
+    """
+    role = turn.connection.execute(select(Account.role).where(Account.annotator_id == annotator)).scalar_one_or_none()
+    return role is None or role in LEADS or _is_member(turn, project_id, annotator)
+
+
+def take_back_disputes(turn: Turn, *whose: ColumnElement[bool]) -> None:
+    """Take disputed tasks back from those who may no longer decide them; `whose` are conditions on `Lease`."""
+    held = select(Lease.__table__).where(Lease.state == OPEN, Lease.purpose == ADJUDICATION, *whose)
+    for lease in turn.connection.execute(held.order_by(Lease.task_id).with_for_update()).all():
+        if not may_decide(turn, lease.project_id, lease.annotator_id):
+            end_lease(turn, lease, RELEASED)
 
 
 def next_dispute(turn: Turn, actor: Actor, rules: Rules) -> Row[Any] | None:
@@ -130,3 +148,10 @@ def measure(turn: Turn, task_id: int) -> None:
 def settle(turn: Turn, task_id: int, kind: str) -> None:
     """Note what the adjudicator said last: a judgement decides, a skip or a flag does not."""
     turn.connection.execute(update(Task).where(Task.id == task_id).values(adjudicated=kind == JUDGEMENT))
+
+
+def _is_member(turn: Turn, project_id: int, annotator: int) -> bool:
+    member = select(PoolMember.pool).where(
+        PoolMember.project_id == project_id, PoolMember.pool == ADJUDICATORS, PoolMember.annotator_id == annotator
+    )
+    return turn.connection.execute(member).one_or_none() is not None

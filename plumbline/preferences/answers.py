@@ -10,7 +10,7 @@ from sqlalchemy import Row, bindparam, insert, select
 
 from plumbline.errors import StoreError
 from plumbline.preferences import audit
-from plumbline.preferences.adjudication import measure, settle
+from plumbline.preferences.adjudication import NOT_THEIRS, may_decide, measure, settle
 from plumbline.preferences.checks import score_check
 from plumbline.preferences.drafts import draft_of, drop_draft
 from plumbline.preferences.guidelines import accepted_guideline
@@ -68,8 +68,8 @@ def answer_lease(turn: Turn, actor: Actor, lease_id: str, new: NewAnswer, rules:
     What follows from it is written with it: the counts, the score of a check, how far the judges of a task disagree.
 
     Raises:
-        StoreError: the lease is not theirs or is over and the task was given to others, the ranking does not fit, or
-            the key was used for another answer.
+        StoreError: the lease is not theirs or is over and the task was given to others, the ranking does not fit,
+            they may no longer decide disputed tasks, or the key was used for another answer.
     """
     if not new.key:
         raise StoreError("an answer needs an idempotency key: one for each time that a task is shown.")
@@ -86,6 +86,8 @@ def answer_lease(turn: Turn, actor: Actor, lease_id: str, new: NewAnswer, rules:
     if _is_repeated(turn, answer_id, lease, new.kind, ranks):
         return answer_id
     lease = _usable(turn, actor, lease)
+    if lease.purpose == ADJUDICATION and not may_decide(turn, turn.project_id, actor.id):
+        raise StoreError(NOT_THEIRS)
     row = {
         "answer_id": answer_id,
         "kind": new.kind,

@@ -151,9 +151,12 @@ class Checks(Facet):
         )
 
 
-def next_check(turn: Turn, actor: Actor, project: str) -> Row[Any] | None:
-    """A check that the annotator has not answered, drawn for this place of theirs; None where they had all."""
-    ids = turn.connection.execute(free_checks(turn, actor.id)).scalars().all()
+def next_check(turn: Turn, actor: Actor, project: str, *, but: int | None = None) -> Row[Any] | None:
+    """A check that the annotator has not answered, drawn for this place of theirs; None where they had all.
+
+    The check `but`, by its row id, is passed over.
+    """
+    ids = [one for one in turn.connection.execute(free_checks(turn, actor.id)).scalars() if one != but]
     if not ids:
         return None
     chosen = ids[int(place(project, actor.annotator_id, actor.answered, "check") * len(ids))]

@@ -20,26 +20,29 @@ SECONDS_KEPT = 1.0
 SHARE = 0.05
 
 
+STEP = 10
+"""With checks, what is left is told in tens, and what the team has done in steps of at least ten judgements."""
+
+
 class WorkCounts(NamedTuple):
-    """Tasks that the annotator judged (`mine`) and has left, judgements done and required in the whole project.
+    """Tasks that the annotator judged (`mine`) and has left, and the share of all judgements that is done, in percent.
 
     `seconds_each` is the annotator's median time for a task, of late; None where it is not known.
     """
 
     mine: int
     remaining: int
-    done: int
-    required: int
+    share: int
     seconds_each: float | None
 
 
 class _Seen(NamedTuple):
-    """What the tallies say: the annotator's judgements and answers of any kind, all judgements, all flags."""
+    """What the tallies say: the annotator's judgements, answers of any kind and quota, and all flags."""
 
     mine: int
     answered: int
-    judged: int
     flagged: int
+    quota: int | None
 
 
 @dataclass(frozen=True)
@@ -57,12 +60,17 @@ class _Count:
 class LiveCounts:
     """Counts of a project for its annotators; may be asked from any thread.
 
-    What the annotators answered since tasks were counted is added from their tallies, so that one's own answers and all
-    judgements show at once. That others have finished a task which one could have had shows a second later.
+    One's own answers show at once; what the team has done, and that others have finished a task which one could have
+    had, shows a second later. With checks nothing falls by each answer, because it would not fall by a check.
+
+    Args:
+        facet: a side of the project's rules, to look through.
+        pace: tells how fast annotators work.
+        checks: some of what is handed out are checks and repeats, which must not be told from work.
     """
 
-    def __init__(self, facet: Facet, pace: Pace) -> None:
-        self.facet, self.pace = facet, pace
+    def __init__(self, facet: Facet, pace: Pace, *, checks: bool = False) -> None:
+        self.facet, self.pace, self.checks = facet, pace, checks
         self._counts: dict[str, _Count] = {}
         self._not_before = 0.0
 
@@ -73,13 +81,18 @@ class LiveCounts:
             count = self._counts.get(annotator_id)
             if count is None or self._is_old(count, seen):
                 count = self._counted(turn, annotator_id, seen)
-        return WorkCounts(
-            mine=seen.mine,
-            remaining=max(0, count.remaining - (seen.answered - count.seen.answered)),
-            done=min(count.required, count.done + seen.judged - count.seen.judged),
-            required=count.required,
-            seconds_each=count.seconds_each,
-        )
+        return WorkCounts(seen.mine, self._remaining(count, seen), self._share(count), count.seconds_each)
+
+    def _remaining(self, count: _Count, seen: _Seen) -> int:
+        if self.checks:
+            left = -(-count.remaining // STEP) * STEP
+        else:
+            left = max(0, count.remaining - (seen.answered - count.seen.answered))
+        return left if seen.quota is None else max(0, min(left, seen.quota - seen.mine))
+
+    def _share(self, count: _Count) -> int:
+        steps = max(1, min(100, count.required // STEP)) if self.checks else 100
+        return count.done * steps // max(count.required, 1) * 100 // steps
 
     def _is_old(self, count: _Count, seen: _Seen) -> bool:
         now = time.monotonic()
@@ -101,9 +114,10 @@ class LiveCounts:
 
 _MINE = Annotator.annotator_id == bindparam("annotator_id")
 _ANSWERED = Tally.judged + Tally.skipped + Tally.flagged
-_COUNTS = (case((_MINE, Tally.judged)), case((_MINE, _ANSWERED)), Tally.judged, Tally.flagged)
+_COUNTS = (case((_MINE, Tally.judged)), case((_MINE, _ANSWERED)), Tally.flagged)
+_QUOTA = func.max(case((_MINE, Tally.quota)))
 _TALLIES = (  # built once, because building it takes longer than executing it
-    select(*(func.coalesce(func.sum(count), 0) for count in _COUNTS))
+    select(*(func.coalesce(func.sum(count), 0) for count in _COUNTS), _QUOTA)
     .select_from(Tally)
     .join(Annotator, Annotator.id == Tally.annotator_id)
     .where(Tally.project_id == bindparam("project"))
@@ -112,4 +126,4 @@ _TALLIES = (  # built once, because building it takes longer than executing it
 
 def _tallies(turn: Turn, annotator_id: str) -> _Seen:
     asked = {"annotator_id": annotator_id, "project": turn.project_id}
-    return _Seen(*turn.connection.execute(_TALLIES, asked).one())
+    return _Seen._make(turn.connection.execute(_TALLIES, asked).one())

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from sqlalchemy import BindParameter, ColumnElement, delete, insert, select, update
+from sqlalchemy import BindParameter, ColumnElement, delete, insert
 
 from plumbline.errors import StoreError
-from plumbline.preferences.records import WORK
-from plumbline.preferences.tables import Draft, RowId, Tally, Task
+from plumbline.preferences.tables import Draft, RowId
 from plumbline.preferences.turn import Actor, Turn
 
 MAX_DRAFT = 256 * 1024
@@ -34,14 +33,10 @@ def checked_draft(content: Any) -> dict[str, Any]:
 
 
 def put_draft(turn: Turn, actor: Actor, lease: Any, content: dict[str, Any]) -> None:
-    """Keep a draft in place of the one before; whoever comes back after their lease gets this task first."""
+    """Keep a draft in place of the one before."""
     drop_draft(turn, lease)
     key = {"task_id": lease.task_id, "annotator_id": actor.id, "purpose": lease.purpose}
     turn.connection.execute(insert(Draft).values(**key, content=content, saved_at=turn.now))
-    if lease.purpose == WORK:
-        deferral = select(Task.deferral).where(Task.id == lease.task_id).scalar_subquery()
-        mine = (Tally.project_id == turn.project_id) & (Tally.annotator_id == actor.id)
-        turn.connection.execute(update(Tally).where(mine).values(cursor_deferral=deferral, cursor=lease.task_id - 1))
 
 
 def draft_of(annotator: RowId, purpose: str | BindParameter[str]) -> ColumnElement[bool]:

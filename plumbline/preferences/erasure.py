@@ -36,7 +36,7 @@ from plumbline.preferences.tables import (
     TaskAllowance,
 )
 from plumbline.preferences.throttle import sources_of
-from plumbline.preferences.turn import TOP, now_utc
+from plumbline.preferences.turn import TOP, now_utc, renew_tallies
 from plumbline.preferences.webhooks import enqueue
 
 KEPT = "kept"
@@ -98,6 +98,7 @@ def erase(
         if store.is_sqlite:  # what is deleted or replaced is overwritten with zeros
             connection.exec_driver_sql("PRAGMA secure_delete = ON")
         person = _person(connection, name)
+        renew_tallies(connection, person.id)
         found = _counts(connection, person.id)
         ids = frozenset(connection.execute(select(Answer.answer_id).where(Answer.annotator_id == person.id)).scalars())
         pseudonym = f"erased-{secrets.token_hex(6)}"

@@ -45,7 +45,9 @@ from plumbline.preferences.own_work import answer_query, cards_of, given_answer
 from plumbline.preferences.tables import OPEN_TASK, Answer, Draft, Lease, PoolMember, RowId, Tally, Task, TaskAllowance
 from plumbline.preferences.turn import Actor, Turn
 
-OPEN, ANSWERED, RELEASED, EXPIRED = "open", "answered", "released", "expired"
+OPEN, ANSWERED, RELEASED, EXPIRED, SET_ASIDE = "open", "answered", "released", "expired", "aside"
+"""Released is what was handed or taken back: something else follows. What expired, or was set aside for something else,
+follows again."""
 
 # What every judgement asks of the database is built once, here: building a statement takes longer than executing it.
 _PROJECT: BindParameter[int] = bindparam("project")
@@ -76,18 +78,25 @@ _SHOWN = (
 def expire_leases(turn: Turn) -> None:
     """End the leases whose time is over, so that their tasks can be handed out again."""
     over = (
-        select(Lease.id, Lease.task_id, Lease.slot)
+        select(Lease.__table__)
+        .join(Tally, (Tally.project_id == Lease.project_id) & (Tally.annotator_id == Lease.annotator_id))
         .where(Lease.state == OPEN, Lease.expires_at <= turn.now)
         .order_by(Lease.task_id)
-        .with_for_update(skip_locked=True)
+        .with_for_update(of=(Tally, Lease), skip_locked=True)  # whose holder acts just now comes a second later
     )
     for lease in turn.connection.execute(over).all():
         end_lease(turn, lease, EXPIRED)
 
 
 def end_lease(turn: Turn, lease: Any, state: str) -> None:
-    """Close an open lease without an answer and give its place back."""
+    """Close an open lease without an answer, give its place back, and remember what its holder left.
+
+    The holder's tally is locked already, because whoever acts locks that first.
+    """
     close_lease(turn, lease, state)
+    if lease.supersedes_id is None and lease.purpose != records.ADJUDICATION:
+        theirs = (Tally.project_id == lease.project_id) & (Tally.annotator_id == lease.annotator_id)
+        turn.connection.execute(update(Tally).where(theirs).values(aside=lease.id))
     if lease.slot:
         change_task(turn, lease.task_id, taken=-1)
 
@@ -129,25 +138,32 @@ def own_lease(turn: Turn, actor: Actor, lease_id: str) -> Row[Any]:
     return lease
 
 
-def next_free_task(turn: Turn, actor: Actor, *, wait: bool) -> Row[Any] | None:
+def next_free_task(turn: Turn, actor: Actor, *, wait: bool, but: int | None = None) -> Row[Any] | None:
     """The first task that is free for this annotator, locked; they have neither judged, skipped nor flagged it.
+
+    The task `but`, by its row id, is passed over.
 
     It is looked for below their cursor first, and from the top when nothing is left there: tasks that came back.
     Tasks that others are just about to take are passed over; where only such are left, `wait` says to wait for what
     becomes of them.
     """
     mine = {"project": turn.project_id, "annotator": actor.id}
+    others = mine | {"but": but or NO_TASK}
     cursor = {"deferral": actor.cursor.deferral, "cursor": actor.cursor.task}
     for part in (BELOW, LESS_URGENT):
-        task = turn.connection.execute(free_tasks(part), mine | cursor).one_or_none()
+        task = turn.connection.execute(free_tasks(part), others | cursor).one_or_none()
         if task is not None:
-            turn.connection.execute(_MOVE_CURSOR, mine | {"deferral_now": task.deferral, "task_now": task.id})
+            moved = {"deferral_now": task.deferral, "task_now": task.id}
+            turn.connection.execute(_MOVE_CURSOR, mine | moved)
             return task
-    task = turn.connection.execute(free_tasks(ANYWHERE), mine).one_or_none()
+    task = turn.connection.execute(free_tasks(ANYWHERE), others).one_or_none()
     if task is None and wait and turn.connection.dialect.name != "sqlite":
-        task = turn.connection.execute(free_tasks(ANYWHERE, wait=True), mine).one_or_none()
+        task = turn.connection.execute(free_tasks(ANYWHERE, wait=True), others).one_or_none()
     return task
 
+
+NO_TASK = 0
+"""Row ids begin at 1."""
 
 BELOW, LESS_URGENT, ANYWHERE = "below", "less urgent", "anywhere"
 # Two parts instead of one comparison of the pair, because SQLite's index answers only the first half of that.
@@ -162,7 +178,8 @@ _PARTS: dict[str, ColumnElement[bool]] = {
 def free_tasks(part: str, *, wait: bool = False) -> Select[Any]:
     """The query for the first free task in a part of the queue; the partial index of open tasks answers it.
 
-    It takes the parameters `project` and `annotator` (row ids), and `deferral` and `cursor` of the annotator's place.
+    It takes the parameters `project`, `annotator` and `but` (row ids; `but` is a task that is passed over, or
+    `NO_TASK`), and `deferral` and `cursor` of the annotator's place.
 
     Args:
         part: `BELOW` the annotator's place among equally urgent tasks, `LESS_URGENT` ones, or `ANYWHERE`.
@@ -171,7 +188,12 @@ def free_tasks(part: str, *, wait: bool = False) -> Select[Any]:
     return (
         select(Task.id, Task.key, Task.deferral, Task.responses)
         .where(Task.project_id == _PROJECT, text(OPEN_TASK), _PARTS[part])
-        .where(Task.check_kind.is_(None), open_to(_PROJECT, _ANNOTATOR), ~answered_by(_ANNOTATOR))
+        .where(
+            Task.id != bindparam("but"),
+            Task.check_kind.is_(None),
+            open_to(_PROJECT, _ANNOTATOR),
+            ~answered_by(_ANNOTATOR),
+        )
         .order_by(Task.deferral, Task.id)
         .limit(1)
         .with_for_update(skip_locked=not wait)
@@ -227,10 +249,10 @@ def open_lease(
     return turn.connection.execute(_OPEN, lease).one()
 
 
-def shown_order(task_key: str, annotator: str, size: int) -> list[int]:
-    """A random order of a task's responses, the same whenever this annotator sees this task."""
-    seed = hashlib.sha256(f"{annotator}:{task_key}".encode()).digest()
-    return random.Random(seed).sample(range(size), size)
+def shown_order(task_key: str, seed: str, size: int) -> list[int]:
+    """A random order of a task's responses, the same whenever the annotator with this `Actor.seed` sees this task."""
+    drawn = hashlib.sha256(f"{seed}:{task_key}".encode()).digest()
+    return random.Random(drawn).sample(range(size), size)
 
 
 def as_assignment(turn: Turn, lease: Row[Any], until: datetime) -> records.Assignment:

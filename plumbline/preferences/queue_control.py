@@ -13,6 +13,7 @@ from sqlalchemy import bindparam, delete, insert, select, text, update
 from plumbline.conversations import Conversation
 from plumbline.errors import StoreError, counted
 from plumbline.preferences import queue
+from plumbline.preferences.adjudication import ADJUDICATORS, take_back_disputes
 from plumbline.preferences.tables import OPEN_TASK, Annotator, Lease, PoolMember, Tally, Task, TaskAllowance
 from plumbline.preferences.turn import TOP, Facet, Turn, acting, ensure_tally, known_annotator
 from plumbline.preferences.validation import checked_name, note_fault
@@ -118,7 +119,8 @@ class QueueControl(Facet):
     def set_pool(self, pool: str, annotator_ids: Collection[str]) -> None:
         """Say who is in a pool, in place of those who were; without anybody the pool is gone.
 
-        Members of the pool `adjudicators` may decide disputed tasks.
+        Members of the pool `adjudicators` may decide disputed tasks; what they hold of these when they leave it goes
+        back.
         """
         name = _pool_name(pool)
         with self.turn() as turn:
@@ -130,6 +132,8 @@ class QueueControl(Facet):
             rows = [{"project_id": turn.project_id, "pool": name, "annotator_id": member} for member in members]
             if rows:
                 turn.connection.execute(insert(PoolMember), rows)
+            if name == ADJUDICATORS:
+                take_back_disputes(turn, Lease.project_id == turn.project_id)
             turn.record("pool members", members=len(rows))
 
     def pools(self) -> dict[str, list[str]]:
@@ -299,8 +303,12 @@ class QueueControl(Facet):
 
     def _release(self, which: Any) -> int:
         with self.turn() as turn:
-            held = select(Lease.__table__).where(Lease.project_id == turn.project_id, Lease.state == queue.OPEN, which)
-            leases = turn.connection.execute(held.with_for_update()).all()
+            held = (Lease.project_id == turn.project_id) & (Lease.state == queue.OPEN) & which
+            holders = select(Lease.annotator_id).where(held)
+            theirs = (Tally.project_id == turn.project_id) & Tally.annotator_id.in_(holders)
+            # Whoever acts locks their tally first, then the lease.
+            turn.connection.execute(select(Tally.annotator_id).where(theirs).with_for_update())
+            leases = turn.connection.execute(select(Lease.__table__).where(held).with_for_update()).all()
             for lease in leases:
                 queue.end_lease(turn, lease, queue.RELEASED)
                 turn.record("taken back", lease.lease_id)

@@ -23,8 +23,11 @@ APART = 10
 """Answers of the annotator between a task and its repeat, at least."""
 
 
-def next_repeat(turn: Turn, actor: Actor, project: str) -> Row[Any] | None:
-    """A task that the annotator judged before, with the order in which they saw it; None where none is far enough."""
+def next_repeat(turn: Turn, actor: Actor, project: str, *, but: int | None = None) -> Row[Any] | None:
+    """A task that the annotator judged before, with the order in which they saw it; None where none is far enough.
+
+    The task `but`, by its row id, is passed over.
+    """
     mine = (Answer.project_id == turn.project_id) & (Answer.annotator_id == actor.id)
     ids = select(Answer.id).where(mine).order_by(Answer.id.desc())
     last = turn.connection.execute(ids.offset(APART).limit(1)).scalar_one_or_none()
@@ -33,7 +36,7 @@ def next_repeat(turn: Turn, actor: Actor, project: str) -> Row[Any] | None:
     first = turn.connection.execute(select(func.min(Answer.id)).where(mine)).scalar_one()
     drawn = first + int(place(project, actor.annotator_id, actor.answered, "repeat") * (last - first + 1))
     for part in (Answer.id >= drawn) & (Answer.id <= last), Answer.id < drawn:
-        row = turn.connection.execute(_repeatable(actor).where(mine, part)).one_or_none()
+        row = turn.connection.execute(repeatable(actor).where(mine, part, Task.id != (but or 0))).one_or_none()
         if row is not None:
             return row
     return None
@@ -41,11 +44,12 @@ def next_repeat(turn: Turn, actor: Actor, project: str) -> Row[Any] | None:
 
 def other_order(task: Row[Any], actor: Actor) -> list[int]:
     """A random order of a task's responses that is not the one in which the annotator saw them first."""
-    orders = (shown_order(f"{task.key}:{number}", actor.name, len(task.responses)) for number in numbers())
+    orders = (shown_order(f"{task.key}:{number}", actor.seed, len(task.responses)) for number in numbers())
     return next(order for order in orders if order != task.shown_order)
 
 
-def _repeatable(actor: Actor) -> Select[Any]:
+def repeatable(actor: Actor) -> Select[Any]:
+    """The query for the first of all judged tasks that may be repeated, and was not yet by this annotator."""
     again = aliased(Answer)
     repeated = exists().where(again.task_id == Answer.task_id, again.annotator_id == actor.id, again.purpose == REPEAT)
     return (

@@ -9,13 +9,12 @@ from plumbline.recipe_annotate import ChecksSection
 CHECK, REPEATED = "check", "repeat"
 
 
-def extra_at(rules: ChecksSection, project: str, annotator_id: str, answered: int) -> str | None:
-    """Whether the item after `answered` answers is a `check`, a `repeat`, or work (None).
+def extra_at(rules: ChecksSection, project: str, annotator_id: str, position: object) -> str | None:
+    """Whether the item at a position is a `check`, a `repeat`, or work (None).
 
-    Each place is drawn on its own: one in `every` is a check, a share `repeat_share` a repeat. Who reloads the page,
-    or hands a task back, gets the same kind of item again.
+    Each position is drawn on its own: one in `every` is a check, a share `repeat_share` a repeat.
     """
-    drawn = place(project, annotator_id, answered, "kind")
+    drawn = place(project, annotator_id, position, "kind")
     share = 1 / rules.every
     if drawn < share:
         return CHECK

@@ -22,7 +22,7 @@ from sqlalchemy import Row, select, update
 
 from plumbline.errors import StoreError
 from plumbline.preferences import queue
-from plumbline.preferences.adjudication import Adjudication, may_adjudicate, next_dispute
+from plumbline.preferences.adjudication import NOT_THEIRS, Adjudication, may_adjudicate, next_dispute
 from plumbline.preferences.answers import NewAnswer, answer_lease, is_superseded, last_answer
 from plumbline.preferences.checks import Checks
 from plumbline.preferences.drafts import checked_draft, put_draft
@@ -50,7 +50,7 @@ from plumbline.preferences.records import (
 )
 from plumbline.preferences.rules import RANK_ONLY, Rules
 from plumbline.preferences.store import Store
-from plumbline.preferences.tables import Lease, Tally
+from plumbline.preferences.tables import Lease
 from plumbline.preferences.turn import (
     Actor,
     Turn,
@@ -63,7 +63,7 @@ from plumbline.preferences.turn import (
     now_utc,
 )
 from plumbline.preferences.validation import checked_name
-from plumbline.preferences.waiting import refusal, remaining_for, why_nothing
+from plumbline.preferences.waiting import refusal, why_nothing
 
 EXPIRE_EVERY = timedelta(seconds=1)
 """How often a service looks for leases whose time is over."""
@@ -137,8 +137,9 @@ class PreferenceService(Intake):
         """Hand out the next task, or say why there is none.
 
         An annotator holds one task at a time: while they hold one, it is handed to them again (a page that was
-        reloaded goes on where it was), with its time renewed. Now and then the task is a check or a repeat, which
-        nothing in the assignment tells.
+        reloaded goes on where it was), with its time renewed. What they left unanswered (its time was over, or they
+        corrected something first) follows again where it is still free. Now and then the task is a check or a repeat,
+        which nothing in the assignment tells.
 
         Args:
             wait: where others are just about to take all that is left, wait for what becomes of it (PostgreSQL).
@@ -178,7 +179,7 @@ class PreferenceService(Intake):
         with self.turn() as turn:
             actor = acting(turn, annotator_id)
             if not lead and not may_adjudicate(turn, actor):
-                raise StoreError("only the lead and the adjudicators whom the lead has named decide disputed tasks.")
+                raise StoreError(NOT_THEIRS)
             refused = missing_consent(turn, actor) or refusal(actor)
             if refused is not None:
                 return refused
@@ -189,9 +190,9 @@ class PreferenceService(Intake):
             if task is None:
                 return NoWork("No disputed task waits for you.", "adjudicated")
             if held is not None:
-                queue.end_lease(turn, held, queue.RELEASED)
+                queue.end_lease(turn, held, queue.SET_ASIDE)
             until = turn.now + self.lease
-            order = queue.shown_order(task.key, actor.name, len(task.responses))
+            order = queue.shown_order(task.key, actor.seed, len(task.responses))
             lease = queue.open_lease(turn, actor, task.id, order=order, until=until, purpose=ADJUDICATION)
             return queue.as_assignment(turn, lease, until)
 
@@ -222,8 +223,13 @@ class PreferenceService(Intake):
                 raise StoreError("your time for this task is over: load the next one.")
             return self._renewed(turn, lease).expires_at
 
-    def release(self, lease_id: str, annotator_id: str) -> None:
+    def release(self, lease_id: str, annotator_id: str, *, aside: bool = False) -> None:
         """Give a held task back unanswered; of a correction, the earlier answer stands. Repeating it does nothing.
+
+        Something else follows, and the same task only where nothing else is left for this annotator.
+
+        Args:
+            aside: they only leave, so that others need not wait: the same task follows, where it is still free then.
 
         Raises:
             StoreError: the lease is not theirs.
@@ -231,7 +237,7 @@ class PreferenceService(Intake):
         with self.turn() as turn:
             lease = queue.own_lease(turn, acting(turn, annotator_id), lease_id)
             if lease.state == queue.OPEN:
-                queue.end_lease(turn, lease, queue.RELEASED)
+                queue.end_lease(turn, lease, queue.SET_ASIDE if aside else queue.RELEASED)
 
     def save_draft(self, lease_id: str, annotator_id: str, content: dict[str, Any]) -> None:
         """Keep what the annotator entered for a held task; the next assignment of the same task brings it back.
@@ -402,23 +408,6 @@ class PreferenceService(Intake):
         with self.look() as turn:
             return progress_of(turn)
 
-    def annotator_progress(self, annotator_id: str) -> tuple[int, int]:
-        """How many tasks the annotator has judged, and how many are left for them.
-
-        With checks the second number is rounded up to tens: it does not fall by a check, and so would tell them.
-        """
-        with self.look() as turn:
-            annotator = known_annotator(turn.connection, annotator_id)
-            mine = (Tally.project_id == turn.project_id) & (Tally.annotator_id == annotator.id)
-            judged, quota = turn.connection.execute(select(Tally.judged, Tally.quota).where(mine)).one_or_none() or (
-                0,
-                None,
-            )
-            left = remaining_for(turn, annotator.id)
-            if quota is not None:
-                left = max(min(left, quota - judged), 0)
-            return judged, -(-left // 10) * 10 if self.rules.checks else left
-
     def judgements(
         self,
         *,
@@ -463,7 +452,7 @@ class PreferenceService(Intake):
 
     def _reopened(self, turn: Turn, actor: Actor, held: Row[Any] | None, answer: Row[Any]) -> Assignment:
         if held is not None:
-            queue.end_lease(turn, held, queue.RELEASED)
+            queue.end_lease(turn, held, queue.SET_ASIDE)
         until = turn.now + self.lease
         return queue.as_assignment(turn, reopened_lease(turn, actor, answer, until), until)
 

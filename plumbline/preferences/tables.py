@@ -284,7 +284,8 @@ class Tally(Base):
     `cursor_deferral` and `cursor` (a task's id) are a hint: no task before them was free for this annotator when the
     queue was last looked through. `quota` is the most judgements that they may give; `paused` is the reason for which
     they get no work. Of `checks_seen` checks they passed `checks_passed`, the last `check_streak` of them in a row;
-    `checks_score` is the sum of the shares of pairs that they got right.
+    `checks_score` is the sum of the shares of pairs that they got right. `aside` is the lease (its row id) of the last
+    item that they left without an answer, until they get another one.
     """
 
     __tablename__ = "tallies"
@@ -302,6 +303,7 @@ class Tally(Base):
     checks_score: Mapped[float] = mapped_column(server_default=text("0"))
     check_streak: Mapped[int] = mapped_column(server_default=text("0"))
     repeats: Mapped[int] = mapped_column(server_default=text("0"))
+    aside: Mapped[int | None]
 
 
 class Draft(Base):

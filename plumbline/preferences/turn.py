@@ -10,10 +10,11 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, Update, bindparam, select, update
+from sqlalchemy import Connection, Row, Update, bindparam, delete, insert, select, update
 
 from plumbline.errors import StoreError
 from plumbline.preferences import audit, records
+from plumbline.preferences.account_tables import Account
 from plumbline.preferences.store import Store, insert_new
 from plumbline.preferences.tables import Annotator, Project, Tally
 from plumbline.preferences.validation import checked_name
@@ -50,6 +51,8 @@ class Cursor(NamedTuple):
     task: int
 
 
+NOT_KNOWN = "this annotator is not known to the store: sign in again."
+
 TOP = Cursor(-(2**31), 0)
 """Before all tasks."""
 
@@ -64,6 +67,12 @@ class Actor:
     cursor: Cursor
     simulated: bool
     tally: Row[Any]
+
+    @property
+    def seed(self) -> str:
+        """What the orders that they see are drawn from: of people their random id, because exported rows without names
+        hold the orders, and a list of names could be matched to these; of simulated annotators the name."""
+        return self.name if self.simulated else self.annotator_id
 
     @property
     def answered(self) -> int:
@@ -129,13 +138,14 @@ def known_annotator(connection: Connection, annotator_id: str) -> Row[Any]:
     """
     row = connection.execute(select(Annotator.__table__).where(Annotator.annotator_id == annotator_id)).one_or_none()
     if row is None:
-        raise StoreError("this annotator is not known to the store: sign in again.")
+        raise StoreError(NOT_KNOWN)
     return row
 
 
 ACTOR = (
-    select(Tally.__table__, Annotator.name, Annotator.simulated)
+    select(Tally.__table__, Annotator.name, Annotator.simulated, Annotator.erased_at, Account.active)
     .join(Annotator, Annotator.id == Tally.annotator_id)
+    .outerjoin(Account, Account.annotator_id == Annotator.id)
     .where(Annotator.annotator_id == bindparam("annotator_id"), Tally.project_id == bindparam("project"))
     .with_for_update(of=Tally)
 )
@@ -145,15 +155,31 @@ def acting(turn: Turn, annotator_id: str) -> Actor:
     """The annotator, locked for the rest of the transaction: what one annotator does happens in sequence.
 
     Raises:
-        StoreError: nobody has this id.
+        StoreError: nobody has this id, they were erased, or their account was closed.
     """
     asked = {"annotator_id": annotator_id, "project": turn.project_id}
     row = turn.connection.execute(ACTOR, asked).one_or_none()
     if row is None:  # they do something in this project for the first time
         ensure_tally(turn, known_annotator(turn.connection, annotator_id).id)
         row = turn.connection.execute(ACTOR, asked).one()
+    if row.erased_at is not None:
+        raise StoreError(NOT_KNOWN)
+    if row.active is False:
+        raise StoreError("your account is closed: ask whoever leads the work.")
     place = Cursor(row.cursor_deferral, row.cursor)
     return Actor(row.annotator_id, annotator_id, row.name, place, row.simulated, row)
+
+
+def renew_tallies(connection: Connection, annotator: int) -> None:
+    """Write an annotator's tallies anew, before they are erased or their account is closed.
+
+    What they do at this moment waits for a tally. It then finds that one gone and looks again at who they are: of all
+    else in the query that waited, PostgreSQL would take what was there before (see `acting`).
+    """
+    theirs = delete(Tally).where(Tally.annotator_id == annotator).returning(*Tally.__table__.columns)
+    rows = [row._asdict() for row in connection.execute(theirs)]
+    if rows:
+        connection.execute(insert(Tally), rows)
 
 
 def ensure_tally(turn: Turn, annotator: int) -> None:
@@ -186,7 +212,8 @@ def enrol(
         person: somebody signs in; the names of imported annotators are not for them.
 
     Raises:
-        StoreError: the name is not usable, belongs to the other kind, or to a simulated annotator with other settings.
+        StoreError: the name is not usable, belongs to the other kind, or to a simulated annotator with other settings;
+            or a person asks for the pseudonym of somebody who was erased.
     """
     name = checked_name(name, person=person)
     row = holder_of(connection, name, simulated=simulated, settings=settings)
@@ -195,6 +222,8 @@ def enrol(
         insert_new(connection, Annotator, [{**values, "simulated": simulated, "settings": settings, "created_at": now}])
         row = holder_of(connection, name, simulated=simulated, settings=settings)  # ours, or that of somebody faster
         assert row is not None
+    if person and row.erased_at is not None:
+        raise StoreError(f"the name {row.name!r} stands for an erased person: choose another name.")
     return row
 
 

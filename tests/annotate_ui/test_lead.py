@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy import select, update
 
 from annotate_ui.app import build_app
 from annotate_ui.lead.render import FORMATS
@@ -17,6 +18,7 @@ from plumbline.preferences.formats import EXPORTED
 from plumbline.preferences.quality.report import Quality
 from plumbline.preferences.records import Assignment
 from plumbline.preferences.service import PreferenceService
+from plumbline.preferences.tables import Lease, Task
 from tests.annotate_ui.conftest import new_task
 
 BASE = "http://127.0.0.1:7860"
@@ -212,6 +214,12 @@ def test_people_are_paused_limited_and_put_into_pools(service: PreferenceService
     assert next(one for one in service.control.standings() if one.name == "Ada").quota is None
 
 
+def pool_of(service: PreferenceService, task_id: str) -> str | None:
+    with service.look() as turn:
+        pool: str | None = turn.connection.execute(select(Task.pool).where(Task.key == task_id)).scalar_one()
+    return pool
+
+
 def test_a_task_is_moved_to_the_front(service: PreferenceService, lead: TestClient) -> None:
     last = [task.task_id for task in service.control.open_tasks()][-1]
     assert "new place" in ask(lead, "place", task_id=last, priority=5)["notice"]
@@ -256,6 +264,37 @@ def judge_best(service: PreferenceService, name: str, best: str, *, adjudicate: 
     assert isinstance(work, Assignment)
     ranking = {card.response_id: 1 if card.text.endswith(best) else 2 for card in work.cards}
     service.judge(work.lease_id, who, ranking, idempotency_key=work.lease_id)
+
+
+def test_moving_a_task_leaves_as_it_is_what_is_not_said_and_is_done_whole(
+    service: PreferenceService, lead: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    last = [task.task_id for task in service.control.open_tasks()][-1]
+    ask(lead, "place", task_id=last, pool="experts")
+    ask(lead, "place", task_id=last, priority=6)
+    assert pool_of(service, last) == "experts"  # what is not named stays
+    assert "not both" in ask(lead, "place", task_id=last, pool="experts", everybody=True)["error"]
+    with monkeypatch.context() as broken:
+        broken.setattr(service.control, "set_priorities", lambda priorities: 0)
+        assert "not in the store" in ask(lead, "place", task_id=last, everybody=True, priority=7)["error"]
+    assert pool_of(service, last) == "experts"  # all or nothing
+    ask(lead, "place", task_id=last, everybody=True)
+    assert pool_of(service, last) is None
+
+
+def test_a_lead_who_works_is_not_told_what_they_hold(
+    service: PreferenceService, lead: TestClient, ada: TestClient
+) -> None:
+    tag = '<span class="pl-tag">gold</span>'
+    for client in (ada, lead):
+        client.post("/annotate-work/next", json={})
+    assert len(service.control.held()) == 2
+    with service.turn() as turn:
+        turn.connection.execute(update(Lease).values(purpose="gold"))
+    assert ask(lead, "queue")["html"].count(tag) == 1
+    (own,) = [one for one in service.control.held() if one.annotator == "Lead Lea"]
+    service.control.release(own.lease_id)
+    assert ask(lead, "queue")["html"].count(tag) == 1  # it was that of the other
 
 
 def test_a_guideline_is_previewed_then_published(service: PreferenceService, lead: TestClient) -> None:

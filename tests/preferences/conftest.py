@@ -11,7 +11,9 @@ import pytest
 from sqlalchemy import func, select
 
 from plumbline.preferences.accounts import Accounts, WrongPassword
+from plumbline.preferences.counting import LiveCounts
 from plumbline.preferences.login_sessions import LoginSessions
+from plumbline.preferences.pace import Pace
 from plumbline.preferences.records import Assignment, NewResponse, NewTask
 from plumbline.preferences.service import PreferenceService
 from plumbline.preferences.store import Store
@@ -128,3 +130,15 @@ def rows_of(store: Store, table: Any) -> int:
     """How many rows a table has."""
     with store.read() as connection:
         return connection.execute(select(func.count()).select_from(table)).scalar_one()
+
+
+def live_counts(service: PreferenceService) -> LiveCounts:
+    """The counts that stand beside the tasks, as the page has them."""
+    pace = Pace(service.store, project=service.project, clock=service.clock)
+    return LiveCounts(service, pace, checks=service.rules.checks is not None)
+
+
+def counts_of(service: PreferenceService, who: str) -> tuple[int, int]:
+    """How many tasks they judged, and how many are left for them, counted anew."""
+    counts = live_counts(service).of(who)
+    return counts.mine, counts.remaining

@@ -4,6 +4,7 @@ import pytest
 
 from plumbline.errors import StoreError
 from plumbline.preferences import handing
+from plumbline.preferences.accounts import ADMIN, ANNOTATOR, LEAD, Accounts
 from plumbline.preferences.records import ADJUDICATION, GOLD, WORK, Assignment, NoWork
 from plumbline.preferences.rules import Rules
 from plumbline.preferences.schedule import CHECK
@@ -80,6 +81,29 @@ def test_only_leads_and_named_adjudicators_decide_and_never_their_own(service):
     assert isinstance(service.lease_adjudication(anna), NoWork)  # she has judged all of them
     assert isinstance(service.lease_adjudication(anna, lead=True), NoWork)
     assert isinstance(service.lease_adjudication(cleo), Assignment)
+
+
+def test_who_no_longer_leads_or_adjudicates_decides_nothing_that_they_hold(service, clock):
+    three_disputed(service)
+    accounts = Accounts(service.store, clock=clock)
+    lea, cleo = (accounts.create(name, role).annotator_id for name, role in (("Lea", LEAD), ("Cleo", ANNOTATOR)))
+    service.control.set_pool("adjudicators", [cleo])
+    held = [service.lease_adjudication(lea, lead=True), service.lease_adjudication(cleo)]
+    accounts.set_role(lea, ADMIN)
+    service.control.set_pool("adjudicators", [cleo, lea])
+    assert len(service.control.held()) == 2  # they still may
+    service.control.set_pool("adjudicators", [])
+    assert [one.annotator for one in service.control.held()] == ["Lea"]
+    accounts.create("Ada", ADMIN)
+    accounts.set_role(lea, ANNOTATOR)
+    assert service.control.held() == []
+    for who, work in zip((lea, cleo), held, strict=True):
+        with pytest.raises(StoreError, match="only the lead and the adjudicators"):
+            judge(service, who, work)
+    assert len(disputes(service)) == 2
+    accounts.set_role(lea, LEAD)
+    judge(service, lea, held[0])
+    assert len(disputes(service)) == 1
 
 
 def test_two_adjudicators_never_hold_the_same_task(service, clock):

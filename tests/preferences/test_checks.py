@@ -6,14 +6,14 @@ from dataclasses import fields
 import pytest
 
 from plumbline.errors import DataError, StoreError
-from plumbline.preferences import handing
+from plumbline.preferences import handing, repeats
 from plumbline.preferences.checks_file import Check, read_checks
 from plumbline.preferences.records import ATTENTION, GOLD, REPEAT, WORK, Assignment, NoWork
 from plumbline.preferences.rules import Rules
 from plumbline.preferences.schedule import CHECK, REPEATED
 from plumbline.preferences.service import PreferenceService
 from plumbline.recipe_annotate import ChecksSection
-from tests.preferences.conftest import best_first, new_task, new_tasks
+from tests.preferences.conftest import best_first, counts_of, new_task, new_tasks
 
 EVERY_THIRD = dict.fromkeys(range(2, 60, 3), CHECK)
 
@@ -86,23 +86,88 @@ def test_nothing_that_is_handed_out_tells_a_check(store, clock, places):
     }
     assert different == set()
     assert "gold" not in repr(check).replace("gold 1", "") and "expected" not in repr(check)
-    assert service.annotator_progress(who) == (1, 10)  # what is left does not fall by a check, so it is in tens
+    assert counts_of(service, who) == (1, 10)  # what is left does not fall by a check, so it is in tens
 
 
-def test_who_reloads_or_hands_back_gets_the_same_check_again(store, clock, places):
-    places[0] = CHECK
+def end_by(what, service, clock, who, work):
+    """End a lease without an answer; `what` says how."""
+    if what == "expiry":
+        clock.advance(60)
+    elif what == "undo":
+        correction = service.reopen_last(who)
+        service.release(correction.lease_id, who)
+    elif what == "sign-out":
+        service.release(work.lease_id, who, aside=True)
+    elif what == "lead":
+        assert service.control.release(work.lease_id)
+    else:
+        service.release(work.lease_id, who)
+
+
+@pytest.mark.parametrize("kind", [WORK, GOLD, REPEAT])
+@pytest.mark.parametrize("end", ["expiry", "undo", "sign-out", "hand-back", "lead"])
+def test_what_is_left_unanswered_tells_no_check_from_work(store, clock, places, monkeypatch, kind, end):
+    monkeypatch.setattr(repeats, "APART", 1)
+    service = checked(store, clock)
+    service.add_tasks(new_tasks(9))
+    service.checks.load([gold(number) for number in range(3)])
+    who = service.sign_in("Anna").annotator_id
+    for _ in range(4):
+        work = service.lease_next(who)
+        service.judge(work.lease_id, who, best_first(work), idempotency_key=work.lease_id)
+    if kind != WORK:
+        places[4] = CHECK if kind == GOLD else REPEATED
+    left = service.lease_next(who)
+    assert service.purpose_of(left.lease_id) == kind
+    end_by(end, service, clock, who, left)
+    following = service.lease_next(who)
+    same = end not in ("hand-back", "lead")
+    assert (following.task_id == left.task_id) is same
+    assert (following.cards == left.cards) is same
+    later = [following.task_id]
+    while isinstance(work := service.lease_next(who), Assignment):
+        later.append(work.task_id)
+        service.judge(work.lease_id, who, best_first(work), idempotency_key=work.lease_id)
+        places[len(later) + 3] = {GOLD: CHECK, REPEAT: REPEATED}.get(kind)
+    assert left.task_id in later  # it is only put off
+
+
+def test_what_is_handed_back_and_all_that_is_left_comes_again(store, clock, places):
+    places[1] = CHECK
+    service = checked(store, clock)
+    service.add_tasks(new_tasks(1))
+    service.checks.load([gold(1)])
+    who = service.sign_in("Anna").annotator_id
+    for asked in "task 0", "gold 1":
+        work = service.lease_next(who)
+        service.release(work.lease_id, who)
+        again = service.lease_next(who)
+        assert again.prompt[0]["content"] == work.prompt[0]["content"] == asked
+        service.judge(work.lease_id, who, best_first(work), idempotency_key=asked)  # stands for the new lease
+    assert service.checks.results()[0].seen == 1
+
+
+def test_each_hand_back_draws_the_kind_of_what_follows_anew(store, clock):
+    service = checked(store, clock, every=2)
+    service.add_tasks(new_tasks(200))
+    service.checks.load([gold(number) for number in range(200)])
+    who = service.sign_in("Anna").annotator_id
+    kinds = []
+    for _ in range(60):
+        work = service.lease_next(who)
+        kinds.append(service.purpose_of(work.lease_id))
+        service.release(work.lease_id, who)
+    assert 10 < kinds.count(GOLD) < 50
+
+
+def test_what_others_took_meanwhile_does_not_come_again(store, clock, places):
     service = checked(store, clock)
     service.add_tasks(new_tasks(2))
-    service.checks.load([gold(number) for number in range(5)])
-    who = service.sign_in("Anna").annotator_id
-    first = service.lease_next(who)
-    service.release(first.lease_id, who)
-    again = service.lease_next(who)
-    assert again.lease_id != first.lease_id and again.task_id == first.task_id
-    clock.advance(60)
-    assert service.lease_next(who).task_id == first.task_id
-    service.judge(first.lease_id, who, best_first(first), idempotency_key="late")  # stands for the new lease
-    assert service.checks.results()[0].seen == 1
+    anna, ben = (service.sign_in(name).annotator_id for name in ("Anna", "Ben"))
+    left = service.lease_next(anna)
+    service.release(left.lease_id, anna, aside=True)
+    assert service.lease_next(ben).task_id == left.task_id
+    assert service.lease_next(anna).task_id != left.task_id
 
 
 def test_who_gets_too_much_wrong_is_warned_of_then_paused_until_the_lead_resumes_them(store, clock, places):

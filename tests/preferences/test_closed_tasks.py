@@ -12,7 +12,7 @@ from plumbline.preferences.records import NewJudgement, NoWork
 from plumbline.preferences.service import PreferenceService
 from plumbline.preferences.store import Store
 from plumbline.preferences.validation import task_key
-from tests.preferences.conftest import new_task, new_tasks
+from tests.preferences.conftest import counts_of, new_task, new_tasks
 from tests.preferences.test_service import judge, person
 
 
@@ -67,7 +67,7 @@ def test_retired_tasks_are_neither_handed_out_nor_waited_for(service):
         judge(service, who)
     assert service.lease_next(anna) == NoWork("All tasks are judged. Thank you!")
     assert len(list(service.judgements())) == 3
-    assert service.annotator_progress(ben) == (1, 0)
+    assert counts_of(service, ben) == (1, 0)
 
 
 def test_tasks_that_are_asked_for_again_are_no_longer_retired(service):
@@ -80,7 +80,7 @@ def test_tasks_that_are_asked_for_again_are_no_longer_retired(service):
     service.add_tasks(new_tasks(2))
     assert counts(service) == (2, 4, 1, 3)
     judge(service, who)
-    assert service.annotator_progress(who) == (2, 0)
+    assert counts_of(service, who) == (2, 0)
 
 
 def test_an_import_does_not_open_a_retired_task(service):
@@ -118,7 +118,7 @@ def test_a_flagged_task_is_neither_handed_out_nor_waited_for(service):
     anna, ben = person(service), person(service, "Ben")
     flag(service, anna, service.lease_next(anna))
     assert counts(service) == (1, 2, 0, 2)
-    assert service.annotator_progress(ben) == (0, 1)
+    assert counts_of(service, ben) == (0, 1)
     judge(service, anna)
     assert service.lease_next(anna).reason == "You have done all of yours. 1 task left for other annotators."
     judge(service, ben)

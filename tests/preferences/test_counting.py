@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import event, update
 
 from plumbline.errors import StoreError
-from plumbline.preferences import counting
+from plumbline.preferences import counting, handing
+from plumbline.preferences.checks_file import Check
 from plumbline.preferences.counting import LiveCounts
-from plumbline.preferences.pace import Pace
-from plumbline.preferences.records import Assignment, NoWork
+from plumbline.preferences.records import GOLD, Assignment, NoWork
+from plumbline.preferences.rules import Rules
+from plumbline.preferences.schedule import CHECK
 from plumbline.preferences.service import PreferenceService
-from tests.preferences.conftest import best_first, new_tasks
+from plumbline.preferences.tables import Tally
+from plumbline.recipe_annotate import ChecksSection
+from tests.preferences.conftest import best_first, counts_of, live_counts, new_task, new_tasks
 
 
 def judge_next(service: PreferenceService, who: str) -> Assignment:
@@ -29,43 +33,85 @@ def flag_next(service: PreferenceService, who: str) -> None:
     service.flag(work.lease_id, who, kind="other", note="", idempotency_key=work.lease_id)
 
 
-def live_counts(service: PreferenceService) -> LiveCounts:
-    return LiveCounts(service, Pace(service.store, project=service.project, clock=service.clock))
+def count_again(counts: LiveCounts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on, each question counts all tasks."""
+    monkeypatch.setattr(counting, "SECONDS_KEPT", -1.0)
+    monkeypatch.setattr(counting, "SHARE", float("inf"))
+    monkeypatch.setattr(counts, "_not_before", 0.0)
 
 
-def exactly(service: PreferenceService, who: str) -> tuple[int, int, int, int]:
-    team = service.progress()
-    return (*service.annotator_progress(who), team.done, team.required)
-
-
-def test_counts_follow_each_answer_without_counting_the_tasks_again(service, monkeypatch):
+def test_own_answers_count_at_once_without_counting_the_tasks_again(service, monkeypatch):
     service.set_overlap(2)
     service.add_tasks(new_tasks(6))
     anna, ben = (service.sign_in(name).annotator_id for name in ("Anna", "Ben"))
     counts = live_counts(service)
-    assert counts.of(anna)[:4] == exactly(service, anna) == (0, 6, 0, 12)
+    assert counts.of(anna)[:3] == (0, 6, 0)
     monkeypatch.setattr(counting, "progress_of", None)  # would be called to count them again
     judge_next(service, anna)
-    assert counts.of(anna)[:4] == exactly(service, anna) == (1, 5, 1, 12)
+    assert counts.of(anna)[:3] == (1, 5, 0)
     judge_next(service, ben)
-    assert counts.of(anna)[:4] == exactly(service, anna) == (1, 5, 2, 12)
+    assert counts.of(anna)[:3] == (1, 5, 0)
     again = service.reopen_last(anna)
     service.judge(again.lease_id, anna, best_first(again), idempotency_key="corrected")
-    assert counts.of(anna)[:4] == exactly(service, anna) == (1, 5, 2, 12)
+    assert counts.of(anna)[:3] == (1, 5, 0)
 
 
-def test_a_flag_counts_at_once_and_what_others_finished_when_the_count_is_old(service, monkeypatch):
+def test_a_flag_counts_at_once_and_what_others_did_when_the_count_is_old(service, monkeypatch):
     service.add_tasks(new_tasks(6))
     anna, ben = (service.sign_in(name).annotator_id for name in ("Anna", "Ben"))
     counts = live_counts(service)
-    assert counts.of(anna)[:4] == (0, 6, 0, 6)
+    assert counts.of(anna)[:3] == (0, 6, 0)
     flag_next(service, ben)
-    assert counts.of(anna)[:4] == exactly(service, anna) == (0, 5, 0, 5)
+    assert counts.of(anna)[:3] == (0, 5, 0)
     judge_next(service, ben)
-    assert counts.of(anna)[:4] == (0, 5, 1, 5)  # the 4 that are left show a little later
-    monkeypatch.setattr(counting, "SECONDS_KEPT", 0.0)
-    monkeypatch.setattr(counts, "_not_before", 0.0)
-    assert counts.of(anna)[:4] == exactly(service, anna) == (0, 4, 1, 5)
+    assert counts.of(anna)[:3] == (0, 5, 0)  # the 4 that are left show a little later
+    count_again(counts, monkeypatch)
+    assert counts.of(anna)[:3] == (0, 4, 20)
+
+
+def test_the_teams_share_is_of_tasks_alone(service, monkeypatch):
+    service.set_overlap(2)
+    service.add_tasks(new_tasks(2))
+    people = [service.sign_in(name).annotator_id for name in ("Anna", "Ben")]
+    counts = live_counts(service)
+    for who in people:
+        judge_next(service, who)
+    with service.turn() as turn:  # as after many checks
+        turn.connection.execute(update(Tally).values(judged=Tally.judged + 50))
+    count_again(counts, monkeypatch)
+    assert counts.of(people[0]).share == 50
+
+
+def test_no_count_falls_or_stays_with_one_answer_where_there_are_checks(store, clock, monkeypatch):
+    due = {3: CHECK, 8: CHECK, 14: CHECK}
+    monkeypatch.setattr(handing, "extra_at", lambda rules, project, who, answered: due.get(answered))
+    service = PreferenceService(store, project="support", rules=Rules(checks=ChecksSection()), clock=clock)
+    service.add_tasks(new_tasks(25))
+    service.checks.load([Check(new_task(f"gold {number}"), (1, 2), GOLD) for number in range(3)])
+    who = service.sign_in("Anna").annotator_id
+    counts = live_counts(service)
+    count_again(counts, monkeypatch)
+    shown = [counts.of(who)[:3]]
+    work = 0
+    while work < 25:
+        work += not judge_next(service, who).prompt[0]["content"].startswith("gold")
+        shown.append(counts.of(who)[:3])
+    assert [mine for mine, _, _ in shown] == list(range(29))
+    for judged in 4, 9, 15:  # after a check, nothing has moved, as after most answers
+        assert shown[judged][1:] == shown[judged - 1][1:]
+    steps = [(left, share) for _, left, share in shown]
+    assert list(dict.fromkeys(steps)) == [(30, 0), (20, 0), (20, 50), (10, 50), (0, 100)]
+
+
+def test_what_is_left_is_never_more_than_the_quota(store, clock):
+    service = PreferenceService(store, project="support", rules=Rules(checks=ChecksSection()), clock=clock)
+    service.add_tasks(new_tasks(25))
+    who = service.sign_in("Anna").annotator_id
+    service.control.set_quota(who, 4)
+    judge_next(service, who)
+    assert counts_of(service, who) == (1, 3)
+    service.control.set_quota(who, 0)
+    assert counts_of(service, who) == (1, 0)
 
 
 @pytest.fixture

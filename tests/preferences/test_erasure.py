@@ -1,5 +1,7 @@
 """Erasing a person: by pseudonym or with all judgements, in one transaction, and out of the database's files."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 
@@ -7,7 +9,7 @@ import pytest
 from sqlalchemy import func, insert, select
 
 from plumbline.errors import StoreError
-from plumbline.preferences import audit
+from plumbline.preferences import audit, erasure
 from plumbline.preferences.account_tables import LoginSession, Throttle
 from plumbline.preferences.accounts import Accounts
 from plumbline.preferences.audit_check import verify
@@ -226,3 +228,38 @@ def test_what_a_lead_decided_about_their_flag_stays_without_their_words(busy, st
     assert decision.reason is None
     assert (decision.supersedes_id is None) == remove
     assert verify(store, contents=True).holds
+
+
+@pytest.mark.parametrize("remove", [False, True])
+@pytest.mark.parametrize("end", ["erase", "deactivate"])
+def test_an_answer_that_waited_while_its_annotator_went_is_refused(service, store, clock, monkeypatch, end, remove):
+    monkeypatch.setattr(erasure, "clean_files", lambda store: True)  # it takes no part in the transaction
+    service.add_tasks(new_tasks(2))
+    accounts = Accounts(store, clock=clock)
+    who = accounts.create(NAME).annotator_id
+    work = service.lease_next(who)
+    with ThreadPoolExecutor(1) as others:
+        with store.write():
+            if end == "erase":
+                erase(store, NAME, remove_judgements=remove)
+            else:
+                accounts.deactivate(who)
+            answered = others.submit(service.judge, work.lease_id, who, best_first(work), idempotency_key="late")
+            time.sleep(0.2)  # for it to come to the lock
+            assert not answered.done()
+        with pytest.raises(StoreError, match="not known" if end == "erase" else "account is closed"):
+            answered.result()
+    with pytest.raises(StoreError):
+        service.lease_next(who)
+    assert service.progress().done == 0 and service.control.held() == []
+    if end == "deactivate":
+        accounts.activate(who)
+        service.judge(work.lease_id, who, best_first(work), idempotency_key="late")
+        assert service.control.standings()[0].judged == 1
+
+
+def test_nobody_signs_in_under_a_pseudonym(service, store):
+    service.sign_in(NAME)
+    pseudonym = erase(store, NAME, remove_judgements=False).pseudonym
+    with pytest.raises(StoreError, match="stands for an erased person"):
+        service.sign_in(pseudonym.upper())

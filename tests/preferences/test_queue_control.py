@@ -4,7 +4,7 @@ import pytest
 
 from plumbline.errors import StoreError
 from plumbline.preferences.records import Assignment, NoWork
-from tests.preferences.conftest import best_first, new_tasks
+from tests.preferences.conftest import best_first, counts_of, new_tasks
 
 
 def person(service, name="Anna"):
@@ -60,8 +60,8 @@ def test_tasks_of_a_pool_go_to_its_members_only(service):
     known = ids(service)
     service.control.set_pool("medical", [ben])
     assert service.control.assign_pool([known["task 0"], known["task 2"]], "medical") == 2
-    assert service.annotator_progress(anna) == (0, 1)
-    assert service.annotator_progress(ben) == (0, 3)
+    assert counts_of(service, anna) == (0, 1)
+    assert counts_of(service, ben) == (0, 3)
     assert work_through(service, anna) == ["task 1"]
     nothing = service.lease_next(anna)
     assert nothing.kind == "reserved" and "2 tasks left, for the annotators whom the lead chose" in nothing.reason
@@ -95,7 +95,7 @@ def test_nobody_judges_more_than_their_quota(service):
     service.add_tasks(new_tasks(5))
     who = person(service)
     service.control.set_quota(who, 2)
-    assert service.annotator_progress(who) == (0, 2)
+    assert counts_of(service, who) == (0, 2)
     assert len(work_through(service, who)) == 2
     nothing = service.lease_next(who)
     assert (nothing.kind, nothing.values) == ("quota", {"quota": 2})

@@ -5,11 +5,13 @@ from datetime import timedelta
 import pytest
 
 from plumbline.errors import StoreError, UserError
+from plumbline.preferences.queue import shown_order
 from plumbline.preferences.records import Assignment, NewResponse, NewTask, NoWork
 from plumbline.preferences.rules import Rules
 from plumbline.preferences.service import PreferenceService
+from plumbline.preferences.validation import response_key
 from plumbline.recipe_annotate import RubricAxis
-from tests.preferences.conftest import best_first, new_task, new_tasks
+from tests.preferences.conftest import best_first, counts_of, new_task, new_tasks
 
 
 def person(service, name="Anna"):
@@ -76,6 +78,29 @@ def test_shown_order_differs_between_annotators_and_is_kept_with_the_judgement(s
         judge(service, who, work)
     assert len(set(shown.values())) > 4  # of 120 orders
     assert {record.annotator: record.shown_order for record in service.judgements()} == shown
+
+
+def test_the_orders_that_people_see_do_not_follow_from_their_names(service):
+    service.add_tasks([new_task(f"order {number}", 9) for number in range(3)])
+
+    keys = [task.task_id for task in service.control.open_tasks()]
+    ids = [
+        sorted(response_key(key, f"order {task}: response {one}") for one in range(9)) for task, key in enumerate(keys)
+    ]
+
+    def from_name(name):
+        return [[ids[task][index] for index in shown_order(key, name, 9)] for task, key in enumerate(keys)]
+
+    def seen_by(name, **kind):
+        who = service.sign_in(name, **kind).annotator_id
+        seen = []
+        while isinstance(work := service.lease_next(who), Assignment):
+            seen.append([card.response_id for card in work.cards])
+            service.skip(work.lease_id, who, reason="-", idempotency_key=work.lease_id)
+        return seen
+
+    assert not any(seen == drawn for seen, drawn in zip(seen_by("Anna"), from_name("Anna"), strict=True))
+    assert seen_by("robot", simulated=True) == from_name("robot")
 
 
 def test_a_reload_shows_the_same_task_in_the_same_order_with_its_time_renewed(service, clock):
@@ -301,8 +326,8 @@ def test_a_skip_leaves_the_task_to_others_and_a_flag_to_nobody(service):
     service.flag(second.lease_id, anna, kind="harmful", note="see text", idempotency_key="f")
     progress = service.progress()
     assert (progress.skipped, progress.flagged, progress.done, progress.missing) == (1, 1, 0, 1)
-    assert service.annotator_progress(anna) == (0, 0)
-    assert service.annotator_progress(ben) == (0, 1)
+    assert counts_of(service, anna) == (0, 0)
+    assert counts_of(service, ben) == (0, 1)
     judge(service, ben)
     assert isinstance(service.lease_next(ben), NoWork)
     assert [record.task_id for record in service.history(ben)] == [first.task_id]

@@ -162,7 +162,7 @@ def test_a_failed_transaction_leaves_nothing(store, service):
     assert _names(store) == ["Ben"]
 
 
-HERE = {"project": 1, "annotator": 1, "deferral": 0, "cursor": 5}
+HERE = {"project": 1, "annotator": 1, "deferral": 0, "cursor": 5, "but": 0}
 
 
 def _names(store):

@@ -10,9 +10,9 @@ from typing import Any
 
 import httpx
 import pytest
-from anyio import CapacityLimiter
 
 from annotate_ui.arena.stage import Stage
+from annotate_ui.calls import AT_ONCE_ON_SQLITE
 from annotate_ui.sessions import Session, Sessions
 from plumbline.preferences.arena_votes import read_votes
 from plumbline.preferences.erasure import erase
@@ -168,18 +168,23 @@ def test_a_vote_on_what_nobody_answers_is_refused_at_once(ada, arena, monkeypatc
 
 
 def test_annotators_do_not_wait_for_the_models(ada, bo, monkeypatch):
-    """With one thread for the annotators' calls and a vote that waits, the board still answers."""
-    entered, go_on = threading.Event(), threading.Event()
-    monkeypatch.setattr("annotate_ui.calls.AT_ONCE", CapacityLimiter(1))
-    monkeypatch.setattr(Stage, "stop", lambda stage, battle: (entered.set(), go_on.wait(30)))
-    voter = threading.Thread(target=ada.ask, args=("vote",), kwargs={"battle": ada.start(), "vote": "left"})
-    voter.start()
-    assert entered.wait(10)
+    """With as many votes that wait as there are threads for the annotators' calls, the board still answers."""
+    entered, go_on = threading.Semaphore(0), threading.Event()
+    monkeypatch.setattr(Stage, "stop", lambda stage, battle: (entered.release(), go_on.wait(30)))
+    voters = []
+    for number in range(AT_ONCE_ON_SQLITE):
+        visitor = Visitor(str(ada.http.base_url), f"Voter {number}")
+        vote = {"battle": visitor.start(), "vote": "left"}
+        voters.append(threading.Thread(target=visitor.ask, args=("vote",), kwargs=vote))
+    for voter in voters:
+        voter.start()
+        assert entered.acquire(timeout=10)
     try:
         assert "html" in bo.http.post("/annotate-work/next", json={}, timeout=10).json()
     finally:
         go_on.set()
-        voter.join()
+        for voter in voters:
+            voter.join()
 
 
 def test_the_guideline_is_asked_for_and_a_pause_is_told(ada, service):

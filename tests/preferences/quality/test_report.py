@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from plumbline.preferences.erasure import erase
 from plumbline.preferences.quality import Figure, Quality
@@ -17,6 +18,7 @@ from plumbline.preferences.quality.text import as_lines
 from plumbline.preferences.records import Assignment, NewResponse, NewTask
 from plumbline.preferences.service import PreferenceService
 from plumbline.preferences.store import Store
+from plumbline.preferences.tables import Annotator
 from tests.preferences.conftest import Clock, best_first, new_tasks
 
 Ways = dict[str, Any]
@@ -25,7 +27,7 @@ Ways = dict[str, Any]
 def judge_all(service: PreferenceService, clock: Clock, people: Ways) -> None:
     """Everybody judges everything: `people` gives the score by which each ranks, of (text, position, random)."""
     rng = random.Random(3)
-    ids = {name: service.sign_in(name).annotator_id for name in people}
+    ids = {name: plant(service, name) for name in people}
     for name, score in people.items():
         while isinstance(work := service.lease_next(ids[name]), Assignment):
             scores = {card.response_id: score(card.text, card.position, rng) for card in work.cards}
@@ -33,6 +35,14 @@ def judge_all(service: PreferenceService, clock: Clock, people: Ways) -> None:
             ranking = {response: rank for rank, response in enumerate(order, 1)}
             clock.advance(1)
             service.judge(work.lease_id, ids[name], ranking, idempotency_key=work.lease_id, seconds=60)
+
+
+def plant(service: PreferenceService, name: str) -> str:
+    """An annotator whose id is their name, so that they see the responses in the same orders in every run."""
+    with service.turn() as turn:
+        who = service.sign_in(name).annotator_id
+        turn.connection.execute(update(Annotator).where(Annotator.annotator_id == who).values(annotator_id=name))
+    return name
 
 
 def by_worth(text: str, position: int, rng: random.Random) -> float:

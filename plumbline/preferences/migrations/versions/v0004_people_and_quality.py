@@ -200,6 +200,7 @@ def upgrade() -> None:
     op.add_column("tallies", sa.Column("checks_score", sa.Double(), server_default=sa.text("0"), nullable=False))
     op.add_column("tallies", sa.Column("check_streak", sa.Integer(), server_default=sa.text("0"), nullable=False))
     op.add_column("tallies", sa.Column("repeats", sa.Integer(), server_default=sa.text("0"), nullable=False))
+    op.add_column("tallies", sa.Column("aside", sa.Integer(), nullable=True))
     op.add_column("tasks", sa.Column("deferral", sa.Integer(), server_default=sa.text("0"), nullable=False))
     op.add_column("tasks", sa.Column("pool", sa.Text(), nullable=True))
     op.add_column("tasks", sa.Column("restricted", sa.Boolean(), server_default=sa.false(), nullable=False))
