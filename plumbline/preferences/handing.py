@@ -77,7 +77,8 @@ def _left(turn: Turn, actor: Actor) -> Row[Any] | None:
 def _again(turn: Turn, actor: Actor, left: Row[Any], until: datetime) -> Row[Any] | None:
     """Lease an item that the annotator had before, in the order in which they saw it; None where it is not free now."""
     if left.purpose == WORK:
-        free = queue.free_tasks(turn, actor, Task.id == left.task_id)
+        asked = {"project": turn.project_id, "annotator": actor.id, "but": queue.NO_TASK, "task": left.task_id}
+        free = queue.free_tasks(queue.THIS).params(asked)
     elif left.purpose == REPEAT:
         free = repeatable(actor).where(Answer.annotator_id == actor.id, Task.id == left.task_id)
     else:

@@ -165,12 +165,13 @@ def next_free_task(turn: Turn, actor: Actor, *, wait: bool, but: int | None = No
 NO_TASK = 0
 """Row ids begin at 1."""
 
-BELOW, LESS_URGENT, ANYWHERE = "below", "less urgent", "anywhere"
+BELOW, LESS_URGENT, ANYWHERE, THIS = "below", "less urgent", "anywhere", "this"
 # Two parts instead of one comparison of the pair, because SQLite's index answers only the first half of that.
 _PARTS: dict[str, ColumnElement[bool]] = {
     BELOW: (Task.deferral == bindparam("deferral")) & (Task.id > bindparam("cursor")),
     LESS_URGENT: Task.deferral > bindparam("deferral"),
     ANYWHERE: true(),
+    THIS: Task.id == bindparam("task"),
 }
 
 
@@ -179,10 +180,11 @@ def free_tasks(part: str, *, wait: bool = False) -> Select[Any]:
     """The query for the first free task in a part of the queue; the partial index of open tasks answers it.
 
     It takes the parameters `project`, `annotator` and `but` (row ids; `but` is a task that is passed over, or
-    `NO_TASK`), and `deferral` and `cursor` of the annotator's place.
+    `NO_TASK`), and by its part `deferral` and `cursor` of the annotator's place, or `task`.
 
     Args:
-        part: `BELOW` the annotator's place among equally urgent tasks, `LESS_URGENT` ones, or `ANYWHERE`.
+        part: `BELOW` the annotator's place among equally urgent tasks, `LESS_URGENT` ones, `ANYWHERE`, or
+            `THIS` task alone.
         wait: wait for the locks of others instead of passing their rows over.
     """
     return (
