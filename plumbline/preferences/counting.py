@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import case, func, select
 
@@ -116,7 +117,8 @@ def _tallies(turn: Turn, annotator_id: str) -> _Seen:
     mine = Annotator.annotator_id == annotator_id
     answered = Tally.judged + Tally.skipped + Tally.flagged
     counts = (func.sum(case((mine, Tally.judged))), func.sum(case((mine, answered))), func.sum(Tally.flagged))
-    quota = func.max(case((mine, Tally.quota)))
+    quota = func.max(case((mine, Tally.quota))).label("quota")
     query = select(*(func.coalesce(count, 0) for count in counts), quota).select_from(Tally)
     of_project = query.join(Annotator, Annotator.id == Tally.annotator_id).where(Tally.project_id == turn.project_id)
-    return _Seen(*turn.connection.execute(of_project).one())
+    row: Sequence[Any] = turn.connection.execute(of_project).one()
+    return _Seen(*row)
