@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import gradio as gr
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Response
 from fastapi.responses import FileResponse
 
 from annotate_ui.api import add_api
@@ -79,12 +79,14 @@ def build_app(
     app = FastAPI(title="plumbline", docs_url=None, redoc_url=None, openapi_url=None)
     app.mount("/assets", Assets(directory=STATIC))
     app.add_api_route("/favicon.ico", favicon)
-    app.add_exception_handler(StoreUnavailable, _store_unavailable)
+    say = setup.texts.of_service
+    app.add_exception_handler(
+        StoreUnavailable, lambda request, fault: unavailable(cast("StoreUnavailable", fault), say)
+    )
     home = f"{WORK_PATH}/"
     app.include_router(sign_in_routes(Door(service, sessions, accounts, setup, home)))
     if accounts is not None:
         app.include_router(people_routes(accounts, sessions, setup, home=home))
-    say = setup.texts.of_service
     threads = annotators_threads(service.store)
     app.include_router(call_routes(CALLS_PATH, desk.actions, sessions, say=say, limiter=threads))
     app.include_router(call_routes(CALLS_PATH, (desk.decide_as_lead,), sessions, roles=LEADS, say=say, limiter=threads))
@@ -113,7 +115,3 @@ def board_page(setup: Setup) -> GradioPage:
 def favicon() -> Response:
     """The mark, for browsers that ask for it by themselves."""
     return FileResponse(STATIC / "mark.svg", media_type="image/svg+xml")
-
-
-def _store_unavailable(request: Request, fault: Exception) -> Response:
-    return unavailable(cast("StoreUnavailable", fault))

@@ -27,6 +27,7 @@ Action = Callable[[str, Any], Mapping[str, Any]]
 
 SIGNED_OUT = "You are signed out. Reload the page to sign in again."
 NOT_YOURS = "Your account may not do this."
+NO_JSON = "This address takes JSON."
 TRY_AGAIN = {"Retry-After": "2"}
 """Seconds after which a page may send the same again."""
 
@@ -46,6 +47,10 @@ class Message(BaseModel):
     """What a page may send; anything else is refused."""
 
     model_config = ConfigDict(extra="forbid", strict=True, str_strip_whitespace=True)
+
+
+class Nothing(Message):
+    """A question that needs no words."""
 
 
 def call_routes(
@@ -98,9 +103,9 @@ def _route(
         try:
             session = sessions.read(request)
             if session is None:
-                return _refused(401, SIGNED_OUT)
+                return _refused(401, say(SIGNED_OUT))
             if roles and session.role not in roles:
-                return _refused(403, NOT_YOURS)
+                return _refused(403, say(NOT_YOURS))
             audit.ACTOR.set(session.annotator_id)  # of this request alone: each has a context of its own
             message = message_type.model_validate_json(body)
             return JSONResponse(_without_conflict(lambda: action(session.annotator_id, message)))
@@ -109,12 +114,12 @@ def _route(
         except UserError as fault:
             return _refused(200, say(sentence(fault)))
         except ValidationError as fault:
-            return _refused(422, f"The page sent something that cannot be stored ({_first_fault(fault)}).")
+            return _refused(422, say(f"The page sent something that cannot be stored ({_first_fault(fault)})."))
 
     async def handle(request: Request) -> Response:
         # Other sites' forms cannot send this type, so their visitors' cookies are of no use to them.
         if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
-            return _refused(415, "This address takes JSON.")
+            return _refused(415, say(NO_JSON))
         body = await request.body()
         return await anyio.to_thread.run_sync(answer, request, body, limiter=limiter)
 

@@ -10,14 +10,15 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from annotate_ui.calls import Nothing
 from annotate_ui.messages import (
     ConsentMessage,
     DraftMessage,
-    EmptyMessage,
     FlagMessage,
     HistoryMessage,
     JudgeMessage,
     LeaseMessage,
+    ReleaseMessage,
     ReopenMessage,
     SkipMessage,
 )
@@ -85,11 +86,11 @@ class Desk:
         """Show the next task, or why there is none."""
         return self._show(annotator_id, self.service.lease_next(annotator_id))
 
-    def decide(self, annotator_id: str, message: EmptyMessage) -> Reply:
+    def decide(self, annotator_id: str, message: Nothing) -> Reply:
         """Show the most disputed task to a member of the pool of adjudicators."""
         return self._disputed(annotator_id, lead=False)
 
-    def decide_as_lead(self, annotator_id: str, message: EmptyMessage) -> Reply:
+    def decide_as_lead(self, annotator_id: str, message: Nothing) -> Reply:
         """Show the most disputed task to a lead; the route admits no others."""
         return self._disputed(annotator_id, lead=True)
 
@@ -120,7 +121,7 @@ class Desk:
         flag = partial(self.service.flag, kind=message.kind, note=message.note, idempotency_key=message.key)
         return self._next_after(annotator_id, partial(flag, message.lease_id, annotator_id), "board.flagged")
 
-    def undo(self, annotator_id: str, message: EmptyMessage) -> Reply:
+    def undo(self, annotator_id: str, message: Nothing) -> Reply:
         """Show the annotator's last answer again, to correct it."""
         assignment = self.service.reopen_last(annotator_id)
         if assignment is None:
@@ -132,11 +133,15 @@ class Desk:
         assignment = self.service.reopen(message.answer_id, annotator_id)
         return {**self._show(annotator_id, assignment), "notice": self.setup.texts("board.reopened_this")}
 
-    def release(self, annotator_id: str, message: LeaseMessage) -> Reply:
-        """Hand the shown task back unanswered; of a correction, the earlier answer stands."""
+    def release(self, annotator_id: str, message: ReleaseMessage) -> Reply:
+        """Hand the shown task back unanswered, then show another; of a correction, the earlier answer stands."""
+        corrected = False
         if message.lease_id:
-            self.service.release(message.lease_id, annotator_id)
-        return {}
+            corrected = self.service.release(message.lease_id, annotator_id, aside=message.leaving)
+        if message.leaving:
+            return {}
+        notice = self.setup.texts("board.kept" if corrected else "board.handed_back")
+        return {**self._show(annotator_id, self.service.lease_next(annotator_id)), "notice": notice}
 
     def renew(self, annotator_id: str, message: LeaseMessage) -> Reply:
         """Keep the shown task for this annotator a while longer."""
@@ -155,7 +160,7 @@ class Desk:
         more = len(answers) > HISTORY_PAGE
         return {"html": render_history(self.setup, answers[:HISTORY_PAGE], first=message.before is None, more=more)}
 
-    def guideline(self, annotator_id: str, message: EmptyMessage) -> Reply:
+    def guideline(self, annotator_id: str, message: Nothing) -> Reply:
         """The guideline in force, for the panel."""
         current = self.service.guidelines.current()
         return {"html": render_guideline(self.setup, current) if current else ""}

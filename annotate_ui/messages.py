@@ -8,7 +8,8 @@ from pydantic import Field
 
 from annotate_ui.calls import Message
 
-Identifier = Annotated[str, Field(min_length=1, max_length=200)]
+# Control characters are in no id, and PostgreSQL takes no NUL; halves of surrogate pairs are no JSON already.
+Identifier = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^\P{Cc}+$")]
 Note = Annotated[str, Field(max_length=4000)]
 Seconds = Annotated[float, Field(ge=0, le=7 * 24 * 3600)]
 Rank = Annotated[int, Field(ge=1, le=9)]
@@ -18,14 +19,16 @@ Scores = dict[Identifier, dict[Identifier, Rank]]
 LongText = Annotated[str, Field(max_length=100_000)]
 
 
-class EmptyMessage(Message):
-    """Nothing but the question itself."""
-
-
 class LeaseMessage(Message):
     """Names the lease that the page shows, where it shows one."""
 
     lease_id: Identifier | None = None
+
+
+class ReleaseMessage(LeaseMessage):
+    """The annotator hands a task back; `leaving` says that they go themselves, and want no other."""
+
+    leaving: bool = False
 
 
 class AnswerMessage(Message):

@@ -57,7 +57,7 @@ class OwnPages:
         try:
             session = self.sessions.read(request)
         except StoreUnavailable as fault:
-            return unavailable(fault)
+            return unavailable(fault, self.setup.texts.of_service)
         if session is None:
             return RedirectResponse("/", status_code=303)
         if roles and session.role not in roles:

@@ -150,12 +150,14 @@ def render_sign_in(setup: Setup, *, name: str = "", error: str | None = None, pa
 
 def render_first_password(setup: Setup, *, name: str, error: str | None = None) -> str:
     """The page on which whoever came with a one-time password chooses another."""
-    return render_part("first_password", setup, title=setup.title, name=name, error=error)
+    fault = error and setup.texts.of_service(error)
+    return render_part("first_password", setup, title=setup.title, name=name, error=fault)
 
 
 def render_account(setup: Setup, session: Session, *, passwords: bool, changed: bool, error: str | None) -> str:
     """The page of one's own account: the password, where there are `passwords`, and all sessions."""
-    about = {"session": session, "passwords": passwords, "changed": changed, "error": error}
+    fault = error and setup.texts.of_service(error)
+    about = {"session": session, "passwords": passwords, "changed": changed, "error": fault}
     return render_part("account", setup, title=setup.title, **about)
 
 

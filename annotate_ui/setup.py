@@ -17,7 +17,7 @@ class Setup:
 
     Attributes:
         title: what is annotated, shown at the top of every page.
-        guideline: Markdown for the annotators, or None.
+        guideline: Markdown for the annotators, published when the app starts; None where it is published already.
         rubric: axes on which each response is scored.
         strength: ask how much better, between neighbouring ranks.
         edit: let annotators improve the best response.
@@ -38,12 +38,11 @@ class Setup:
     pages: tuple[str, ...] = ("annotate", "lead")
 
     @classmethod
-    def of_recipe(cls, recipe: Recipe, *, guideline: str | None = None) -> Setup:
-        """The setup that a recipe asks for; `guideline` is the text that is in force."""
+    def of_recipe(cls, recipe: Recipe) -> Setup:
+        """The setup that a recipe asks for; its guideline is published by `plumbline.annotation`."""
         settings = recipe.annotate
         return cls(
             title=recipe.name,
-            guideline=guideline,
             rubric=tuple(settings.rubric),
             strength=settings.strength,
             edit=settings.edit,

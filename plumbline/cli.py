@@ -191,7 +191,8 @@ def annotate(
     fill_store(chain.domain)
     need_an_admin(chain)
     with chain.domain.service() as service:
-        setup = Setup.of_recipe(chain.recipe, guideline=publish_guideline(chain.domain, service))
+        publish_guideline(chain.domain, service)
+        setup = Setup.of_recipe(chain.recipe)
         arena = _arena(chain, service) if settings.arena else None
         serve(
             service,

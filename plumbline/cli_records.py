@@ -12,6 +12,7 @@ import typer
 from plumbline.cli_parts import RUNS, Overrides, RecipeFile, RunName, RunsFolder, open_chain
 from plumbline.errors import UserError, counted
 from plumbline.preferences.formats import EXPORTED
+from plumbline.preferences.records import FLAG, JUDGEMENT, SKIP
 
 if TYPE_CHECKING:
     from plumbline.preferences.erasure import Erased
@@ -153,7 +154,7 @@ def erase(
 
 def _tell_counts(erased: Erased) -> None:
     done = "removed" if erased.removed else "kept"
-    parts = [counted(erased.judgements, "judgement"), counted(erased.skips, "skip"), counted(erased.flags, "flag")]
+    parts = [counted(erased.answers.get(kind, 0), kind) for kind in (JUDGEMENT, SKIP, FLAG)]
     line = f"{done}: {', '.join(parts)}"
     if erased.texts_removed and not erased.removed:
         line += "; their reasons and edited responses were removed"

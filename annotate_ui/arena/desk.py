@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from annotate_ui.arena.stage import Stage, shown
-from annotate_ui.calls import Message
+from annotate_ui.calls import Message, Nothing
 from annotate_ui.messages import ConsentMessage, Identifier, Seconds
 from annotate_ui.render import render_consent_dialog, render_part, why_no_work
 from plumbline.conversations import Conversation, prompt_key
@@ -30,10 +30,6 @@ if TYPE_CHECKING:
 
 Prompt = Annotated[str, Field(max_length=4 * MAX_PROMPT)]
 Characters = Annotated[int, Field(ge=0, le=1_000_000)]
-
-
-class Nothing(Message):
-    """A question that needs no words."""
 
 
 class StartMessage(Message):

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 
 from annotate_ui.arena.desk import ArenaDesk, BattleMessage
-from annotate_ui.calls import AT_ONCE, SIGNED_OUT, away, call_routes, sentence, unavailable
+from annotate_ui.calls import AT_ONCE, NO_JSON, SIGNED_OUT, away, call_routes, sentence, unavailable
 from annotate_ui.pages import GradioPage
 from annotate_ui.render import render_part
 from annotate_ui.streams import ClosedStream
@@ -44,18 +44,18 @@ def arena_routes(desk: ArenaDesk, sessions: Sessions, say: Callable[[str], str] 
     async def listen(request: Request) -> Response:
         """The answers to a turn, as lines of JSON (see `Stage.answer`), until both are done or the page goes away."""
         if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
-            return JSONResponse({"error": "This address takes JSON."}, status_code=415)
+            return JSONResponse({"error": say(NO_JSON)}, status_code=415)
         body = await request.body()
         try:
             session = await run_in_threadpool(sessions.read, request)
             if session is None:
-                return JSONResponse({"error": SIGNED_OUT}, status_code=401)
+                return JSONResponse({"error": say(SIGNED_OUT)}, status_code=401)
             battle_id = BattleMessage.model_validate_json(body).battle
             duel = await run_in_threadpool(desk.arena.duel, session.annotator_id, battle_id)
         except ValidationError:
-            return JSONResponse({"error": "The page sent something that is no battle."}, status_code=422)
+            return JSONResponse({"error": say("The page sent something that is no battle.")}, status_code=422)
         except StoreUnavailable as fault:
-            return unavailable(fault)
+            return unavailable(fault, say)
         except UserError as fault:
             return JSONResponse({"error": say(sentence(fault))})
         lines = _as_lines(desk.stage.answer(session.annotator_id, battle_id, duel), say)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
 from pydantic import Field
 
-from annotate_ui.calls import Message
+from annotate_ui.calls import Message, Nothing
 from annotate_ui.lead.render import (
     guideline_text,
     render_decided,
@@ -29,14 +29,10 @@ Name = Annotated[str, Field(min_length=1, max_length=200)]
 Identifier = Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
 
 
-class NoMessage(Message):
-    """Nothing needs to be said."""
-
-
 class DecidedMessage(Message):
     """Which judged tasks to show: those before a place, those that one annotator judged."""
 
-    before: int | None = None
+    before: Annotated[int, Field(ge=0, le=2**62)] | None = None
     annotator_id: Identifier | None = None
 
 
@@ -125,19 +121,19 @@ class LeadDesk:
 
     # -- what is shown -------------------------------------------------------------------------------------------
 
-    def quality(self, lead: str, message: NoMessage) -> Reply:
+    def quality(self, lead: str, message: Nothing) -> Reply:
         """Show the figures as they are now; the slowest of them follow with a later call."""
         return {"html": render_quality(self.setup, self.figures.report(wait=False))}
 
-    def queue(self, lead: str, message: NoMessage) -> Reply:
+    def queue(self, lead: str, message: Nothing) -> Reply:
         """Show who holds what, what was flagged, and what waits for an adjudicator."""
         return self._queue(lead)
 
-    def guidelines(self, lead: str, message: NoMessage) -> Reply:
+    def guidelines(self, lead: str, message: Nothing) -> Reply:
         """Show all versions of the guideline."""
         return self._guidelines()
 
-    def exports(self, lead: str, message: NoMessage) -> Reply:
+    def exports(self, lead: str, message: Nothing) -> Reply:
         """Show what can be downloaded."""
         return {"html": render_exports(self.setup)}
 

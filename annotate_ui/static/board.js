@@ -72,9 +72,12 @@ class Board extends HTMLElement {
 
   take(reply, action) {
     if (reply.error) return this.showError(reply.error, "next", this.t("go_on"));
-    if (ANSWERS.includes(action) || action === "release") this.task?.draft.forget();
-    const deciding = location.hash === DISPUTED && ANSWERS.includes(action);
-    if (action === "release" || deciding) this.next();
+    const leaves = action === "release";
+    // Who hands a disputed item back goes on with work: they would get the same one again.
+    if (leaves && !this.task?.correcting) history.replaceState(null, "", location.pathname);
+    const deciding = location.hash === DISPUTED && (leaves || ANSWERS.includes(action));
+    if (leaves || ANSWERS.includes(action)) this.task?.draft.forget();
+    if (deciding) this.next();
     if (action === "consent") showGuideline(this);
     if (reply.html !== undefined && !deciding) this.showTask(reply);
     if (reply.notice) this.notify(reply.notice);
@@ -187,8 +190,9 @@ class Board extends HTMLElement {
     this.ask("reopen", { answer_id: button.dataset.answer });
   }
 
-  /** Leave a correction: the earlier answer stands. */
-  release() {
+  /** Hand the item back, with what was entered; of a correction, the earlier answer stands. */
+  async release() {
+    if (!this.task.correcting) await this.task.draft.saveOnServer();
     this.ask("release", { lease_id: this.task.lease });
   }
 
@@ -316,7 +320,7 @@ class Board extends HTMLElement {
   async signOut(event) {
     event.preventDefault();
     await this.task?.draft.saveOnServer();
-    if (this.task) await call("release", { lease_id: this.task.lease });
+    if (this.task) await call("release", { lease_id: this.task.lease, leaving: true });
     forgetDrafts();
     event.target.submit();
   }

@@ -31,6 +31,7 @@ class Level:
     p50: float
     p95: float
     p99: float
+    most: float
     errors: int
     refusals: int
     server_cpu: float
@@ -40,15 +41,17 @@ class Level:
     def row(self) -> str:
         """As a line of a Markdown table under `HEAD`."""
         pace = f"one in {self.pace:g} s" if self.pace else "none"
+        times = " / ".join(f"{time:.0f}" for time in (self.p50, self.p95, self.p99, self.most))
         return (
-            f"| {self.annotators} | {pace} | {self.rate:.1f} | {self.p50:.0f} / {self.p95:.0f} / {self.p99:.0f} "
+            f"| {self.annotators} | {pace} | {self.rate:.1f} | {times} "
             f"| {self.errors} | {self.refusals} | {self.server_cpu:.2f} + {self.client_cpu:.2f} "
             f"| {self.memory_mb:.0f} |"
         )
 
 
 HEAD = (
-    "| annotators | pause | judgements/s | p50 / p95 / p99, ms | errors | refusals | cores: server + client | MB |\n"
+    "| annotators | pause | judgements/s | p50 / p95 / p99 / most, ms | errors | refusals "
+    "| cores: server + client | MB |\n"
     "|---|---|---|---|---|---|---|---|"
 )
 
@@ -104,11 +107,11 @@ def measure(
     )
 
 
-def percentiles(outcome: Outcome) -> tuple[float, float, float]:
-    """The 50th, 95th and 99th percentile of the submits, in milliseconds."""
+def percentiles(outcome: Outcome) -> tuple[float, float, float, float]:
+    """The 50th, 95th and 99th percentile and the most of the submits' times, in milliseconds."""
     times = sorted(outcome.times) or [0.0]
     p50, p95, p99 = (1000 * times[min(len(times) - 1, int(share * len(times)))] for share in (0.5, 0.95, 0.99))
-    return p50, p95, p99
+    return p50, p95, p99, 1000 * times[-1]
 
 
 def _own_cpu() -> float:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, and_, func, select, text, update
+from sqlalchemy import ColumnElement, Row, and_, select, text, update
 
 from plumbline.conversations import Conversation
 from plumbline.preferences.account_tables import LEADS, Account
@@ -52,18 +52,6 @@ class Adjudication(Facet):
     def __init__(self, store: Store, *, project: str, rules: Rules, clock: Callable[[], Any] = now_utc) -> None:
         super().__init__(store, project=project, clock=clock)
         self.rules = rules
-
-    def waiting(self) -> int:
-        """How many tasks wait for an adjudicator."""
-        with self.look() as turn:
-            query = select(func.count()).select_from(Task).where(disputed(turn, self.rules))
-            return int(turn.connection.execute(query).scalar_one())
-
-    def decided(self) -> int:
-        """How many tasks an adjudicator has decided."""
-        with self.look() as turn:
-            query = select(func.count()).where(Task.project_id == turn.project_id, Task.adjudicated)
-            return int(turn.connection.execute(query).scalar_one())
 
     def disputes(self, limit: int = 50) -> list[Dispute]:
         """The tasks that wait for an adjudicator, the most disputed first."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import Connection, Row, Select, select
@@ -210,12 +211,25 @@ def _fault_of(claim: Claim, erasure: Mapping[str, Any]) -> str | None:
 
 def _check_unlogged(connection: Connection, report: AuditReport, seen: set[int]) -> None:
     """Answers without an entry: from before the log began, or put into the database past plumbline."""
-    began = min(seen, default=None)
-    query = select(Answer.id, Answer.answer_id, Answer.kind).order_by(Answer.id)
+    first = min(seen, default=None)
+    began = None if seen else _began(connection)  # where no logged answer is left, their times have to tell
+
+    def is_older(row: Any) -> bool:
+        if first is not None:
+            return bool(row.id < first)
+        return began is None or row.lease_id is None or bool(row.judged_at < began)
+
+    query = select(Answer.id, Answer.answer_id, Answer.kind, Answer.lease_id, Answer.judged_at).order_by(Answer.id)
     for row in connection.execution_options(stream_results=True, yield_per=AT_ONCE).execute(query):
         if row.id in seen:
             continue
-        if began is None or row.id < began:
+        if is_older(row):
             report.before_the_log += 1
         else:
             report.add(None, f"the {row.kind} {row.answer_id}: in the store, but not in the log")
+
+
+def _began(connection: Connection) -> datetime | None:
+    """When the log's first entry was written; None of an empty log."""
+    at = connection.execute(select(AuditEntry.at).order_by(AuditEntry.id).limit(1)).scalar_one_or_none()
+    return None if at is None else datetime.fromisoformat(at)

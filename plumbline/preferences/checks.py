@@ -23,7 +23,7 @@ from plumbline.preferences.schedule import place
 from plumbline.preferences.scoring import share_right
 from plumbline.preferences.store import Store
 from plumbline.preferences.tables import Annotator, Answer, Tally, Task, current
-from plumbline.preferences.turn import Actor, Facet, Turn, known_annotator, now_utc
+from plumbline.preferences.turn import Actor, Facet, Turn, now_utc
 from plumbline.preferences.validation import task_key
 
 PAUSE = "too many of your rankings differ from those that the lead is sure of. Please talk to the lead."
@@ -120,15 +120,6 @@ class Checks(Facet):
     def warnings(self) -> list[CheckResult]:
         """Those whom the lead should talk to: below `warn_below`, or paused."""
         return [one for one in self.results() if one.warning or one.paused]
-
-    def streak(self, annotator_id: str) -> int | None:
-        """How many checks in a row the annotator passed; None where the recipe does not show it to them."""
-        if self.rules.checks is None or not self.rules.checks.show_streak:
-            return None
-        with self.look() as turn:
-            annotator = known_annotator(turn.connection, annotator_id)
-            mine = (Tally.project_id == turn.project_id) & (Tally.annotator_id == annotator.id)
-            return turn.connection.execute(select(Tally.check_streak).where(mine)).scalar_one_or_none() or 0
 
     def _result(self, row: Row[Any]) -> CheckResult:
         share = row.checks_score / row.checks_seen if row.checks_seen else None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -20,7 +20,7 @@ from plumbline.preferences import audit
 from plumbline.preferences.account_tables import Account, LoginSession, Throttle
 from plumbline.preferences.audit_check import ERASE, REMOVED
 from plumbline.preferences.queue import OPEN, RELEASED
-from plumbline.preferences.records import ADJUDICATION, WORK
+from plumbline.preferences.records import ADJUDICATION, GOLD, WORK
 from plumbline.preferences.store import Store
 from plumbline.preferences.tables import (
     Annotator,
@@ -52,24 +52,24 @@ class Erased:
         annotator_id: the random id, which is what the audit log holds.
         name: the name that was erased; kept nowhere.
         pseudonym: the name that what was kept has now.
-        judgements, skips, flags: how many answers were there, earlier versions of corrected ones included.
+        answers: how many there were of each kind, earlier versions of corrected ones included.
         removed: whether the answers were removed.
         texts_removed: whether reasons and edited responses were.
         reopened: tasks that ask for more judgements than before.
         answer_ids: of all their answers, to look for in snapshots.
+        decisions: ids of what others said in place of their answers, which stays without words.
         clean: whether the database freed its old pages, so that the name's bytes are gone from its files.
     """
 
     annotator_id: str
     name: str
     pseudonym: str
-    judgements: int
-    skips: int
-    flags: int
+    answers: dict[str, int]
     removed: bool
     texts_removed: bool
     reopened: int
     answer_ids: frozenset[str]
+    decisions: tuple[str, ...]
     clean: bool = True
 
 
@@ -99,65 +99,74 @@ def erase(
             connection.exec_driver_sql("PRAGMA secure_delete = ON")
         person = _person(connection, name)
         renew_tallies(connection, person.id)
-        found = _counts(connection, person.id)
-        ids = frozenset(connection.execute(select(Answer.answer_id).where(Answer.annotator_id == person.id)).scalars())
-        pseudonym = f"erased-{secrets.token_hex(6)}"
-        _end_leases(connection, person.id)
-        for table in OF_PERSON:
-            connection.execute(delete(table).where(table.annotator_id == person.id))
-        connection.execute(delete(Throttle).where(Throttle.key == sources_of(person.name, "")[0].key))
         projects = _projects(connection, person.id)
-        detached = _decisions(connection, person.id)
-        reopened = 0
-        if remove_judgements:
-            _change(connection, list(detached), supersedes_id=None, reason=None)
-            reopened = _remove_answers(connection, person.id)
-        else:
-            _keep_answers(connection, person.id, keep_texts=keep_texts)
-            if not keep_texts:
-                _change(connection, list(detached), reason=None)
+        pseudonym = f"erased-{secrets.token_hex(6)}"
+        erased = _erase(connection, person, pseudonym, remove=remove_judgements, keep_texts=keep_texts)
         values = {"name": pseudonym, "name_key": pseudonym, "settings": {}, "erased_at": clock()}
         connection.execute(update(Annotator).where(Annotator.id == person.id).values(**values))
-        texts_removed = remove_judgements or not keep_texts
-        details = {
-            "judgements": REMOVED if remove_judgements else KEPT,
-            "texts": REMOVED if texts_removed else KEPT,
-            "answers": found,
-            "reopened": reopened,
-            "decisions": sorted(detached.values()),
-        }
-        audit.record(
-            connection,
-            at=clock(),
-            project=None,
-            actor=actor,
-            action=ERASE,
-            subject=person.annotator_id,
-            details=details,
-        )
-        for project_id, project in projects.items():
-            enqueue(
-                connection,
-                store.subscriptions,
-                project_id=project_id,
-                project=project,
-                event="erasure",
-                at=clock(),
-                data={"annotator_id": person.annotator_id, **details},
-            )
+        _tell(connection, store, erased, projects, actor=actor, at=clock())
+    return replace(erased, clean=clean_files(store))
+
+
+def _erase(connection: Connection, person: Row[Any], pseudonym: str, *, remove: bool, keep_texts: bool) -> Erased:
+    """Erase what is of the person in all tables but their own."""
+    found = _counts(connection, person.id)
+    ids = frozenset(connection.execute(select(Answer.answer_id).where(Answer.annotator_id == person.id)).scalars())
+    _end_leases(connection, person.id)
+    for table in OF_PERSON:
+        connection.execute(delete(table).where(table.annotator_id == person.id))
+    connection.execute(delete(Throttle).where(Throttle.key == sources_of(person.name, "")[0].key))
+    detached = _decisions(connection, person.id)
+    reopened = 0
+    if remove:
+        _change(connection, list(detached), supersedes_id=None, reason=None)
+        reopened = _remove_answers(connection, person.id)
+    else:
+        _keep_answers(connection, person.id, keep_texts=keep_texts)
+        if not keep_texts:
+            _change(connection, list(detached), reason=None)
     return Erased(
         annotator_id=person.annotator_id,
         name=person.name,
         pseudonym=pseudonym,
-        judgements=found.get("judgement", 0),
-        skips=found.get("skip", 0),
-        flags=found.get("flag", 0),
-        removed=remove_judgements,
-        texts_removed=texts_removed,
+        answers=found,
+        removed=remove,
+        texts_removed=remove or not keep_texts,
         reopened=reopened,
         answer_ids=ids,
-        clean=clean_files(store),
+        decisions=tuple(sorted(detached.values())),
     )
+
+
+def _tell(
+    connection: Connection,
+    store: Store,
+    erased: Erased,
+    projects: dict[int, str],
+    *,
+    actor: str | None,
+    at: datetime,
+) -> None:
+    """Write the audit log's entry, and tell the webhooks of each project."""
+    details = {
+        "judgements": REMOVED if erased.removed else KEPT,
+        "texts": REMOVED if erased.texts_removed else KEPT,
+        "answers": erased.answers,
+        "reopened": erased.reopened,
+        "decisions": list(erased.decisions),
+    }
+    who = erased.annotator_id
+    audit.record(connection, at=at, project=None, actor=actor, action=ERASE, subject=who, details=details)
+    for project_id, project in projects.items():
+        enqueue(
+            connection,
+            store.subscriptions,
+            project_id=project_id,
+            project=project,
+            event="erasure",
+            at=at,
+            data={"annotator_id": who, **details},
+        )
 
 
 def clean_files(store: Store) -> bool:
@@ -247,6 +256,7 @@ def _remove_answers(connection: Connection, person: int) -> int:
     tasks = sorted({row.task_id for row in answered})
     decided = sorted({row.task_id for row in answered if row.purpose == ADJUDICATION})
     before = _missing(connection, tasks)
+    _drop_gold(connection, person, decided)
     connection.execute(delete(Battle).where(Battle.annotator_id == person))
     connection.execute(delete(Answer).where(Answer.annotator_id == person))
     connection.execute(delete(Lease).where(Lease.annotator_id == person))
@@ -262,6 +272,16 @@ def _remove_answers(connection: Connection, person: int) -> int:
     restart = {"cursor_deferral": TOP.deferral, "cursor": TOP.task}
     connection.execute(update(Tally).where(Tally.project_id.in_(projects)).values(**restart))
     return sum(missing > before.get(task, 0) for task, missing in _missing(connection, tasks).items())
+
+
+def _drop_gold(connection: Connection, person: int, decided: list[int]) -> None:
+    """Gold items whose expected ranking is one that they gave as adjudicator are gold no longer."""
+    for some in _pieces(decided):
+        theirs = (Answer.annotator_id == person) & (Answer.purpose == ADJUDICATION) & Answer.task_id.in_(some)
+        query = select(Task.id, Task.expected, Answer.ranks).join(Answer, Answer.task_id == Task.id)
+        gold = connection.execute(query.where(theirs, Task.check_kind == GOLD)).all()
+        repeated = [row.id for row in gold if row.expected == row.ranks]
+        connection.execute(update(Task).where(Task.id.in_(repeated)).values(check_kind=None, expected=None))
 
 
 def _is_used() -> Any:

@@ -21,6 +21,13 @@ Place = tuple[str, str]
 """Where a task stands among the others: its prompt's key and its own."""
 
 
+SAID = (
+    *(Answer.answer_id, Answer.ranks, Answer.shown_order, Answer.judged_at, Answer.seconds, Answer.strength),
+    *(Answer.scores, Answer.reason, Answer.edited, Answer.flags, Answer.purpose, Answer.gaps),
+)
+"""Columns of what a judgement says."""
+
+
 class _Annotator(NamedTuple):
     name: str
     simulated: bool
@@ -80,6 +87,14 @@ def pseudonym_of(annotator_id: str) -> str:
     return f"annotator-{annotator_id[:12]}"
 
 
+def responses_of(stored: list[dict[str, Any]]) -> tuple[ResponseRecord, ...]:
+    """A task's responses as plain values."""
+    return tuple(
+        ResponseRecord(response["id"], response["text"], response["source"], response["source_hash"], response["meta"])
+        for response in stored
+    )
+
+
 def _known(connection: Connection, project_id: int, pseudonyms: bool) -> _Known:
     project = connection.execute(select(Project.name).where(Project.id == project_id)).scalar_one_or_none()
     columns = (Annotator.id, Annotator.annotator_id, Annotator.name, Annotator.simulated, Annotator.settings)
@@ -99,18 +114,7 @@ def _answers(
     query = (
         select(
             Answer.task_id,
-            Answer.answer_id,
-            Answer.ranks,
-            Answer.shown_order,
-            Answer.judged_at,
-            Answer.seconds,
-            Answer.strength,
-            Answer.scores,
-            Answer.reason,
-            Answer.edited,
-            Answer.flags,
-            Answer.purpose,
-            Answer.gaps,
+            *SAID,
             Answer.guideline_id,
             Answer.annotator_id,
             earlier.c.answer_id.label("supersedes"),
@@ -125,10 +129,7 @@ def _answers(
 
 def _records(task: Row[Any], answers: list[Row[Any]], known: _Known) -> Iterator[JudgementRecord]:
     ids = [response["id"] for response in task.responses]
-    responses = tuple(
-        ResponseRecord(response["id"], response["text"], response["source"], response["source_hash"], response["meta"])
-        for response in task.responses
-    )
+    responses = responses_of(task.responses)
     for row in answers:
         annotator = known.annotators[row.annotator_id]
         yield JudgementRecord(

@@ -8,14 +8,16 @@ from typing import Any
 from sqlalchemy import Row, Select, select
 
 from plumbline.errors import StoreError
-from plumbline.preferences.records import Card, GivenAnswer, OwnWork
-from plumbline.preferences.tables import Answer, Guideline, Task, current
+from plumbline.preferences.records import REPEAT, Card, GivenAnswer, OwnWork
+from plumbline.preferences.tables import Answer, Guideline, Lease, Tally, Task, current
 from plumbline.preferences.turn import Turn
 from plumbline.preferences.validation import as_ranking
 
 
 def own_answers(turn: Turn, annotator: int, *, limit: int, before: str | None, kinds: Collection[str]) -> list[OwnWork]:
     """The annotator's current answers of these kinds that were given here, the newest first.
+
+    Without those to a task that they are just asked again (a silent repeat): it would be no test of them.
 
     Args:
         before: only those older than this answer of theirs: the last one of the page before.
@@ -26,6 +28,7 @@ def own_answers(turn: Turn, annotator: int, *, limit: int, before: str | None, k
     query = answer_query(turn.project_id).where(
         Answer.annotator_id == annotator, Answer.lease_id.is_not(None), Answer.kind.in_(kinds), current()
     )
+    query = query.where(Answer.task_id.not_in(asked_again(turn, annotator)))
     if before is not None:
         query = query.where(Answer.id < own_answer(turn, annotator, before).id)
     rows = turn.connection.execute(query.order_by(Answer.id.desc()).limit(limit))
@@ -45,6 +48,18 @@ def own_answer(turn: Turn, annotator: int, answer_id: str) -> Row[Any]:
     if row is None:
         raise StoreError("this is none of your answers: load the list again.")
     return row
+
+
+def asked_again(turn: Turn, annotator: int) -> list[int]:
+    """The task (row id) that the annotator is asked again just now without being told: a silent repeat.
+
+    So it is while they hold the repeat, and while they have left it for something else and it follows again.
+    """
+    theirs = (Lease.project_id == turn.project_id) & (Lease.annotator_id == annotator)
+    aside = select(Tally.aside).where(Tally.project_id == turn.project_id, Tally.annotator_id == annotator)
+    held, left = theirs & (Lease.state == "open"), theirs & (Lease.id == aside.scalar_subquery())
+    queries = (select(Lease.task_id).where(Lease.purpose == REPEAT, which) for which in (held, left))
+    return [task for query in queries for task in turn.connection.execute(query).scalars()]
 
 
 def answer_query(project_id: int) -> Select[Any]:

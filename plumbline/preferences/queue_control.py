@@ -15,7 +15,7 @@ from plumbline.errors import StoreError, counted
 from plumbline.preferences import queue
 from plumbline.preferences.adjudication import ADJUDICATORS, take_back_disputes
 from plumbline.preferences.tables import OPEN_TASK, Annotator, Lease, PoolMember, Tally, Task, TaskAllowance
-from plumbline.preferences.turn import TOP, Facet, Turn, acting, ensure_tally, known_annotator
+from plumbline.preferences.turn import TOP, Facet, Turn, ensure_tally, known_annotator
 from plumbline.preferences.validation import checked_name, note_fault
 
 RESTART = {"cursor_deferral": TOP.deferral, "cursor": TOP.task}
@@ -278,7 +278,7 @@ class QueueControl(Facet):
     def release_all(self, annotator_id: str) -> int:
         """Take back what an annotator holds; returns how many tasks."""
         with self.turn() as turn:
-            annotator = acting(turn, annotator_id)
+            annotator = known_annotator(turn.connection, annotator_id)
             return self._release(Lease.annotator_id == annotator.id)
 
     def open_tasks(self) -> Iterator[OpenTask]:

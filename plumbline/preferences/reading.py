@@ -1,4 +1,4 @@
-"""Reading the newest judgements, the flags that stand, and how far a project is; see `judgement_stream` for all."""
+"""Reading single judgements, the flags that stand, and how far a project is; see `judgement_stream` for all."""
 
 from __future__ import annotations
 
@@ -9,21 +9,14 @@ from sqlalchemy import Row, Select, func, select
 from sqlalchemy.orm import aliased
 
 from plumbline.preferences.answers import FLAG, JUDGEMENT, current
-from plumbline.preferences.judgement_stream import pseudonym_of
-from plumbline.preferences.records import FlagRecord, JudgementRecord, Progress, ResponseRecord
+from plumbline.preferences.judgement_stream import SAID, pseudonym_of, responses_of
+from plumbline.preferences.records import FlagRecord, JudgementRecord, Progress
 from plumbline.preferences.store import Store
 from plumbline.preferences.tables import Annotator, Answer, Guideline, Project, Tally, Task
 from plumbline.preferences.turn import Turn
 from plumbline.preferences.validation import as_ranking
 
 FETCHED_AT_ONCE = 500
-
-
-def latest_judgements(store: Store, project_id: int, annotator: int, limit: int) -> list[JudgementRecord]:
-    """The annotator's current judgements, the newest first."""
-    query = judgement_rows(project_id, include_superseded=False).where(Answer.annotator_id == annotator)
-    with store.read() as connection:
-        return [as_record(row) for row in connection.execute(query.order_by(Answer.id.desc()).limit(limit))]
 
 
 def stream_flags(store: Store, project_id: int, *, pseudonyms: bool = False) -> Iterator[FlagRecord]:
@@ -49,7 +42,7 @@ def stream_flags(store: Store, project_id: int, *, pseudonyms: bool = False) -> 
     with store.read() as connection:
         for row in connection.execution_options(stream_results=True, yield_per=FETCHED_AT_ONCE).execute(query):
             kind, note = row.flags[0], row.reason or ""
-            responses = _responses(row.responses)
+            responses = responses_of(row.responses)
             name = pseudonym_of(row.annotator_id) if pseudonyms and not row.simulated else row.name
             yield FlagRecord(row.key, row.prompt, responses, kind, note, name, row.simulated, row.judged_at)
 
@@ -59,18 +52,7 @@ def judgement_rows(project_id: int, *, include_superseded: bool) -> Select[Any]:
     earlier = aliased(Answer)
     query = (
         select(
-            Answer.answer_id,
-            Answer.ranks,
-            Answer.shown_order,
-            Answer.judged_at,
-            Answer.seconds,
-            Answer.strength,
-            Answer.scores,
-            Answer.reason,
-            Answer.edited,
-            Answer.flags,
-            Answer.purpose,
-            Answer.gaps,
+            *SAID,
             Guideline.version.label("guideline"),
             func.coalesce(Answer.origin, Task.origin).label("origin"),
             Task.key,
@@ -102,7 +84,7 @@ def as_record(row: Row[Any]) -> JudgementRecord:
         task_id=row.key,
         project=row.project,
         prompt=row.prompt,
-        responses=_responses(row.responses),
+        responses=responses_of(row.responses),
         ranking=as_ranking(ids, row.ranks),
         annotator=row.name,
         simulated=row.simulated,
@@ -121,13 +103,6 @@ def as_record(row: Row[Any]) -> JudgementRecord:
         purpose=row.purpose,
         gaps=tuple(row.gaps or ()),
         guideline=row.guideline,
-    )
-
-
-def _responses(stored: list[dict[str, Any]]) -> tuple[ResponseRecord, ...]:
-    return tuple(
-        ResponseRecord(response["id"], response["text"], response["source"], response["source_hash"], response["meta"])
-        for response in stored
     )
 
 

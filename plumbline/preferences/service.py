@@ -30,9 +30,9 @@ from plumbline.preferences.guidelines import Guidelines, missing_consent
 from plumbline.preferences.handing import next_lease, reopened_lease
 from plumbline.preferences.intake import Intake
 from plumbline.preferences.judgement_stream import stream_judgements
-from plumbline.preferences.own_work import own_answer, own_answers
+from plumbline.preferences.own_work import asked_again, own_answer, own_answers
 from plumbline.preferences.queue_control import QueueControl
-from plumbline.preferences.reading import latest_judgements, progress_of, stream_flags
+from plumbline.preferences.reading import progress_of, stream_flags
 from plumbline.preferences.records import (
     ADJUDICATION,
     FLAG,
@@ -223,13 +223,16 @@ class PreferenceService(Intake):
                 raise StoreError("your time for this task is over: load the next one.")
             return self._renewed(turn, lease).expires_at
 
-    def release(self, lease_id: str, annotator_id: str, *, aside: bool = False) -> None:
+    def release(self, lease_id: str, annotator_id: str, *, aside: bool = False) -> bool:
         """Give a held task back unanswered; of a correction, the earlier answer stands. Repeating it does nothing.
 
         Something else follows, and the same task only where nothing else is left for this annotator.
 
         Args:
             aside: they only leave, so that others need not wait: the same task follows, where it is still free then.
+
+        Returns:
+            Whether it was a correction.
 
         Raises:
             StoreError: the lease is not theirs.
@@ -238,6 +241,7 @@ class PreferenceService(Intake):
             lease = queue.own_lease(turn, acting(turn, annotator_id), lease_id)
             if lease.state == queue.OPEN:
                 queue.end_lease(turn, lease, queue.SET_ASIDE if aside else queue.RELEASED)
+            return lease.supersedes_id is not None
 
     def save_draft(self, lease_id: str, annotator_id: str, content: dict[str, Any]) -> None:
         """Keep what the annotator entered for a held task; the next assignment of the same task brings it back.
@@ -360,12 +364,15 @@ class PreferenceService(Intake):
         """Hand any own answer back to the annotator, shown in the same order, to be corrected; see `reopen_last`.
 
         Raises:
-            StoreError: it is not theirs, was corrected since, or was a skip or a flag whose task others have taken.
+            StoreError: it is not theirs, they are asked the same task again just now, it was corrected since, or was a
+                skip or a flag whose task others have taken.
         """
         self._expire_leases()
         with self.turn() as turn:
             actor = acting(turn, annotator_id)
             answer = own_answer(turn, actor.id, answer_id)
+            if answer.task_id in asked_again(turn, actor.id):
+                raise StoreError("this is none of your answers: load the list again.")
             if is_superseded(turn, answer.id):
                 raise StoreError("you have corrected this answer since: open the newer one.")
             held = queue.held_lease(turn, actor)
@@ -374,12 +381,6 @@ class PreferenceService(Intake):
             return self._reopened(turn, actor, held, answer)
 
     # -- reading -------------------------------------------------------------------------------------------------
-
-    def history(self, annotator_id: str, limit: int = 20) -> list[JudgementRecord]:
-        """The annotator's current judgements, the newest first."""
-        with self.look() as turn:
-            annotator = known_annotator(turn.connection, annotator_id)
-        return latest_judgements(self.store, turn.project_id, annotator.id, limit)
 
     def own_work(
         self,

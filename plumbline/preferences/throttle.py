@@ -16,7 +16,7 @@ from math import ceil
 
 from sqlalchemy import Connection, delete, select, update
 
-from plumbline.errors import StoreError, counted
+from plumbline.errors import StoreError
 from plumbline.preferences import audit
 from plumbline.preferences.account_tables import Throttle
 from plumbline.preferences.store import insert_new
@@ -36,7 +36,7 @@ class TooManyAttempts(StoreError):
     def __init__(self, wait: timedelta) -> None:
         self.wait = wait
         seconds = ceil(wait.total_seconds())
-        shown = counted(seconds, "second") if seconds < 120 else counted(ceil(seconds / 60), "minute")
+        shown = f"{seconds} s" if seconds < 120 else f"{ceil(seconds / 60)} min"
         super().__init__(f"too many wrong passwords: wait {shown}, then try again.")
 
 

@@ -158,10 +158,33 @@ def test_a_correction_can_be_left_and_the_earlier_answer_stands(ada: Page, servi
     task = ada.ask("next")
     ada.ask("judge", lease_id=lease_of(task), key="a", ranking=dict.fromkeys(cards_of(task), 1))
     again = ada.ask("undo")
-    assert ada.ask("release", lease_id=lease_of(again)) == {}
-    assert set(cards_of(ada.ask("next"))).isdisjoint(cards_of(task))
+    following = ada.ask("release", lease_id=lease_of(again))
+    assert following["notice"] == "Your earlier answer stands."
+    assert set(cards_of(following)).isdisjoint(cards_of(task))
     (record,) = service.judgements()
     assert ranks_as_shown(record) == [1, 1, 1, 1]
+
+
+def test_what_is_handed_back_makes_room_for_another_and_comes_again(ada: Page, service: PreferenceService) -> None:
+    first = ada.ask("next")
+    second = ada.ask("release", lease_id=lease_of(first))
+    assert second["notice"] == "Handed back." and set(cards_of(second)).isdisjoint(cards_of(first))
+    assert ada.ask("release", lease_id=lease_of(first))["task"]["lease"] == lease_of(second)  # sent twice
+    last = ada.ask("judge", lease_id=lease_of(second), key="a", ranking=dict.fromkeys(cards_of(second), 1))
+    assert cards_of(last) == cards_of(first)
+    assert ada.ask("release", lease_id=lease_of(last), leaving=True) == {}
+    assert service.control.held() == []
+
+
+@pytest.mark.parametrize("wrong", ["a\0b", "a\nb", "", "x" * 201])
+@pytest.mark.parametrize(
+    ("action", "name"),
+    [("release", "lease_id"), ("renew", "lease_id"), ("history", "before"), ("reopen", "answer_id"), ("skip", "key")],
+)
+def test_what_can_be_no_id_is_refused_before_a_database_sees_it(ada: Page, action: str, name: str, wrong: str) -> None:
+    said = {"lease_id": "a", "reason": "b", "key": "c"} if action == "skip" else {}
+    answer = ada.client.post(f"/annotate-work/{action}", json={**said, name: wrong})
+    assert answer.status_code == 422
 
 
 def test_there_may_be_nothing_to_undo(ada: Page) -> None:

@@ -43,6 +43,20 @@ def test_another_browser_and_another_server_go_on_from_the_draft(
             page.context.close()
 
 
+def test_what_is_handed_back_comes_again_with_what_was_entered(open_page: OpenPage, service: PreferenceService) -> None:
+    service.add_tasks([new_task(name, 2) for name in ("kettle", "parcel")])
+    page = open_page("Ada")
+    first = prompt_of(page)
+    press(page, "2 1 h")
+    page.wait_for_selector("text=Handed back.")
+    assert prompt_of(page) != first and page.locator(".pl-rank input:checked").count() == 0
+    press(page, "1 2 Enter")
+    page.wait_for_function("text => document.querySelector('.pl-prompt .pl-text')?.innerText === text", arg=first)
+    assert page.locator(".pl-rank input:checked").evaluate_all(CHECKED) == ["2", "1"]
+    page.click("text=Hand back")  # it alone is left
+    page.wait_for_function("text => document.querySelector('.pl-prompt .pl-text')?.innerText === text", arg=first)
+
+
 def test_an_own_answer_is_found_and_corrected(open_page: OpenPage, service: PreferenceService) -> None:
     service.add_tasks([new_task(name, 2) for name in ("kettle", "parcel", "refund")])
     page = open_page("Ada")

@@ -16,8 +16,11 @@ from annotate_ui.app import build_app
 from annotate_ui.i18n import LOCALES, PLACE, load_texts
 from annotate_ui.setup import Setup
 from plumbline.errors import UserError
+from plumbline.preferences.accounts import Accounts
 from plumbline.preferences.service import PreferenceService
+from plumbline.recipe_annotate import AnnotateSection
 from tests.annotate_ui.conftest import new_task
+from tests.cheap_passwords import PASSWORD, cheap_passwords
 
 
 def content_of(language: str) -> dict[str, dict[str, str]]:
@@ -103,6 +106,9 @@ def test_the_pages_are_in_the_language_of_the_setup(service: PreferenceService) 
     app = build_app(service, Setup("Support", language="de"))
     with TestClient(app, base_url="http://127.0.0.1:7860") as client:
         assert '<html lang="de" dir="ltr">' in client.get("/").text
+        refused = client.post("/annotate-work/next", json={})
+        assert (refused.status_code, refused.json()["error"][:19]) == (401, "Du bist abgemeldet.")
+        assert client.post("/annotate-work/next", content="x").json()["error"] == "Diese Adresse nimmt nur JSON."
         assert "Der Name fehlt" in client.post("/sign-in", data={"name": " "}).text
         assert '<html lang="de" dir="ltr"' in client.post("/sign-in", data={"name": "Ada"}).text
         shown = client.post("/annotate-work/next", json={}).json()["html"]
@@ -115,3 +121,31 @@ def test_the_pages_are_in_the_language_of_the_setup(service: PreferenceService) 
         assert "Du hast alle deine Aufgaben erledigt. 1 Aufgabe ist für andere übrig." in done["html"]
         again = client.post("/annotate-work/skip", json={**skipped, "key": "other"}).json()
         assert again["error"].startswith("Diese Aufgabe ist schon bewertet")
+        wrong = client.post("/annotate-work/skip", json={**skipped, "key": ""})
+        assert wrong.status_code == 422 and wrong.json()["error"].startswith("Die Seite hat etwas gesendet")
+        assert "Überall abmelden" in client.get("/account").text
+
+
+def test_what_an_account_asks_and_refuses_is_in_the_language_of_the_setup(service: PreferenceService) -> None:
+    accounts = Accounts(service.store, passwords=cheap_passwords())
+    issued = accounts.issue_password(accounts.create("Ada").annotator_id)
+    app = build_app(service, Setup("Support", language="de"), AnnotateSection(accounts=True), accounts=accounts)
+
+    def change(client: TestClient, new: str, again: str, **more: str) -> str:
+        return str(client.post("/account/password", data={"new": new, "again": again, **more}).text)
+
+    base = "http://127.0.0.1:7860"
+    with TestClient(app, base_url=base, headers={"origin": base}) as client:
+        assert "Name oder Passwort ist falsch." in client.post("/sign-in", data={"name": "Ada", "password": "x"}).text
+        first = client.post("/sign-in", data={"name": "Ada", "password": issued}).text
+        assert "Willkommen, Ada." in first and '<html lang="de"' in first
+        assert "Die beiden neuen Passwörter sind verschieden" in change(client, PASSWORD, "other")
+        assert "Ein Passwort hat mindestens 10 Zeichen" in change(client, "short", "short")
+        change(client, PASSWORD, PASSWORD)
+        assert "Das jetzige Passwort ist falsch." in change(client, PASSWORD + "2", PASSWORD + "2", current="no")
+        refused = client.post("/annotate-work/decide_as_lead", json={})
+        assert (refused.status_code, refused.json()["error"]) == (403, "Dein Konto darf das nicht.")
+        assert "Diese Seite ist für die Leitung" in client.get("/lead/").text
+        for _ in range(5):
+            told = client.post("/sign-in", data={"name": "Ada", "password": "x"}).text
+        assert "Zu viele falsche Passwörter: Warte 5 s" in client.post("/sign-in", data={"name": "Ada"}).text, told

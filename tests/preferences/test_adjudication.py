@@ -1,6 +1,7 @@
 """Disagreement and the adjudicator who decides, on both databases."""
 
 import pytest
+from sqlalchemy import func, select
 
 from plumbline.errors import StoreError
 from plumbline.preferences import handing
@@ -9,6 +10,7 @@ from plumbline.preferences.records import ADJUDICATION, GOLD, WORK, Assignment, 
 from plumbline.preferences.rules import Rules
 from plumbline.preferences.schedule import CHECK
 from plumbline.preferences.service import PreferenceService
+from plumbline.preferences.tables import Task
 from plumbline.recipe_annotate import ChecksSection
 from tests.preferences.conftest import best_first, new_tasks
 
@@ -46,6 +48,12 @@ def disputes(service):
     ]
 
 
+def decided(service):
+    """How many tasks an adjudicator has decided."""
+    with service.look() as turn:
+        return turn.connection.execute(select(func.count()).where(Task.adjudicated)).scalar_one()
+
+
 def three_disputed(service):
     """Tasks 0, 1 and 2, on which Anna and Ben disagree on a third, all and no pairs."""
     service.add_tasks(new_tasks(3, 3))
@@ -65,7 +73,7 @@ def test_disputed_tasks_wait_the_most_disputed_first_and_are_decided_once(servic
     assert disputes(service) == [("task 0", 2, 0.333)]
     judge(service, lead, service.lease_adjudication(lead, lead=True))
     assert service.lease_adjudication(lead, lead=True) == NoWork("No disputed task waits for you.")
-    assert (service.adjudication.waiting(), service.adjudication.decided()) == (0, 2)
+    assert (disputes(service), decided(service)) == ([], 2)
     learned = list(service.judgements())
     assert sorted(record.purpose for record in learned) == [ADJUDICATION] * 2 + [WORK] * 6
     assert judgement in {record.judgement_id for record in learned if record.purpose == ADJUDICATION}
@@ -131,10 +139,10 @@ def test_an_adjudicator_who_skips_leaves_the_task_to_another(service):
     service.release(service.lease_adjudication(lea, lead=True).lease_id, lea)
     again = service.reopen_last(lea)
     judge(service, lea, again)
-    assert service.adjudication.decided() == 1
+    assert decided(service) == 1
     back = service.reopen_last(lea)
     service.skip(back.lease_id, lea, reason="not sure any more", idempotency_key="2")
-    assert service.adjudication.decided() == 0 and service.adjudication.waiting() == 2
+    assert decided(service) == 0 and len(disputes(service)) == 2
 
 
 def test_a_correction_measures_anew(service):
@@ -154,7 +162,7 @@ def test_a_correction_measures_anew(service):
 def test_without_the_setting_nothing_waits_but_disagreement_is_known(store, clock, service):
     three_disputed(service)
     plain = PreferenceService(store, project="support", clock=clock)
-    assert plain.adjudication.waiting() == 0
+    assert disputes(plain) == []
     assert isinstance(plain.lease_adjudication(person(plain, "Lea"), lead=True), NoWork)
 
 

@@ -233,6 +233,21 @@ def test_answers_from_before_the_log_are_counted_and_are_no_fault(store, service
     assert (report.answers, report.before_the_log, report.holds) == (1, 1, True)
 
 
+def test_answers_that_no_entry_tells_of_are_found_where_the_log_has_no_others(store, service, clock):
+    service.add_tasks(new_tasks(2))
+    judged(service, 1)
+    with store.write() as connection:
+        connection.execute(delete(AuditEntry))
+    clock.advance(1)
+    note(store, clock)
+    with store.write() as connection:
+        audited = judged(service, 1)
+        connection.info[audit.PENDING].answers.clear()  # as if it had been put there past plumbline
+    report = verify(store, contents=True)
+    assert (report.answers, report.before_the_log, report.differing) == (0, 1, 1)
+    assert audited[0] in report.faults[0].what
+
+
 def test_numbers_as_ranges():
     assert audit.ranges_of([]) == []
     assert audit.ranges_of([1, 2, 3, 7, 9, 10]) == [[1, 3], [7, 7], [9, 10]]

@@ -8,6 +8,7 @@ import pytest
 from plumbline.errors import DataError, StoreError
 from plumbline.preferences import handing, repeats
 from plumbline.preferences.checks_file import Check, read_checks
+from plumbline.preferences.pace import Pace
 from plumbline.preferences.records import ATTENTION, GOLD, REPEAT, WORK, Assignment, NoWork
 from plumbline.preferences.rules import Rules
 from plumbline.preferences.schedule import CHECK, REPEATED
@@ -132,6 +133,29 @@ def test_what_is_left_unanswered_tells_no_check_from_work(store, clock, places, 
     assert left.task_id in later  # it is only put off
 
 
+def test_while_a_repeat_is_asked_the_earlier_answer_is_not_shown(store, clock, places, monkeypatch):
+    monkeypatch.setattr(repeats, "APART", 1)
+    service = checked(store, clock)
+    service.add_tasks(new_tasks(5))
+    who = service.sign_in("Anna").annotator_id
+    for _ in range(4):
+        work = service.lease_next(who)
+        service.judge(work.lease_id, who, best_first(work), idempotency_key=work.lease_id)
+    earlier = {one.task_id: one.answer.answer_id for one in service.own_work(who)}
+    places[4] = REPEATED
+    again = service.lease_next(who)
+    others = [task for task in earlier if task != again.task_id]
+    assert again.task_id in earlier and [one.task_id for one in service.own_work(who)] == others
+    with pytest.raises(StoreError, match="none of your answers"):
+        service.reopen(earlier[again.task_id], who)
+    service.reopen_last(who)  # the repeat is put aside, and follows again
+    assert [one.task_id for one in service.own_work(who)] == others
+    service.release(service.lease_next(who).lease_id, who)
+    again = service.lease_next(who)
+    service.judge(again.lease_id, who, best_first(again), idempotency_key="again")
+    assert sorted(one.task_id for one in service.own_work(who)) == sorted([*earlier, again.task_id])
+
+
 def test_what_is_handed_back_and_all_that_is_left_comes_again(store, clock, places):
     places[1] = CHECK
     service = checked(store, clock)
@@ -218,8 +242,7 @@ def test_only_the_first_judgement_of_a_check_counts_and_a_skip_does_not(store, c
     again = service.reopen_last(who)
     service.judge(again.lease_id, who, best_first(again), idempotency_key="4")
     assert [(one.seen, one.share, one.passed) for one in service.checks.results()] == [(2, 0.5, 1)]
-    assert service.checks.streak(who) == 1
-    assert checked(store, clock).checks.streak(who) is None
+    assert Pace(store, project="support", clock=clock).check_streak(who) == 1
     assert service.progress().tasks == 2 and service.progress().done == 0
 
 

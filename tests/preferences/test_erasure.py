@@ -16,6 +16,7 @@ from plumbline.preferences.audit_check import verify
 from plumbline.preferences.erasure import erase
 from plumbline.preferences.login_sessions import LoginSessions
 from plumbline.preferences.records import Assignment, NewJudgement
+from plumbline.preferences.rules import Rules
 from plumbline.preferences.service import PreferenceService
 from plumbline.preferences.tables import Annotator, Answer, Battle, Draft, Lease, Project, Tally, Task
 from tests.cheap_passwords import cheap_passwords
@@ -67,7 +68,7 @@ def busy(service, clock):
 def test_with_judgements_kept_only_the_person_is_gone(busy, store):
     before = {record.judgement_id: record for record in busy.judgements()}
     report = erase(store, NAME.upper(), remove_judgements=False)
-    assert (report.judgements, report.skips, report.flags, report.removed) == (3, 1, 1, False)
+    assert (report.answers, report.removed) == ({"judgement": 3, "skip": 1, "flag": 1}, False)
     after = {record.judgement_id: record for record in busy.judgements()}
     assert before.keys() == after.keys()
     for identity, record in after.items():
@@ -263,3 +264,27 @@ def test_nobody_signs_in_under_a_pseudonym(service, store):
     pseudonym = erase(store, NAME, remove_judgements=False).pseudonym
     with pytest.raises(StoreError, match="stands for an erased person"):
         service.sign_in(pseudonym.upper())
+
+
+@pytest.mark.parametrize("remove", [False, True])
+def test_a_removed_decision_is_expected_of_nobody(store, clock, remove):
+    service = PreferenceService(store, project="support", rules=Rules(adjudicate_above=0.3), clock=clock)
+    service.set_overlap(2)
+    service.add_tasks(new_tasks(2))
+    for name, ranks in (("Ann", (1, 2)), ("Ben", (2, 1))):
+        who = service.sign_in(name).annotator_id
+        for _ in range(2):
+            work = service.lease_next(who)
+            cards = sorted(work.cards, key=lambda card: card.text)
+            ranking = {card.response_id: rank for card, rank in zip(cards, ranks, strict=True)}
+            service.judge(work.lease_id, who, ranking, idempotency_key=work.lease_id)
+    for name in (NAME, "Lea"):
+        who = service.sign_in(name).annotator_id
+        work = service.lease_adjudication(who, lead=True)
+        service.judge(work.lease_id, who, best_first(work), idempotency_key=work.lease_id)
+        service.checks.make_gold(work.task_id)
+    erase(store, NAME, remove_judgements=remove)
+    with store.read() as connection:
+        gold = connection.execute(select(Task.id).where(Task.check_kind == "gold")).all()
+        assert len(gold) == 2 - remove
+        assert connection.execute(select(func.count()).where(Task.expected.is_not(None))).scalar_one() == 2 - remove

@@ -26,7 +26,7 @@ def test_400_wrong_passwords_are_blocked_after_the_fifth(accounts: Accounts, vis
             visitor.sign_in(password="wrong")
         blocked += 1
     assert blocked == 395
-    assert "wait 5 seconds" in str(refused.value)
+    assert "wait 5 s," in str(refused.value)
 
 
 def test_the_right_password_waits_too_and_then_starts_afresh(

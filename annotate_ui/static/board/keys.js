@@ -2,7 +2,7 @@
 
 const TEXT_FIELDS = "textarea, select, input:not([type=radio]):not([type=checkbox])";
 const ANYWHERE = { u: "undo", w: "work", g: "guideline", "?": "help" };
-const ON_TASK = { s: "skip", f: "flag", b: "allBad", e: "edit", d: "compare", n: "note", r: "scores" };
+const ON_TASK = { s: "skip", f: "flag", b: "allBad", e: "edit", d: "compare", n: "note", r: "scores", h: "release" };
 const MOVES = { ArrowUp: -1, ArrowLeft: -1, ArrowDown: 1, ArrowRight: 1 };
 
 /** What a key press asks of the board, as a function; undefined for keys that are not ours. */

@@ -11,6 +11,7 @@ export class Task {
     Object.assign(this, { root, texts: sent.texts, lease: sent.lease, draft, t, say });
     this.shown = root.querySelector("[data-lease]");
     this.cards = [...this.shown.querySelectorAll(".pl-card")];
+    this.correcting = this.shown.dataset.correcting === "yes";
     this.strength = this.shown.dataset.strength === "yes";
     this.axes = JSON.parse(this.shown.dataset.axes);
     if (sent.begin.gaps_between) this.takeGaps(sent.begin.gaps_between);
