@@ -38,6 +38,9 @@ PER_MINUTE, BURST = 120, 30
 """Requests of one token in one server process."""
 
 MOST_AT_ONCE = 10_000
+HIGHEST_ID = 2**31 - 1
+"""That PostgreSQL can compare with a row id."""
+
 SETTLED_AFTER = timedelta(seconds=5)
 """On PostgreSQL a row may appear after one with a higher id; younger rows than this are held back."""
 
@@ -95,7 +98,7 @@ def api_routes(
 
     @router.get("/judgements")
     def judgements(
-        cursor: Annotated[int, Query(ge=0, le=2**62)] = 0,
+        cursor: Annotated[int, Query(ge=0, le=HIGHEST_ID)] = 0,
         limit: Annotated[int, Query(ge=1, le=MOST_AT_ONCE)] = 1000,
         names: bool = False,
     ) -> Response:

@@ -57,6 +57,7 @@ HTTPS_ONLY = {"Strict-Transport-Security": "max-age=31536000"}
 WRONG_HOST = "This address is not the annotation app's own: open the address that the app printed."
 OTHER_SITE = "This request came from another site."
 NO_PAGE = "There is no such page."
+NO_ADDRESS = "This is no address."
 TOO_LARGE = "This is more than the app takes."
 TOO_SLOW = "The request took too long to arrive."
 
@@ -105,11 +106,12 @@ class Guard:
             return PlainTextResponse(WRONG_HOST, 403)
         if scope["method"] not in READS and not _from_our_pages(headers, scope["scheme"], host):
             return PlainTextResponse(OTHER_SITE, 403)
+        if not scope["query_string"].isascii():
+            return PlainTextResponse(NO_ADDRESS, 400)
         page = self._page_of(scope["path"])
         if page is not None and not self._needed(page, scope["path"][len(page) :]):
             return PlainTextResponse(NO_PAGE, 404)
-        length = headers.get("content-length", "0")
-        if not length.isdecimal() or int(length) > _largest(headers):
+        if not _fits(headers.get("content-length", "0"), _largest(headers)):
             return PlainTextResponse(TOO_LARGE, 413)
         return None
 
@@ -151,7 +153,10 @@ def _from_our_pages(headers: Headers, scheme: str, host: str) -> bool:
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
         sends_form = kind in FORM_TYPES and headers.get("content-length", "") != "0"
         return site is not None or "cookie" not in headers or not sends_form
-    parts = urlsplit(origin)
+    try:
+        parts = urlsplit(origin)
+    except ValueError:
+        return False
     return parts.netloc == host and (scheme != "https" or parts.scheme == "https")
 
 
@@ -171,6 +176,11 @@ def _is_address(name: str) -> bool:
 def _largest(headers: Headers) -> int:
     """The most bytes that a request may bring: only JSON may be long."""
     return LARGEST_BODY if headers.get("content-type", "").startswith("application/json") else LARGEST_FORM
+
+
+def _fits(length: str, largest: int) -> bool:
+    """Whether a body may be so long; a number of very many digits is not even read."""
+    return length.isdecimal() and len(length) < 20 and int(length) <= largest
 
 
 async def _whole_body(receive: Receive, largest: int) -> bytes | Response:
