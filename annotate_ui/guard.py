@@ -26,6 +26,11 @@ FORM_TYPES = ("application/x-www-form-urlencoded", "multipart/form-data", "text/
 PAGE_PARTS = re.compile(r"/?|/assets/[\w.-]+|/static/(?:js|css|img|fonts)(?:/[\w.-]+)+|/theme\.css|/config/?")
 EVENT_PARTS = re.compile(r"/gradio_api/(?:queue/(?:join|data)|heartbeat/\w+|cancel|reset/?)")
 
+# Which host it was asked for: Gradio would believe anybody. What the recipe's proxy says, uvicorn has read by now.
+NOT_BELIEVED = (b"forwarded", b"x-forwarded-", b"x-gradio-")
+# Gradio lets pages of every site read its own, with cookies, unless it is asked for as localhost.
+NOT_SENT = b"access-control-"
+
 OWN_POLICY = {
     "default-src": "'none'",
     "script-src": "'self'",
@@ -88,9 +93,11 @@ class Guard:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
+                message["headers"] = _without(NOT_SENT, message["headers"])
                 MutableHeaders(scope=message).update(headers)
             await send(message)
 
+        scope = {**scope, "headers": _without(NOT_BELIEVED, scope["headers"])}
         refused = self._fault(scope, Headers(scope=scope))
         if refused is None and scope["method"] not in READS:
             body = await _whole_body(receive, _largest(Headers(scope=scope)))
@@ -213,6 +220,10 @@ def _replayed(body: bytes, receive: Receive) -> Receive:
         return {"type": "http.request", "body": body, "more_body": False}
 
     return replay
+
+
+def _without(prefix: bytes | tuple[bytes, ...], headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    return [(name, value) for name, value in headers if not name.lower().startswith(prefix)]
 
 
 def _headers_for(scope: Scope, *, gradio: bool) -> dict[str, str]:

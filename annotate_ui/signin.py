@@ -136,8 +136,9 @@ def sign_in_routes(door: Door) -> APIRouter:
         return door.sign_out(request)
 
     @router.get("/session")
-    def session(request: Request) -> dict[str, str | None]:
+    def session(request: Request, response: Response) -> dict[str, str | None]:
         found = door.sessions.read(request)
+        response.headers["Cache-Control"] = "no-store"
         return {"name": found.name if found else None, "role": found.role if found else None}
 
     @router.get("/account")

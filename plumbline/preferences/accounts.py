@@ -27,6 +27,7 @@ from plumbline.preferences.store import Store
 from plumbline.preferences.tables import Annotator, Lease
 from plumbline.preferences.throttle import Source, count_attempt, forgive_attempt, sources_of
 from plumbline.preferences.turn import NO_PROJECT, Turn, enrol, now_utc
+from plumbline.preferences.validation import note_fault
 
 ANNOTATOR, LEAD, ADMIN = ROLES = ("annotator", "lead", "admin")
 ONE_TIME_HOLDS = timedelta(days=7)
@@ -316,9 +317,10 @@ def _accounts() -> Select[Any]:
 
 
 def _row_of_name(connection: Connection, name: str) -> Row[Any] | None:
+    if note_fault(name):
+        return None  # no database holds such a name; left out its faults would be a way around the throttle of another
     key = " ".join(name.split()).casefold()
-    encodable = key.encode(errors="ignore").decode()  # a database refuses others, and nobody has such a name
-    named = _accounts().where(Annotator.name_key == encodable.replace("\0", ""), Annotator.erased_at.is_(None))
+    named = _accounts().where(Annotator.name_key == key, Annotator.erased_at.is_(None))
     return connection.execute(named).one_or_none()
 
 

@@ -12,7 +12,7 @@ import json
 import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -230,6 +230,8 @@ def _address(url_or_path: str | Path, *, create: bool) -> tuple[URL, str]:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StoreError(f"{path.parent}: the store's folder cannot be made ({error.strerror}).") from None
+        with suppress(OSError):  # then SQLite says why
+            path.touch(mode=0o600)  # hashes of passwords, and what people said, are nobody else's
     return URL.create("sqlite", database=str(path)), str(path)
 
 

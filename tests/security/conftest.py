@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import socket
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Mapping
@@ -81,6 +82,7 @@ class World:
 
     Attributes:
         tokens: the session of each person, and `api` for programs.
+        connected: addresses to which anything in this process opened a connection.
     """
 
     service: PreferenceService
@@ -88,6 +90,7 @@ class World:
     app: Any
     place: Path
     tokens: dict[str, str] = field(default_factory=dict)
+    connected: list[Any] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._loop = asyncio.new_event_loop()
@@ -230,9 +233,15 @@ def filled_world(place: str, folder: Path, *, language: str = "de") -> World:
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("world")
-    made = filled_world(str(folder / "preferences.db"), folder)
-    yield made
-    made.close()
+    connected: list[Any] = []
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("connect", "connect_ex"):
+            patch.setattr(socket.socket, name, lambda self, address: connected.append(address) or 1)
+        made = filled_world(str(folder / "preferences.db"), folder)
+        made.connected = connected
+        yield made
+        made.close()
+    assert connected == []
 
 
 @pytest.fixture
@@ -240,8 +249,10 @@ def fresh(world: World) -> Iterator[World]:
     """The world, whose store is as it was before once the test is over."""
     with sqlite3.connect(":memory:") as kept, sqlite3.connect(world.place) as live:
         live.backup(kept)
+        tokens = dict(world.tokens)
         yield world
         kept.backup(live)
+        world.tokens = tokens
 
 
 def _work(world: World, arena: Arena, name: str) -> None:
