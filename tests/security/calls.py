@@ -9,6 +9,7 @@ import re
 import sqlite3
 from collections.abc import Iterator
 from typing import Any, get_type_hints
+from urllib.parse import urlsplit
 
 import pytest
 from hypothesis import given, settings
@@ -104,6 +105,7 @@ def check_law(reply: Reply, place: str) -> None:
     """No answer is a breakdown, or tells of the server's inside."""
     assert reply.status < 500, reply.text
     assert not any(word in reply.text for word in (*INSIDE, place)), reply.text
+    assert urlsplit(reply.header("location")).hostname in (None, "127.0.0.1", "localhost", "::1")
     if reply.header("content-type") == JSON and reply.body:
         assert reply.json is not None
 

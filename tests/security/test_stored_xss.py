@@ -284,3 +284,29 @@ def test_markdown_becomes_no_other_html_than_the_allowed(payload: str, keep_line
         for name, value in re.findall(r'([\w-]+)="([^"]*)"', attributes):
             assert name in ("href", "title", "rel", "target", "tabindex", "start")
             assert name != "href" or re.match(r"https?://|mailto:", value)
+
+
+BOTTOMLESS = (
+    "[",
+    "![",
+    ">",
+    "*a_ ",
+    "`",
+    "- ",
+    "<",
+    "&",
+    "[[[[a](",
+    "~~a ",
+    "| a ",
+    "1. ",
+    "<!--",
+    "[a]: b\n",
+    "\\",
+    "#",
+)
+
+
+@pytest.mark.parametrize("part", BOTTOMLESS)
+def test_markdown_without_bottom_ends(part: str) -> None:
+    assert len(safe_html(part * (20_000 // len(part)))) < 1_000_000
+    assert safe_html("".join(" " * depth + part + "\n" for depth in range(200)))
