@@ -115,7 +115,7 @@ def attack_call(world: World, call: str) -> None:
     actor = actor_of(call)
     watch = Watch(world)
     foreign = {f"other_{word}": one for word, one in world.known("Vera").items()}
-    fits = 2 if call.startswith("/lead-work") else 5  # each of these renders a whole panel
+    fits = 1 if call.startswith("/lead-work") else 5  # each of these renders a whole panel
 
     @MADE
     @given(body=bodies(message_of(call), [*world.known(actor), *foreign], fits=fits))

@@ -15,7 +15,7 @@ from annotate_ui.guard import LARGEST_BODY, LARGEST_FORM
 from plumbline.preferences.exporters import EXPORTERS
 from plumbline.preferences.exporters.csv import FORMULA_STARTS
 from plumbline.preferences.records import Assignment, NewResponse, NewTask
-from tests.security.calls import BOARD_CALLS, FORMS, LEAD_CALLS, message_of
+from tests.security.calls import BOARD_CALLS, FORMS, LEAD_CALLS, Watch, message_of
 from tests.security.conftest import FORM, HOST, JSON, Reply, World
 from tests.security.payloads import EVERYTHING, SHORT
 
@@ -45,19 +45,19 @@ HEADS = {
 @pytest.mark.parametrize("origin", FOREIGN)
 @pytest.mark.parametrize("path", POSTS)
 def test_another_site_changes_nothing(world: World, path: str, origin: str) -> None:
-    before = world.contents()
+    watch = Watch(world)
     for kind in (JSON, FORM, "text/plain", "multipart/form-data; boundary=b"):
         assert world.ask(path, b'{"name": "Eve"}', who="Ada", kind=kind, headers=FOREIGN[origin]).status == 403
-    assert world.contents() == before
+    assert not watch.wrote()
 
 
 @pytest.mark.parametrize("path", POSTS)
 def test_a_form_with_a_cookie_that_says_not_where_it_comes_from_changes_nothing(world: World, path: str) -> None:
-    before = world.contents()
+    watch = Watch(world)
     unsaid = [(b"origin", b""), (b"x-origin", b"http://127.0.0.1:7860")]
     for kind in (FORM, "TEXT/plain;charset=utf-8", "multipart/form-data; boundary=b", ""):
         assert world.ask(path, b"name=Eve", who="Ada", kind=kind, headers=unsaid).status == 403
-    assert world.contents() == before
+    assert not watch.wrote()
 
 
 @pytest.mark.parametrize("path", CALLS)
@@ -68,10 +68,10 @@ def test_json_under_another_type_is_not_read(world: World, path: str) -> None:
 
 @pytest.mark.parametrize("path", POSTS)
 def test_reading_changes_nothing_and_other_methods_are_none(world: World, path: str) -> None:
-    before = world.contents()
+    watch = Watch(world)
     for method in ("GET", "HEAD", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"):
         assert world.ask(path, b"", who="Ada", method=method, kind=JSON).status in (404, 405), method
-    assert world.contents() == before
+    assert not watch.wrote()
 
 
 def test_no_other_site_may_read_an_answer(world: World) -> None:
@@ -141,7 +141,7 @@ def _own(reply: Reply) -> bool:
 
 @pytest.mark.parametrize("path", POSTS)
 def test_a_large_body_is_refused_before_it_is_read(world: World, path: str) -> None:
-    before = world.contents()
+    watch = Watch(world)
     for kind, largest in (
         (JSON, LARGEST_BODY),
         (FORM, LARGEST_FORM),
@@ -152,7 +152,7 @@ def test_a_large_body_is_refused_before_it_is_read(world: World, path: str) -> N
         assert world.ask(path, b"x", who="Ada", kind=kind, headers=said).status == 413
         lied = [(b"content-length", b"2")]
         assert world.ask(path, b"x" * (largest + 1), who="Ada", kind=kind, headers=lied).status == 413
-    assert world.contents() == before
+    assert not watch.wrote()
 
 
 @pytest.mark.parametrize("path", CALLS)
