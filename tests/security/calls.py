@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from typing import Any, get_type_hints
 from urllib.parse import urlsplit
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
@@ -34,30 +33,19 @@ ONLY_LEADS = ("/annotate-work/decide_as_lead", "/arena-work/board")
 BOARD_CALLS = [
     *(f"/annotate-work/{name}" for name in ("next", "decide", "judge", "skip", "flag", "undo", "reopen", "release")),
     *(f"/annotate-work/{name}" for name in ("renew", "draft", "history", "guideline", "consent", "decide_as_lead")),
-    *(f"/arena-work/{name}" for name in ("state", "draw", "start", "vote", "go_on", "end", "board", "listen")),
+    *(
+        f"/arena-work/{name}"
+        for name in ("state", "draw", "start", "consent", "vote", "go_on", "end", "board", "listen")
+    ),
 ]
 LEAD_CALLS = [
     *(f"/lead-work/{name}" for name in ("quality", "queue", "guidelines", "exports", "decided", "take_back", "reopen")),
     *(f"/lead-work/{name}" for name in ("keep_closed", "place", "pause", "resume", "quota", "set_pool", "preview")),
+    *(f"/lead-work/{name}" for name in ("restrict", "make_gold")),
     "/lead-work/publish",
     *(f"/people/{name}" for name in ("create", "reset", "role", "deactivate", "activate")),
 ]
-UNBOUNDED = ["/lead-work/decided"]
-"""Take a number that no database holds (`before`)."""
-
-NUL = [
-    *(f"/annotate-work/{name}" for name in ("skip", "flag", "reopen", "release", "renew", "draft", "history")),
-    *(f"/arena-work/{name}" for name in ("go_on", "end", "listen")),
-]
-"""Take a NUL character in an id, which PostgreSQL refuses with an error."""
-
 FORMS = {"/sign-in", "/sign-out", "/account/password", "/account/sign-out-everywhere"}
-
-
-def pending(calls: list[str], faulty: list[str]) -> list[Any]:
-    """The calls as parameters; those with a fault that is known, and is being mended, are expected to fail."""
-    known = pytest.mark.xfail(reason="a known fault that is being mended")
-    return [pytest.param(call, marks=known) if call in faulty else call for call in calls]
 
 
 def routes_of(routes: Any) -> Iterator[Any]:
