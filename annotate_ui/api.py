@@ -25,7 +25,7 @@ from plumbline.preferences.formats import EXPORTED
 from plumbline.preferences.judgement_stream import pseudonym_of
 from plumbline.preferences.reading import as_record, judgement_rows
 from plumbline.preferences.records import LEARNED_FROM
-from plumbline.preferences.tables import Annotator, Answer
+from plumbline.preferences.tables import HIGHEST_ID, Annotator, Answer
 from plumbline.preferences.tokens import Token, Tokens
 
 if TYPE_CHECKING:
@@ -38,8 +38,6 @@ PER_MINUTE, BURST = 120, 30
 """Requests of one token in one server process."""
 
 MOST_AT_ONCE = 10_000
-HIGHEST_ID = 2**31 - 1
-"""That PostgreSQL can compare with a row id."""
 
 SETTLED_AFTER = timedelta(seconds=5)
 """On PostgreSQL a row may appear after one with a higher id; younger rows than this are held back."""

@@ -20,6 +20,7 @@ from plumbline.preferences.flag_decisions import FlagDecisions
 from plumbline.preferences.guidelines import MAX_GUIDELINE
 from plumbline.preferences.quality import Quality
 from plumbline.preferences.quality.decided import Decided
+from plumbline.preferences.tables import HIGHEST_ID
 
 if TYPE_CHECKING:
     from annotate_ui.setup import Setup
@@ -32,7 +33,7 @@ Identifier = Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
 class DecidedMessage(Message):
     """Which judged tasks to show: those before a place, those that one annotator judged."""
 
-    before: Annotated[int, Field(ge=0, le=2**62)] | None = None
+    before: Annotated[int, Field(ge=0, le=HIGHEST_ID)] | None = None
     annotator_id: Identifier | None = None
 
 
@@ -164,6 +165,8 @@ class LeadDesk:
         """Set a task's priority, and the pool that it is kept to; what is left out stays as it is."""
         if message.pool and message.everybody:
             raise StoreError("name a pool, or choose everybody, not both.")
+        if not message.pool and not message.everybody and message.priority is None:
+            raise StoreError("say what to change: the task's priority, or its pool.")
         control = self.service.control
         with control.turn():
             if message.pool or message.everybody:
@@ -176,7 +179,9 @@ class LeadDesk:
         """Keep a task for named people, or hand it to everybody again."""
         self.service.control.restrict(message.task_id, message.annotators or None)
         kept = counted(len(message.annotators), "annotator")
-        return self._queue(f"The task is kept for {kept}." if message.annotators else "The task is for everybody.")
+        return self._queue(
+            lead, f"The task is kept for {kept}." if message.annotators else "The task is for everybody."
+        )
 
     def make_gold(self, lead: str, message: TaskMessage) -> Reply:
         """Make a gold item of an adjudicated task."""

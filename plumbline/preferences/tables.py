@@ -32,6 +32,9 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 RowId = int | BindParameter[int]
 """A row's id, or its place in a statement that is built once and executed with many."""
 
+HIGHEST_ID = 2**31 - 1
+"""PostgreSQL compares row ids with nothing higher."""
+
 OPEN_TASK = "taken < wanted AND flagged = 0 AND NOT retired"
 """The condition that a task is handed out. The queue asks for it in these words, so that the partial index answers."""
 

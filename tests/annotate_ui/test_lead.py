@@ -311,8 +311,8 @@ def test_a_guideline_is_previewed_then_published(service: PreferenceService, lea
 def test_messages_are_strict(lead: TestClient) -> None:
     assert lead.post("/lead-work/reopen", json={"task_id": "../etc"}).status_code == 422
     assert lead.post("/lead-work/quality", json={"more": 1}).status_code == 422
-    assert lead.post("/lead-work/decided", json={"before": 2**63}).status_code == 422
-    assert lead.post("/lead-work/decided", json={"before": 2**62}).status_code == 200
+    assert lead.post("/lead-work/decided", json={"before": 2**31}).status_code == 422
+    assert lead.post("/lead-work/decided", json={"before": 2**31 - 1}).status_code == 200
     assert lead.post("/lead-work/quota", json={"annotator_id": "0" * 32, "quota": -1}).status_code == 422
 
 

@@ -226,7 +226,7 @@ def filled_world(place: str, folder: Path, *, language: str = "de") -> World:
         world.sign_in(name)
     for name in ("Bob", "Vera"):
         _work(world, arena, name)
-    world.tokens["api"] = Tokens(service.store, project="support").add("programs")
+    world.tokens["api"] = Tokens(service.store, project="support").add("programs", names=True)
     return world
 
 

@@ -124,8 +124,10 @@ def test_what_is_of_another_project_is_out_of_reach(fresh: World) -> None:
         assert fresh.call(f"/annotate-work/{action}", "Bob", lease_id=lease.lease_id).refused
     assert fresh.call("/annotate-work/reopen", "Bob", answer_id=answer).refused
     assert fresh.call("/lead-work/take_back", "Lea", lease_id=lease.lease_id).refused
-    for action in ("reopen", "keep_closed", "place"):
+    for action in ("reopen", "keep_closed", "make_gold", "restrict"):
         assert fresh.call(f"/lead-work/{action}", "Lea", task_id=work.task_id).refused
+    for change in ({"priority": 1}, {"pool": "experts"}, {"everybody": True}, {"priority": 1, "everybody": True}):
+        assert fresh.call("/lead-work/place", "Lea", task_id=work.task_id, **change).refused
     assert fresh.contents() == before
 
 
