@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import resource
 import shutil
 import subprocess
@@ -16,6 +15,7 @@ from pathlib import Path
 from benchmarks.annotate.scale_store import Scale, fill
 from benchmarks.annotate.server import PROJECT, ROOT
 from plumbline.preferences import account_tables, tables
+from plumbline.preferences.quality import Quality
 from plumbline.preferences.records import Assignment
 from plumbline.preferences.service import PreferenceService
 from plumbline.preferences.store import Store
@@ -72,8 +72,7 @@ def next_item(service: PreferenceService, folder: Path) -> str:
 
 def quality_page(service: PreferenceService, folder: Path) -> str:
     """The figures of the quality page, first without and then with what the page may keep."""
-    report = importlib.import_module("plumbline.preferences.quality.report")
-    quality = report.Quality.of(service, None, None)
+    quality = Quality(service.store, project=service.project, rules=service.rules)
     times = []
     for _ in range(3):
         began = time.perf_counter()

@@ -39,6 +39,9 @@ WORKING = "being worked out; it is here in a moment"
 REST = 4.0
 """A new report is made at most so often that this many times its making is rest."""
 
+AFTER_THE_ANSWER = 1.0
+"""Seconds after which what nobody waits for is begun: loading its library would keep the page from being shown."""
+
 
 @dataclass(frozen=True)
 class PersonQuality:
@@ -225,6 +228,7 @@ class _Kept:
         return self._value
 
     def _make_alone(self, state: object, compute: Callable[[], Any]) -> None:
+        time.sleep(AFTER_THE_ANSWER)
         with self._lock:
             self._make(state, compute)
 
