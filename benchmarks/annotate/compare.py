@@ -15,7 +15,8 @@ from benchmarks.annotate.server import Server
 from plumbline.preferences.store import Store
 
 HEAD = (
-    "| annotators | judgements/s, Label Studio | plumbline | ratio | p50 / p95 / p99, ms, Label Studio | plumbline "
+    "| annotators | judgements/s, Label Studio | plumbline | ratio "
+    "| p50 / p95 / p99 / most, ms, Label Studio | plumbline "
     "| errors and refusals, Label Studio | plumbline | faults in the database, Label Studio | plumbline |\n"
     "|---|---|---|---|---|---|---|---|---|---|"
 )
