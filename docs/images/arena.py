@@ -46,7 +46,7 @@ def main(folder: Path) -> None:
         service = PreferenceService(store, project="support")
         arena = Arena(store, project="support", rules=rules(), chance=random.Random(11))
         vote_often(service, arena)
-        app = build_app(service, Setup("Support"), ArenaSetup(arena, StandIn()))
+        app = build_app(service, Setup("Support"), arena=ArenaSetup(arena, StandIn()))
         with served(app) as address, sync_playwright() as playwright:
             chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_ARGUMENTS)
             for suffix, options in views.items():

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from sqlalchemy import bindparam, case, func, select
 
 from plumbline.preferences.pace import Pace
-from plumbline.preferences.reading import progress_of
+from plumbline.preferences.reading import task_counts
 from plumbline.preferences.tables import Annotator, Tally
 from plumbline.preferences.turn import Facet, Turn
 from plumbline.preferences.waiting import remaining_for
@@ -17,7 +17,7 @@ from plumbline.preferences.waiting import remaining_for
 SECONDS_KEPT = 1.0
 """Tasks are counted anew when the last count is older than this and counting takes no more than `SHARE` of the time."""
 
-SHARE = 0.05
+SHARE = 0.02
 
 
 STEP = 10
@@ -103,8 +103,8 @@ class LiveCounts:
         began = time.monotonic()
         annotator = select(Annotator.id).where(Annotator.annotator_id == annotator_id)
         row = turn.connection.execute(annotator).scalar_one_or_none()
-        team = progress_of(turn)
-        remaining = 0 if row is None else remaining_for(turn, row)
+        team = task_counts(turn)
+        remaining = 0 if row is None else remaining_for(turn, row, team.unfinished)
         each = None if row is None else self.pace.median_seconds(annotator_id)
         now = time.monotonic()
         self._not_before = now + (now - began) / SHARE

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Row, Select, func, select
 from sqlalchemy.orm import aliased
@@ -106,18 +106,34 @@ def as_record(row: Row[Any]) -> JudgementRecord:
     )
 
 
-def progress_of(turn: Turn) -> Progress:
-    """How far the project is, from the counts that are kept beside the answers."""
+class TaskCounts(NamedTuple):
+    """`tasks`, `required` and `done` as in `Progress`, and how many tasks still want judgements (`unfinished`)."""
+
+    tasks: int
+    required: int
+    done: int
+    unfinished: int
+
+
+def task_counts(turn: Turn) -> TaskCounts:
+    """All tasks of the project, counted by the judgements that they have and want."""
     # Tasks in the same state are counted together: the index has them side by side, and their states are few.
     state = (Task.wanted, Task.judged, Task.flagged, Task.retired)
     query = select(func.count().label("tasks"), *state).where(Task.project_id == turn.project_id, Task.wanted > 0)
-    tasks = required = done = 0
+    tasks = required = done = unfinished = 0
     for group in turn.connection.execute(query.group_by(*state)):
         judged = min(group.judged, group.wanted)
         wanted = judged if group.flagged or group.retired else group.wanted
         tasks += group.tasks if wanted else 0
         required += group.tasks * wanted
         done += group.tasks * judged
+        unfinished += group.tasks if judged < wanted else 0
+    return TaskCounts(tasks, required, done, unfinished)
+
+
+def progress_of(turn: Turn) -> Progress:
+    """How far the project is, from the counts that are kept beside the answers."""
+    tasks, required, done, _ = task_counts(turn)
     tallies = turn.connection.execute(
         select(Annotator.name, Annotator.simulated, Tally.judged, Tally.skipped, Tally.flagged)
         .join(Annotator, Annotator.id == Tally.annotator_id)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from sqlalchemy import ColumnElement, and_, case, func, select, text
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, and_, case, func, select, text
 
 from plumbline.errors import counted
 from plumbline.preferences.queue import OPEN, answered_by, open_to
@@ -35,7 +37,7 @@ def why_nothing(turn: Turn, actor: Actor) -> NoWork:
         flagged = connection.execute(select(func.count()).select_from(Task).where(unjudged)).scalar_one()
         but = f", but for {counted(flagged, 'flagged task')}" if flagged else ""
         return NoWork(f"All tasks are judged{but}. Thank you!", "finished", {"flagged": flagged})
-    if remaining_for(turn, actor.id) == 0:
+    if remaining_for(turn, actor.id, left) == 0:
         if _count_kept_from(turn, actor.id):
             others = f"{counted(left, 'task')} left, for the annotators whom the lead chose."
             return NoWork(f"You have done all that is yours. {others}", "reserved", {"left": left})
@@ -50,27 +52,24 @@ def why_nothing(turn: Turn, actor: Actor) -> NoWork:
     return NoWork(f"{held} Look in again then: what they leave comes back to you.", "held", {"until": clock})
 
 
-def remaining_for(turn: Turn, annotator: int) -> int:
-    """Tasks that still want judgements, that this annotator may be handed, and that they have not answered."""
-    unfinished = _unfinished(turn)
-    total = select(func.count()).select_from(Task).where(unfinished)
+def remaining_for(turn: Turn, annotator: int, unfinished: int) -> int:
+    """Of the `unfinished` tasks of the project, how many this annotator may be handed and has not answered."""
     # Which of their tasks are unfinished is not asked in WHERE: of a table that was just filled PostgreSQL has no
     # statistics, takes all unfinished tasks for few, and would go through the annotator's answers for each of them.
     theirs = select(Answer.task_id).where(Answer.project_id == turn.project_id, Answer.annotator_id == annotator)
-    answered = select(func.count(case((unfinished, 1)))).where(Task.id.in_(theirs))
-    counts = (turn.connection.execute(query).scalar_one() for query in (total, answered))
-    return next(counts) - next(counts) - _count_kept_from(turn, annotator)
+    answered = select(func.count(case((_unfinished(turn), 1)))).where(Task.id.in_(theirs))
+    return unfinished - turn.connection.execute(answered).scalar_one() - _count_kept_from(turn, annotator)
 
 
 def _count_kept_from(turn: Turn, annotator: int) -> int:
-    query = select(func.count()).select_from(Task).where(kept_from(turn, annotator))
-    return int(turn.connection.execute(query).scalar_one())
+    return int(turn.connection.execute(kept_from(turn, annotator)).scalar_one())
 
 
-def kept_from(turn: Turn, annotator: int) -> ColumnElement[bool]:
-    """Whether a task is unfinished and kept for others. Few tasks are reserved at all, and an index holds these."""
-    reserved = and_(Task.project_id == turn.project_id, text(f"({RESERVED_TASK})"), _wants_more())
-    return and_(reserved, ~open_to(turn.project_id, annotator), ~answered_by(annotator))
+def kept_from(turn: Turn, annotator: int) -> Select[Any]:
+    """The query that counts unfinished tasks kept for others. Few tasks are reserved at all; an index holds these."""
+    # Only what that index answers is in WHERE (see `remaining_for`).
+    kept = and_(_wants_more(), ~open_to(turn.project_id, annotator), ~answered_by(annotator))
+    return select(func.count(case((kept, 1)))).where(Task.project_id == turn.project_id, text(f"({RESERVED_TASK})"))
 
 
 def _unfinished(turn: Turn) -> ColumnElement[bool]:

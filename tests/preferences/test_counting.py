@@ -46,7 +46,7 @@ def test_own_answers_count_at_once_without_counting_the_tasks_again(service, mon
     anna, ben = (service.sign_in(name).annotator_id for name in ("Anna", "Ben"))
     counts = live_counts(service)
     assert counts.of(anna)[:3] == (0, 6, 0)
-    monkeypatch.setattr(counting, "progress_of", None)  # would be called to count them again
+    monkeypatch.setattr(counting, "task_counts", None)  # would be called to count them again
     judge_next(service, anna)
     assert counts.of(anna)[:3] == (1, 5, 0)
     judge_next(service, ben)

@@ -190,7 +190,7 @@ def test_what_few_tasks_have_is_found_without_looking_at_all(file_store, file_se
     with file_store.write() as connection:
         turn = Turn(connection, 1, clock())
         asker = acting(turn, who).id
-        reserved = _plan(connection, select(Task.id).where(kept_from(turn, asker)))
+        reserved = _plan(connection, kept_from(turn, asker))
         disputes = _plan(connection, select(Task.id).where(disputed(turn, Rules(adjudicate_above=0.3))))
         checks = _plan(connection, free_checks(turn, asker))
         work = _plan(connection, free_tasks(LESS_URGENT).params(HERE))
