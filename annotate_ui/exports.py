@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import AsyncGenerator, Generator
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,16 @@ from annotate_ui.streams import ClosedStream
 from plumbline.conversations import Split
 from plumbline.errors import UserError
 from plumbline.preferences.account_tables import LEADS
-from plumbline.preferences.exporters import EXPORTERS, BrokenOff, Export, ExportOptions, companion_of, record_export
+from plumbline.preferences.exporters import (
+    EXPORTERS,
+    MANIFEST,
+    BrokenOff,
+    Export,
+    ExportOptions,
+    companion_of,
+    manifest_of,
+    record_export,
+)
 from plumbline.preferences.formats import EXPORTED, check_format
 
 if TYPE_CHECKING:
@@ -32,7 +42,8 @@ class NothingToExport(UserError):
 
 
 def export_routes(service: PreferenceService, sessions: Sessions, defaults: ExportOptions | None = None) -> APIRouter:
-    """`GET /lead-work/export/FORMAT`, with `pseudonyms`, `people_only` and `split`; `…/FORMAT/setup` for a second file.
+    """`GET /lead-work/export/FORMAT`, with `pseudonyms`, `people_only` and `split`, and its manifest under
+    `…/FORMAT/manifest` with the same; `…/FORMAT/setup` for a second file.
 
     Args:
         defaults: shares of the splits, as the recipe has them.
@@ -57,6 +68,27 @@ def export_routes(service: PreferenceService, sessions: Sessions, defaults: Expo
             return export_response(service, format, options, actor=who)
         except UserError as fault:
             return PlainTextResponse(f"{fault}", status_code=404)
+
+    @router.get("/{format}/manifest")
+    def manifest(
+        request: Request,
+        format: str,
+        pseudonyms: bool = False,
+        people_only: bool = False,
+        split: Split | None = None,
+    ) -> Response:
+        """What the download with these options holds now, and its hash: all of it is read, and nothing is sent."""
+        refused, _ = _lead(sessions, request)
+        if refused is not None:
+            return refused
+        options = ExportOptions(pseudonyms, not people_only, split, defaults.validation, defaults.test)
+        try:
+            check_format(format, EXPORTED)
+            name, facts = _manifest(service, format, options)
+        except UserError as fault:
+            return PlainTextResponse(f"{fault}", status_code=404)
+        text = json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
+        return Response(text, media_type="application/json", headers=download_headers(f"{name}.{MANIFEST}"))
 
     @router.get("/{format}/setup")
     def setup(request: Request, format: str) -> Response:
@@ -85,8 +117,22 @@ def export_response(service: PreferenceService, format: str, options: ExportOpti
     if not export.records:
         raise NothingToExport(f"project {service.project!r} has nothing to export with these options yet.")
 
-    headers = download_headers(f"{service.project}.{format}.{exporter.SUFFIX}")
+    headers = download_headers(_file_name(service, format))
     return ClosedStream(_sent(export, first, chunks, actor), media_type=MEDIA[exporter.SUFFIX], headers=headers)
+
+
+def _manifest(service: PreferenceService, format: str, options: ExportOptions) -> tuple[str, dict[str, Any]]:
+    export = Export(service, EXPORTERS[format], options)
+    for _ in export.chunks():
+        pass
+    if not export.records:
+        raise NothingToExport(f"project {service.project!r} has nothing to export with these options yet.")
+    name = _file_name(service, format)
+    return name, {"file": name, "sha256": export.sha256, **manifest_of(export)}
+
+
+def _file_name(service: PreferenceService, format: str) -> str:
+    return _safe(f"{service.project}.{format}.{EXPORTERS[format].SUFFIX}")
 
 
 async def _sent(export: Export, first: bytes, rest: Generator[bytes], actor: str) -> AsyncGenerator[bytes]:
@@ -107,12 +153,15 @@ async def _sent(export: Export, first: bytes, rest: Generator[bytes], actor: str
 
 def download_headers(name: str) -> dict[str, str]:
     """Headers with which a browser saves what it gets, and neither shows nor keeps it."""
-    safe = re.sub(r"[^A-Za-z0-9._-]", "_", name)
     return {
-        "Content-Disposition": f'attachment; filename="{safe}"',
+        "Content-Disposition": f'attachment; filename="{_safe(name)}"',
         "X-Content-Type-Options": "nosniff",
         "Cache-Control": "no-store",
     }
+
+
+def _safe(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]", "_", name)
 
 
 def _lead(sessions: Sessions, request: Request) -> tuple[Response | None, Any]:

@@ -1,7 +1,9 @@
 """Settings of every test: one thread for each worker (equal results, no crowding), no hub, no telemetry."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,6 +12,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import plumbline  # noqa: F401  # switches telemetry off
+from tests.chromium import CHROMIUM, CHROMIUM_ARGUMENTS
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -20,3 +23,15 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("the real data are not beside this repository (../shared/data)")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """One browser for all tests of a process: Playwright cannot be started a second time beside itself."""
+    if CHROMIUM is None:
+        pytest.skip("Chromium is not installed")
+    sync_api = pytest.importorskip("playwright.sync_api")
+    with sync_api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_ARGUMENTS)
+        yield chromium
+        chromium.close()

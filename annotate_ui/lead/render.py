@@ -12,6 +12,7 @@ from annotate_ui.lead import wording
 from annotate_ui.lead.charts import bar_chart, interval_chart
 from annotate_ui.markdown import safe_html
 from annotate_ui.render import render_part
+from plumbline.preferences.exporters import companion_of
 from plumbline.preferences.formats import EXPORTED
 from plumbline.preferences.quality import Figure, PersonQuality, QualityReport
 from plumbline.preferences.quality.agreement import PUBLISHED
@@ -124,8 +125,10 @@ def render_guidelines(setup: Setup, versions: Sequence[GuidelineVersion]) -> str
 
 
 def render_exports(setup: Setup) -> str:
-    """A download for each format."""
-    return render_part("lead/exports", setup, formats={name: FORMATS.get(name, "") for name in EXPORTED})
+    """A download for each format, with its manifest, and the second file of those that have one."""
+    formats = {name: FORMATS.get(name, "") for name in EXPORTED}
+    second_files = [name for name in formats if companion_of(name)]
+    return render_part("lead/exports", setup, formats=formats, second_files=second_files)
 
 
 def guideline_text(guideline: str) -> Markup:

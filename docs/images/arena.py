@@ -21,8 +21,9 @@ from annotate_ui.sessions import Session, Sessions
 from plumbline.preferences.arena import Arena, ArenaRules, Contender, Said
 from plumbline.preferences.service import PreferenceService
 from plumbline.preferences.store import Store
-from tests.annotate_ui.conftest import CHROMIUM, CHROMIUM_ARGUMENTS, served
+from tests.annotate_ui.conftest import served
 from tests.annotate_ui.test_arena.conftest import HELD_OUT, StandIn
+from tests.chromium import CHROMIUM, CHROMIUM_ARGUMENTS
 
 HERE = Path(__file__).parent
 VIEWS: dict[str, dict[str, Any]] = {

@@ -313,6 +313,8 @@ def _recount(connection: Connection, tasks: list[int]) -> None:
     flagged = of_task.where(Answer.kind == "flag").scalar_subquery()
     held = select(func.count()).where(Lease.task_id == Task.id, Lease.state == OPEN, Lease.slot).scalar_subquery()
     for some in _pieces(sorted(set(tasks))):
+        # Locked first: who counts while another change of a task is being committed would count without it.
+        connection.execute(select(Task.id).where(Task.id.in_(some)).order_by(Task.id).with_for_update())
         values = {"judged": judged, "flagged": flagged, "taken": judged + held}
         connection.execute(update(Task).where(Task.id.in_(some)).values(**values))
 

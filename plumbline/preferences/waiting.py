@@ -38,13 +38,15 @@ def why_nothing(turn: Turn, actor: Actor) -> NoWork:
         but = f", but for {counted(flagged, 'flagged task')}" if flagged else ""
         return NoWork(f"All tasks are judged{but}. Thank you!", "finished", {"flagged": flagged})
     if remaining_for(turn, actor.id, left) == 0:
-        if _count_kept_from(turn, actor.id):
-            others = f"{counted(left, 'task')} left, for the annotators whom the lead chose."
-            return NoWork(f"You have done all that is yours. {others}", "reserved", {"left": left})
+        if kept := _count_kept_from(turn, actor.id):
+            others = f"{counted(kept, 'task')} left, for the annotators whom the lead chose."
+            return NoWork(f"You have done all that is yours. {others}", "reserved", {"left": kept})
         done = f"You have done all of yours. {counted(left, 'task')} left for other annotators."
         return NoWork(done, "yours-done", {"left": left})
     first = connection.execute(
-        select(func.min(Lease.expires_at)).where(Lease.project_id == turn.project_id, Lease.state == OPEN)
+        select(func.min(Lease.expires_at)).where(
+            *(Lease.project_id == turn.project_id, Lease.state == OPEN, Lease.slot, Lease.expires_at > turn.now)
+        )
     ).scalar_one()
     clock = f"{first.astimezone():%H:%M}" if first else ""
     until = f" until {clock}" if first else ""

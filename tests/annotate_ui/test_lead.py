@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -320,3 +321,16 @@ def test_every_format_can_be_downloaded(lead: TestClient) -> None:
     html = ask(lead, "exports")["html"]
     assert [name for name in EXPORTED if f'formaction="/lead-work/export/{name}"' not in html] == []
     assert not any(name not in FORMATS for name in EXPORTED)
+
+
+def test_a_download_has_a_manifest_that_names_its_hash(service: PreferenceService, lead: TestClient) -> None:
+    assert lead.get("/lead-work/export/trl/manifest").status_code == 404  # nothing is judged yet
+    judge_best(service, "Ada", "one")
+    sent = lead.get("/lead-work/export/trl?pseudonyms=true")
+    manifest = lead.get("/lead-work/export/trl/manifest?pseudonyms=true")
+    assert 'filename="support.trl.jsonl.manifest.json"' in manifest.headers["content-disposition"]
+    facts = manifest.json()
+    assert facts["sha256"] == hashlib.sha256(sent.content).hexdigest()
+    assert (facts["file"], facts["rows"]) == ("support.trl.jsonl", len(sent.text.splitlines()))
+    html = ask(lead, "exports")["html"]
+    assert html.count("/manifest") == len(EXPORTED) and html.count("/setup") == 2

@@ -288,3 +288,19 @@ def test_a_removed_decision_is_expected_of_nobody(store, clock, remove):
         gold = connection.execute(select(Task.id).where(Task.check_kind == "gold")).all()
         assert len(gold) == 2 - remove
         assert connection.execute(select(func.count()).where(Task.expected.is_not(None))).scalar_one() == 2 - remove
+
+
+def test_a_task_that_is_handed_out_meanwhile_is_counted(service, store):
+    service.set_overlap(2)
+    service.add_tasks(new_tasks(1))
+    anna, ben = (service.sign_in(name).annotator_id for name in ("Anna", "Ben"))
+    answer(service, anna)
+    with ThreadPoolExecutor(1) as others:
+        with service.turn():
+            work = service.lease_next(ben)
+            erased = others.submit(erase, store, "Anna", remove_judgements=True)
+            time.sleep(0.3)  # it waits for the task, whose place is not committed yet
+        erased.result()
+    assert isinstance(work, Assignment)
+    with store.read() as connection:
+        assert connection.execute(select(Task.taken, Task.judged)).one() == (1, 0)

@@ -28,7 +28,7 @@ from plumbline.preferences.service import PreferenceService
 from plumbline.preferences.store import Store
 from plumbline.preferences.tokens import Tokens
 from plumbline.recipe_annotate import AnnotateSection, RubricAxis
-from tests.annotate_ui.conftest import browser, new_task, served  # noqa: F401  # fixtures and builders of the app
+from tests.annotate_ui.conftest import new_task, served  # noqa: F401  # fixtures and builders of the app
 from tests.annotate_ui.test_arena.conftest import StandIn
 from tests.cheap_passwords import PASSWORD, cheap_passwords
 from tests.preferences.conftest import postgres_folder  # noqa: F401

@@ -55,7 +55,7 @@ def queue_state(turn: Turn, rules: Rules) -> QueueState:
     )
     return QueueState(
         open=turn.connection.execute(select(func.count()).select_from(Task).where(open_tasks)).scalar_one(),
-        held=turn.connection.execute(select(func.count()).select_from(Lease).where(held)).scalar_one(),
+        held=turn.connection.execute(select(func.count(Lease.task_id.distinct())).where(held)).scalar_one(),
         flagged=turn.connection.execute(flags).scalar_one(),
         disputed=turn.connection.execute(
             select(func.count()).select_from(Task).where(disputed(turn, rules))
