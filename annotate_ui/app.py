@@ -21,6 +21,7 @@ from annotate_ui.exports import export_routes
 from annotate_ui.guard import Guard, gradio_pages, own_hosts
 from annotate_ui.lead import lead_page, lead_routes
 from annotate_ui.lead.desk import LeadDesk
+from annotate_ui.lead.pages import LEAD_PATH
 from annotate_ui.pages import GradioPage, add_pages
 from annotate_ui.people import people_routes
 from annotate_ui.render import render_guideline, render_shell
@@ -84,7 +85,7 @@ def build_app(
         StoreUnavailable, lambda request, fault: unavailable(cast("StoreUnavailable", fault), say)
     )
     home = f"{WORK_PATH}/"
-    app.include_router(sign_in_routes(Door(service, sessions, accounts, setup, home)))
+    app.include_router(sign_in_routes(Door(service, sessions, accounts, setup, home, f"{LEAD_PATH}/")))
     if accounts is not None:
         app.include_router(people_routes(accounts, sessions, setup, home=home))
     threads = annotators_threads(service.store)

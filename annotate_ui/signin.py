@@ -14,6 +14,7 @@ from annotate_ui.calls import away, sentence
 from annotate_ui.render import render_account, render_first_password, render_sign_in
 from annotate_ui.sessions import Session, Sessions
 from plumbline.errors import StoreUnavailable, UserError
+from plumbline.preferences.account_tables import LEADS
 from plumbline.preferences.accounts import Accounts, WrongPassword
 from plumbline.preferences.passwords import AT_ONCE
 from plumbline.preferences.throttle import TooManyAttempts
@@ -35,7 +36,9 @@ class Door:
         sessions: who is in.
         accounts: checks passwords; None where everybody signs in by name.
         setup: how the pages are set.
-        home: where to go after signing in.
+        home: where annotators go after signing in.
+        leads_home: where those go who have a lead's or an admin's account: a task is taken by opening the annotators'
+            page, and they may not want one.
     """
 
     service: PreferenceService
@@ -43,12 +46,14 @@ class Door:
     accounts: Accounts | None
     setup: Setup
     home: str
+    leads_home: str
 
     def front(self, request: Request) -> Response:
         """The sign-in page; for those who are in already, the way on."""
         if newcomer := self.sessions.newcomer(request):
             return _page(render_first_password(self.setup, name=newcomer.name))
-        return _to(self.home) if self.sessions.read(request) else _page(self._sign_in_page())
+        found = self.sessions.read(request)
+        return _to(self._home_of(found.role)) if found else _page(self._sign_in_page())
 
     def sign_in(self, request: Request, name: str, password: str) -> Response:
         """Start a session, by name and password or by name alone."""
@@ -98,7 +103,7 @@ class Door:
             if newcomer:
                 return _refused(fault, render_first_password(self.setup, name=found.name, error=error))
             return _refused(fault, self._account_page(found, error=error))
-        response = _to(self.home if newcomer else "/account?changed=true")
+        response = _to(self._home_of(found.role) if newcomer else "/account?changed=true")
         self.sessions.carry(request, response, token)
         return response
 
@@ -108,7 +113,10 @@ class Door:
             annotator = self.service.sign_in(name.strip())
             return self.sessions.login.start(annotator.annotator_id), self.home
         account, token = self.accounts.sign_in(name, password, address=client_of(request), sessions=self.sessions.login)
-        return token, self.home if account.password == "own" else "/"
+        return token, self._home_of(account.role) if account.password == "own" else "/"
+
+    def _home_of(self, role: str) -> str:
+        return self.leads_home if self.accounts is not None and role in LEADS else self.home
 
     def _sign_in_page(self, name: str = "", error: str | None = None) -> str:
         return render_sign_in(self.setup, name=name, error=error, passwords=self.accounts is not None)

@@ -54,7 +54,7 @@ def test_an_account_from_the_admin_s_page_to_a_password_of_its_own(browser: Any,
         sign_in(admin, "Ada", "wrong password")
         assert admin.inner_text("[role=alert]") == "Name or password is wrong."
         sign_in(admin, "Ada", PASSWORD)
-        admin.wait_for_selector(".pl-card")
+        admin.wait_for_selector("pl-lead .pl-tabs")
         admin.click("a:has-text('Ada')")
         admin.click("a:has-text('People')")
         admin.click("text=New account")

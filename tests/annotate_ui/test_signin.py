@@ -104,6 +104,18 @@ def test_name_and_password_lead_to_the_work(open_client: Open) -> None:
     assert "html" in client.post("/annotate-work/next", json={}).json()
 
 
+@pytest.mark.parametrize("name", ["Lea", "Ada"])
+def test_leads_and_admins_come_to_their_own_page_and_take_no_task(
+    open_client: Open, service: PreferenceService, name: str
+) -> None:
+    client = open_client()
+    answer = client.post("/sign-in", data={"name": name, "password": PASSWORD}, follow_redirects=False)
+    assert (answer.status_code, answer.headers["location"]) == (303, "/lead/")
+    assert client.get("/", follow_redirects=False).headers["location"] == "/lead/"
+    assert client.get("/lead/").status_code == 200
+    assert not service.control.held()
+
+
 def test_a_wrong_password_says_so_and_keeps_the_name(open_client: Open) -> None:
     client = open_client()
     answer = client.post("/sign-in", data={"name": "Bob", "password": "wrong"})
