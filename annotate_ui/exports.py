@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Generator
 from typing import TYPE_CHECKING, Any
 
 from anyio import CancelScope
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import PlainTextResponse
 from starlette.concurrency import run_in_threadpool
 
@@ -51,18 +51,16 @@ def export_routes(service: PreferenceService, sessions: Sessions, defaults: Expo
     router = APIRouter(prefix=EXPORT_PATH)
     defaults = defaults or ExportOptions()
 
+    def options_of(pseudonyms: bool = False, people_only: bool = False, split: Split | None = None) -> ExportOptions:
+        return ExportOptions(pseudonyms, not people_only, split, defaults.validation, defaults.test)
+
+    asked_for = Depends(options_of)
+
     @router.get("/{format}")
-    def export(
-        request: Request,
-        format: str,
-        pseudonyms: bool = False,
-        people_only: bool = False,
-        split: Split | None = None,
-    ) -> Response:
+    def export(request: Request, format: str, options: ExportOptions = asked_for) -> Response:
         refused, who = _lead(sessions, request)
         if refused is not None:
             return refused
-        options = ExportOptions(pseudonyms, not people_only, split, defaults.validation, defaults.test)
         try:
             check_format(format, EXPORTED)
             return export_response(service, format, options, actor=who)
@@ -70,18 +68,11 @@ def export_routes(service: PreferenceService, sessions: Sessions, defaults: Expo
             return PlainTextResponse(f"{fault}", status_code=404)
 
     @router.get("/{format}/manifest")
-    def manifest(
-        request: Request,
-        format: str,
-        pseudonyms: bool = False,
-        people_only: bool = False,
-        split: Split | None = None,
-    ) -> Response:
+    def manifest(request: Request, format: str, options: ExportOptions = asked_for) -> Response:
         """What the download with these options holds now, and its hash: all of it is read, and nothing is sent."""
         refused, _ = _lead(sessions, request)
         if refused is not None:
             return refused
-        options = ExportOptions(pseudonyms, not people_only, split, defaults.validation, defaults.test)
         try:
             check_format(format, EXPORTED)
             name, facts = _manifest(service, format, options)
