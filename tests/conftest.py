@@ -1,5 +1,6 @@
 """Settings of every test: one thread for each worker (equal results, no crowding), no hub, no telemetry."""
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,12 @@ import plumbline  # noqa: F401  # switches telemetry off
 from tests.chromium import CHROMIUM, CHROMIUM_ARGUMENTS
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def pytest_collection_finish() -> None:
+    """Let the garbage collector pass over what was imported: trainers call it whenever they start training."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

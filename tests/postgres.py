@@ -72,9 +72,15 @@ def control(folder: Path, *command: str) -> None:
     subprocess.run(arguments, check=True, capture_output=True, user=_owner(), cwd=folder)
 
 
-def new_database(folder: Path) -> str:
-    """Make an empty database; gives its URL."""
+def new_database(folder: Path, like: str | None = None) -> str:
+    """Make an empty database, or a copy of another one; gives its URL."""
     name = f"test_{uuid.uuid4().hex[:12]}"
+    template = f" TEMPLATE {like}" if like else ""
     with psycopg.connect(host=str(folder), user="postgres", dbname="postgres", autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}".encode())
+        connection.execute(f"CREATE DATABASE {name}{template}".encode())
     return f"postgresql://postgres@/{name}?host={folder}"
+
+
+def database_of(url: str) -> str:
+    """The name of the database that a URL of `new_database` leads to."""
+    return url.split("@/")[1].split("?")[0]

@@ -53,6 +53,22 @@ def ranks_as_shown(record: JudgementRecord) -> list[int]:
     return [record.ranking[response_id] for response_id in record.shown_order]
 
 
+class _Unmounted:
+    """Stands where Gradio makes the web app of a page twice before the one that is mounted; nothing asks these two."""
+
+    @staticmethod
+    def create_app(*arguments: Any, **settings: Any) -> _Unmounted:
+        return _Unmounted()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def gradio_makes_each_app_once() -> Iterator[None]:
+    """Making one takes a tenth of a second, and most tests make three pages."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gradio.blocks.App", _Unmounted)
+        yield
+
+
 @pytest.fixture
 def setup() -> Setup:
     """How the app is set; a test parametrises it to have it otherwise."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,7 +19,7 @@ from plumbline.preferences.records import Assignment, NewResponse, NewTask
 from plumbline.preferences.service import PreferenceService
 from plumbline.preferences.store import Store
 from tests.cheap_passwords import PASSWORD, cheap_passwords
-from tests.postgres import new_database, postgres_server
+from tests.postgres import database_of, new_database, postgres_server
 
 HERE, ELSEWHERE = "192.0.2.1", "198.51.100.7"
 
@@ -42,12 +43,33 @@ def postgres_folder() -> Iterator[Path]:
         yield folder
 
 
+@pytest.fixture(scope="session")
+def new_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A new store's file, to be copied: making the tables takes longer than most tests."""
+    path = tmp_path_factory.mktemp("new") / "preferences.db"
+    Store.open(path).close()
+    return path
+
+
+@pytest.fixture(scope="session")
+def new_tables(postgres_folder: Path) -> str:
+    """The name of a PostgreSQL database with a new store, to be copied."""
+    url = new_database(postgres_folder)
+    Store.open(url).close()
+    return database_of(url)
+
+
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
 def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Where a store can be made: a file, or an empty PostgreSQL database."""
+    """Where a store can be made: a file, or an empty PostgreSQL database; for tests that use `store`, it is made."""
+    made = "store" in request.fixturenames
     if request.param == "sqlite":
-        return str(tmp_path / "preferences.db")
-    return new_database(request.getfixturevalue("postgres_folder"))
+        place = tmp_path / "preferences.db"
+        if made:
+            shutil.copy(request.getfixturevalue("new_file"), place)
+        return str(place)
+    folder = request.getfixturevalue("postgres_folder")
+    return new_database(folder, request.getfixturevalue("new_tables") if made else None)
 
 
 @pytest.fixture
@@ -58,9 +80,9 @@ def store(address: str) -> Iterator[Store]:
 
 
 @pytest.fixture
-def file_store(tmp_path: Path) -> Iterator[Store]:
+def file_store(tmp_path: Path, new_file: Path) -> Iterator[Store]:
     """A store in a file, for what does not depend on the database."""
-    opened = Store.open(tmp_path / "preferences.db")
+    opened = Store.open(shutil.copy(new_file, tmp_path / "preferences.db"))
     yield opened
     opened.close()
 
