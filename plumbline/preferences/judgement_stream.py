@@ -1,18 +1,21 @@
 """All judgements of a project as a stream: memory does not grow with their number, and each task is read once.
 
 Tasks come in pages by the index of their contents, then the answers to a page's tasks: a task's prompt and responses
-are neither sent nor parsed again for each of its judgements.
+are neither sent nor parsed again for each of its judgements. Of an answer's JSON columns the text is asked for: the few
+orders and ranks that there are repeat, so that each is parsed once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from functools import lru_cache
+from operator import itemgetter
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, Select, select, tuple_
+from sqlalchemy import Connection, Row, Select, Text, cast, select, tuple_
 
 from plumbline.preferences.records import JudgementRecord, ResponseRecord
-from plumbline.preferences.store import Store
+from plumbline.preferences.store import Store, from_json
 from plumbline.preferences.tables import Annotator, Answer, Guideline, Project, Task
 
 TASKS_AT_ONCE = 200
@@ -26,6 +29,9 @@ SAID = (
     *(Answer.scores, Answer.reason, Answer.edited, Answer.flags, Answer.purpose, Answer.gaps),
 )
 """Columns of what a judgement says."""
+
+AS_JSON = ("ranks", "shown_order", "scores", "flags", "gaps")
+"""Those of them that hold JSON."""
 
 
 class _Annotator(NamedTuple):
@@ -111,10 +117,11 @@ def _answers(
     connection: Connection, tasks: list[int], include_superseded: bool, purposes: Collection[str]
 ) -> list[Row[Any]]:
     earlier, later = Answer.__table__.alias("earlier"), Answer.__table__.alias("later")
+    said = [cast(column, Text).label(column.key) if column.key in AS_JSON else column for column in SAID]
     query = (
         select(
             Answer.task_id,
-            *SAID,
+            *said,
             Answer.guideline_id,
             Answer.annotator_id,
             earlier.c.answer_id.label("supersedes"),
@@ -124,36 +131,44 @@ def _answers(
     )
     if not include_superseded:
         query = query.outerjoin(later, later.c.supersedes_id == Answer.id).where(later.c.id.is_(None))
-    return sorted(connection.execute(query).all(), key=lambda row: row.answer_id)
+    return sorted(connection.execute(query).all(), key=itemgetter(1))
+
+
+@lru_cache(maxsize=4096)
+def _numbers(stored: str | None) -> tuple[int, ...]:
+    return tuple(from_json(stored) or ()) if stored else ()
 
 
 def _records(task: Row[Any], answers: list[Row[Any]], known: _Known) -> Iterator[JudgementRecord]:
     ids = [response["id"] for response in task.responses]
     responses = responses_of(task.responses)
-    for row in answers:
-        annotator = known.annotators[row.annotator_id]
+    _, key, _, prompt, _, origin, meta = task
+    for answer in answers:
+        _, answer_id, ranks, shown, at, seconds, strength, scores, reason, edited, flags, purpose, gaps, *rest = answer
+        guideline, annotator_id, supersedes = rest
+        annotator = known.annotators[annotator_id]
         yield JudgementRecord(
-            judgement_id=row.answer_id,
-            task_id=task.key,
+            judgement_id=answer_id,
+            task_id=key,
             project=known.project,
-            prompt=task.prompt,
+            prompt=prompt,
             responses=responses,
-            ranking=dict(zip(ids, row.ranks, strict=True)),
+            ranking=dict(zip(ids, _numbers(ranks), strict=True)),
             annotator=annotator.name,
             simulated=annotator.simulated,
             annotator_settings=annotator.settings,
-            judged_at=row.judged_at,
-            seconds=row.seconds,
-            shown_order=tuple([ids[index] for index in row.shown_order or ()]),
-            strength=row.strength,
-            scores=row.scores,
-            reason=row.reason,
-            edited=row.edited,
-            flags=tuple(row.flags or ()),
-            supersedes=row.supersedes,
-            origin=task.origin,
-            meta=task.meta,
-            purpose=row.purpose,
-            gaps=tuple(row.gaps or ()),
-            guideline=known.guidelines.get(row.guideline_id),
+            judged_at=at,
+            seconds=seconds,
+            shown_order=tuple([ids[index] for index in _numbers(shown)]),
+            strength=strength,
+            scores=None if scores is None else from_json(scores),
+            reason=reason,
+            edited=edited,
+            flags=() if flags is None else tuple(from_json(flags) or ()),
+            supersedes=supersedes,
+            origin=origin,
+            meta=meta,
+            purpose=purpose,
+            gaps=_numbers(gaps),
+            guideline=known.guidelines.get(guideline),
         )

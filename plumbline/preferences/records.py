@@ -226,8 +226,7 @@ class ResponseRecord(NamedTuple):
     meta: dict[str, Any]
 
 
-@dataclass(frozen=True)
-class JudgementRecord:
+class JudgementRecord(NamedTuple):
     """A stored judgement with everything that it is about.
 
     Attributes:

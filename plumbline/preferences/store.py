@@ -238,17 +238,17 @@ def _address(url_or_path: str | Path, *, create: bool) -> tuple[URL, str]:
 def _engine(url: URL, place: str) -> Engine:
     if url.get_backend_name() == "sqlite":
         options = {"timeout": BUSY_SECONDS, "check_same_thread": False}
-        engine = create_engine(url, connect_args=options, pool_size=POOLED, json_deserializer=_from_json)
+        engine = create_engine(url, connect_args=options, pool_size=POOLED, json_deserializer=from_json)
         event.listen(engine, "connect", _configure_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         return engine
     try:
-        return create_engine(url, pool_pre_ping=True, pool_size=POOLED, json_deserializer=_from_json)
+        return create_engine(url, pool_pre_ping=True, pool_size=POOLED, json_deserializer=from_json)
     except (NoSuchModuleError, ModuleNotFoundError):
         raise StoreError(f"{place}: PostgreSQL needs a driver: pip install 'plumbline[postgres]'.") from None
 
 
-def _from_json(stored: str) -> Any:
+def from_json(stored: str) -> Any:
     """A stored value; where orjson is strict (lone surrogates, numbers without end), as Python reads it."""
     try:
         return orjson.loads(stored)
