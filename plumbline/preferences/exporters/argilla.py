@@ -12,6 +12,7 @@ import json
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 from plumbline.conversations import Split
@@ -23,6 +24,7 @@ SUFFIX = "json"
 COMPANION = "settings.json"
 
 USERS = uuid.UUID("0a6a7f4e-6a0c-5a53-9d0a-6f2a7f0f3c11")  # any constant: the space of our users' ids
+_ABOUT = json.JSONEncoder(ensure_ascii=False)
 TEXTS = ("reason", "edited", "flags", "gaps", "scores")
 
 
@@ -71,6 +73,7 @@ def companion() -> str:
     return json.dumps({**settings, "vectors": [], "metadata": []}, indent=2) + "\n"
 
 
+@lru_cache(maxsize=4096)
 def user_id(annotator: str, time: int = 1) -> str:
     """The id of an annotator as Argilla's user; who judged a task several times is several users there."""
     return str(uuid.uuid5(USERS, annotator if time == 1 else f"{annotator}\n{time}"))
@@ -109,7 +112,7 @@ def _answers(record: JudgementRecord) -> dict[str, Any]:
         "order": in_words(ranks),
         f"ranking-{len(names)}": [{"value": name, "rank": rank} for name, rank in ranks.items()],
         **{name: text for name, text in texts.items() if text},
-        "judgement": json.dumps(about, ensure_ascii=False),
+        "judgement": _ABOUT.encode(about),
     }
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
+import orjson
+
 from plumbline.conversations import Conversation, Split
 from plumbline.preferences.records import JudgementRecord
 
@@ -44,6 +46,19 @@ def origin_of(record: JudgementRecord, split: Split, weight: float) -> dict[str,
 def position_of(record: JudgementRecord, response_id: str) -> int | None:
     """Where a response was shown, from 0; None where that is not known."""
     return record.shown_order.index(response_id) if record.shown_order else None
+
+
+def written_once(value: Any) -> Any:
+    """A text, or messages, as JSON that is made once and copied into every row of a task that has it."""
+    try:
+        return orjson.Fragment(orjson.dumps(value))
+    except TypeError:  # half of a surrogate pair: see `stream.as_json`
+        return value
+
+
+def said(text: str) -> list[dict[str, str]]:
+    """A response as TRL's formats have it: one message."""
+    return [{"role": "assistant", "content": text}]
 
 
 def as_text(prompt: Conversation) -> str:

@@ -8,10 +8,12 @@ format back; for that there is `rankings`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 from plumbline.conversations import Split
-from plumbline.preferences.exporters import dpo
+from plumbline.preferences.exporters import trl
+from plumbline.preferences.exporters.base import as_text
 from plumbline.preferences.records import JudgementRecord
 
 FORMAT = "csv"
@@ -22,10 +24,12 @@ FORMULA_STARTS = tuple("=+-@\t\r\n＝＋－＠")
 
 def rows(records: Sequence[JudgementRecord], split: Split) -> Iterator[dict[str, Any]]:
     """The pairs of each judgement, their texts made harmless."""
-    for pair in dpo.rows(records, split):
+    texts = [response.text for response in records[0].responses]
+    for pair in trl.pair_rows(records, split, as_text(records[0].prompt), texts, str):
         yield {name: harmless(value) if isinstance(value, str) else value for name, value in pair.items()}
 
 
+@lru_cache(maxsize=256)  # the texts of a task are in many rows
 def harmless(text: str) -> str:
     """The text, with an apostrophe before it where a spreadsheet would take it for a formula."""
     return f"'{text}" if text.startswith(FORMULA_STARTS) else text

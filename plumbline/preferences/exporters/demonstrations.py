@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from plumbline.conversations import Split
-from plumbline.preferences.exporters.base import origin_of
+from plumbline.preferences.exporters.base import origin_of, said
 from plumbline.preferences.records import JudgementRecord
 
 FORMAT = "demonstrations"
@@ -17,5 +17,4 @@ def rows(records: Sequence[JudgementRecord], split: Split) -> Iterator[dict[str,
     """One row for each judgement with an edited response."""
     for record in records:
         if record.edited and record.edited.strip():
-            completion = [{"role": "assistant", "content": record.edited}]
-            yield {"prompt": record.prompt, "completion": completion, **origin_of(record, split, 1.0)}
+            yield {"prompt": record.prompt, "completion": said(record.edited), **origin_of(record, split, 1.0)}

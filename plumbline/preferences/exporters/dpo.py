@@ -7,7 +7,7 @@ from typing import Any
 
 from plumbline.conversations import Split
 from plumbline.preferences.exporters import trl
-from plumbline.preferences.exporters.base import as_text
+from plumbline.preferences.exporters.base import as_text, written_once
 from plumbline.preferences.records import JudgementRecord
 
 FORMAT = "dpo"
@@ -16,7 +16,5 @@ SUFFIX = "jsonl"
 
 def rows(records: Sequence[JudgementRecord], split: Split) -> Iterator[dict[str, Any]]:
     """The pairs of each judgement."""
-    for pair in trl.rows(records, split):
-        prompt = as_text(pair["prompt"])
-        chosen, rejected = (pair[name][0]["content"] for name in ("chosen", "rejected"))
-        yield {**pair, "prompt": prompt, "chosen": chosen, "rejected": rejected}
+    texts = [written_once(response.text) for response in records[0].responses]
+    return trl.pair_rows(records, split, written_once(as_text(records[0].prompt)), texts, str)

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from plumbline.conversations import Split
-from plumbline.preferences.exporters.base import origin_of, position_of
+from plumbline.preferences.exporters.base import origin_of, position_of, said, written_once
 from plumbline.preferences.records import ALL_BAD, JudgementRecord
 
 FORMAT = "kto"
@@ -20,17 +20,18 @@ SUFFIX = "jsonl"
 
 def rows(records: Sequence[JudgementRecord], split: Split) -> Iterator[dict[str, Any]]:
     """The best and the worst responses of each judgement."""
+    prompt = written_once(records[0].prompt)
+    completions = [written_once(said(response.text)) for response in records[0].responses]
     for record in records:
         labels = labels_of(list(record.ranking.values()), all_bad=ALL_BAD in record.flags)
-        said = [index for index, label in enumerate(labels) if label is not None]
-        for index in said:
-            response = record.responses[index]
+        labelled = [index for index, label in enumerate(labels) if label is not None]
+        for index in labelled:
             yield {
-                "prompt": record.prompt,
-                "completion": [{"role": "assistant", "content": response.text}],
+                "prompt": prompt,
+                "completion": completions[index],
                 "label": labels[index],
-                "position": position_of(record, response.response_id),
-                **origin_of(record, split, 1 / len(said)),
+                "position": position_of(record, record.responses[index].response_id),
+                **origin_of(record, split, 1 / len(labelled)),
             }
 
 

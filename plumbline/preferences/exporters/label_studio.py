@@ -18,6 +18,7 @@ FORMAT = "label_studio"
 SUFFIX = "json"
 COMPANION = "config.xml"
 
+_ABOUT = json.JSONEncoder(sort_keys=True, ensure_ascii=False)
 _BUCKETS = "\n".join(f'    <Bucket name="{rank}" title="Rank {rank}" />' for rank in range(1, MAX_RESPONSES + 1))
 _CONFIG = f"""<View>
   <Text name="prompt" value="$prompt" />
@@ -73,7 +74,7 @@ def _annotation(record: JudgementRecord) -> dict[str, Any]:
         "reason": [record.reason],
         "edited": [record.edited],
         "flags": list(record.flags),
-        "judgement": [json.dumps(about, sort_keys=True, ensure_ascii=False)],
+        "judgement": [_ABOUT.encode(about)],
     }
     result: list[dict[str, Any]] = [
         _result("rank", "responses", "ranker", {"ranker": dict(sorted(buckets.items()))}, record)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from plumbline.conversations import Split
-from plumbline.preferences.exporters.base import origin_of, position_of
+from plumbline.preferences.exporters.base import origin_of, position_of, written_once
 from plumbline.preferences.records import JudgementRecord
 
 FORMAT = "rankings"
@@ -15,11 +15,12 @@ SUFFIX = "jsonl"
 
 def rows(records: Sequence[JudgementRecord], split: Split) -> Iterator[dict[str, Any]]:
     """One row a judgement; each response carries its rank (1 is best, equal ranks are ties) and where it was shown."""
-    common = [response._asdict() for response in records[0].responses]
+    prompt = written_once(records[0].prompt)
+    common = [response._asdict() | {"text": written_once(response.text)} for response in records[0].responses]
     for record in records:
         yield {
             **origin_of(record, split, 1.0),
-            "prompt": record.prompt,
+            "prompt": prompt,
             "responses": [
                 {**response, "rank": rank, "shown_position": position_of(record, response["response_id"])}
                 for response, rank in zip(common, record.ranking.values(), strict=True)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from plumbline.conversations import Split
-from plumbline.preferences.exporters.base import origin_of, position_of
+from plumbline.preferences.exporters.base import origin_of, position_of, said, written_once
 from plumbline.preferences.pairs import EDIT_MARGIN, improved_by, pairs_of
 from plumbline.preferences.records import JudgementRecord
 
@@ -16,23 +16,39 @@ SUFFIX = "jsonl"
 
 def rows(records: Sequence[JudgementRecord], split: Split) -> Iterator[dict[str, Any]]:
     """The pairs of each judgement; an improved response over the best one is among them (see `pairs.EDIT_MARGIN`)."""
+    messages = [written_once(said(response.text)) for response in records[0].responses]
+    return pair_rows(records, split, written_once(records[0].prompt), messages, said)
+
+
+def pair_rows(
+    records: Sequence[JudgementRecord],
+    split: Split,
+    prompt: Any,
+    shown: Sequence[Any],
+    as_shown: Callable[[str], Any],
+) -> Iterator[dict[str, Any]]:
+    """The pairs of each judgement of a task.
+
+    Args:
+        prompt, shown: the prompt and the responses, as the rows are to have them.
+        as_shown: makes the same of an improved response's text.
+    """
     responses = records[0].responses
-    messages = [[{"role": "assistant", "content": response.text}] for response in responses]
     for record in records:
         ranks = list(record.ranking.values())
         places = [position_of(record, response.response_id) for response in responses]
         pairs = [
-            (messages[chosen], messages[rejected], margin, places[chosen], places[rejected])
+            (shown[chosen], shown[rejected], margin, places[chosen], places[rejected])
             for chosen, rejected, margin in pairs_of(ranks, record.strength, record.gaps)
         ]
         if record.edited:
-            edited = [{"role": "assistant", "content": record.edited}]
+            edited = as_shown(record.edited)
             improved = improved_by(record.edited, [response.text for response in responses], ranks)
-            pairs += [(edited, messages[one], EDIT_MARGIN, None, places[one]) for one in improved]
+            pairs += [(edited, shown[one], EDIT_MARGIN, None, places[one]) for one in improved]
         origin = origin_of(record, split, 1 / len(pairs)) if pairs else {}
         for chosen, rejected, margin, chosen_place, rejected_place in pairs:
             yield {
-                "prompt": record.prompt,
+                "prompt": prompt,
                 "chosen": chosen,
                 "rejected": rejected,
                 "margin": margin,
