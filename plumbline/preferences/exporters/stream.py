@@ -145,7 +145,7 @@ def _as_csv(rows: Iterator[dict[str, Any]]) -> Iterator[bytes]:
 
 def _csv_line(cells: Iterable[Any]) -> bytes:
     # Quotes around every text: no line's end or comma in it can begin another cell.
-    line = ",".join([str(cell) if isinstance(cell, int | float) else _quoted(cell) for cell in cells])
+    line = ",".join([_quoted(cell) if cell is None or isinstance(cell, str) else str(cell) for cell in cells])
     return f"{line}\n".encode(errors="replace")  # half of a surrogate pair is no UTF-8
 
 

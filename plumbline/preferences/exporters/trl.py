@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 from plumbline.conversations import Split
 from plumbline.preferences.exporters.base import origin_of, position_of, said, written_once
-from plumbline.preferences.pairs import EDIT_MARGIN, improved_by, pairs_of
+from plumbline.preferences.pairs import EDIT_MARGIN, Pair, improved_by, pairs_of
 from plumbline.preferences.records import JudgementRecord
 
 FORMAT = "trl"
@@ -26,20 +27,22 @@ def pair_rows(
     prompt: Any,
     shown: Sequence[Any],
     as_shown: Callable[[str], Any],
+    origin_of: Callable[[JudgementRecord, Split, float], dict[str, Any]] = origin_of,
 ) -> Iterator[dict[str, Any]]:
     """The pairs of each judgement of a task.
 
     Args:
         prompt, shown: the prompt and the responses, as the rows are to have them.
         as_shown: makes the same of an improved response's text.
+        origin_of: gives what all rows of a judgement have.
     """
     responses = records[0].responses
     for record in records:
-        ranks = list(record.ranking.values())
+        ranks = tuple(record.ranking.values())
         places = [position_of(record, response.response_id) for response in responses]
         pairs = [
             (shown[chosen], shown[rejected], margin, places[chosen], places[rejected])
-            for chosen, rejected, margin in pairs_of(ranks, record.strength, record.gaps)
+            for chosen, rejected, margin in _pairs(ranks, record.strength, record.gaps)
         ]
         if record.edited:
             edited = as_shown(record.edited)
@@ -56,3 +59,8 @@ def pair_rows(
                 "rejected_position": rejected_place,
                 **origin,
             }
+
+
+@lru_cache(maxsize=4096)
+def _pairs(ranks: tuple[int, ...], strength: float | None, gaps: tuple[int, ...]) -> tuple[Pair, ...]:
+    return tuple(pairs_of(ranks, strength, gaps))
