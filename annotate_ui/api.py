@@ -26,6 +26,7 @@ from plumbline.preferences.judgement_stream import pseudonym_of
 from plumbline.preferences.reading import as_record, judgement_rows
 from plumbline.preferences.records import LEARNED_FROM
 from plumbline.preferences.tables import HIGHEST_ID, Annotator, Answer
+from plumbline.preferences.throttle import count_request
 from plumbline.preferences.tokens import Token, Tokens
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 API_PATH = "/api/v1"
 PER_MINUTE, BURST = 120, 30
-"""Requests of one token in one server process."""
+"""Requests of one token."""
 
 MOST_AT_ONCE = 10_000
 
@@ -82,7 +83,7 @@ def api_routes(
 
     def admit(request: Request) -> None:
         token = _token_of(request, tokens)
-        wait = limiter.wait(token.id)
+        wait = limiter.wait(token.id) or _wait_of_all(service, token)
         if wait:
             raise Refused(429, "too many requests: wait.", **{"Retry-After": str(int(wait) + 1)})
         request.state.token = token
@@ -148,7 +149,7 @@ class _Bucket:
 
 
 class Limiter:
-    """Lets each key make so many requests a minute, and a few more at once."""
+    """Lets each key make so many requests a minute to this process, and a few more at once."""
 
     def __init__(self, per_minute: int, burst: int, clock: Callable[[], float] = time.monotonic) -> None:
         self.rate, self.burst, self.clock = per_minute / 60, burst, clock
@@ -166,6 +167,15 @@ class Limiter:
                 return (1 - bucket.left) / self.rate
             bucket.left -= 1
             return 0.0
+
+
+def _wait_of_all(service: PreferenceService, token: Token) -> float:
+    """Seconds to wait because of what all server processes answered; there are several only on PostgreSQL."""
+    if service.store.is_sqlite:
+        return 0.0
+    with service.store.write() as connection:
+        key, now = f"token:{token.id}", service.clock()
+        return count_request(connection, key, now, per_minute=PER_MINUTE, burst=BURST).total_seconds()
 
 
 def _token_of(request: Request, tokens: Tokens) -> Token:

@@ -81,7 +81,7 @@ def run_label_studio(arguments: argparse.Namespace) -> None:
 
 
 def run_scale(arguments: argparse.Namespace) -> None:
-    """Next item, quality page and export on 100,000 items and 1,000,000 judgements."""
+    """Next item, quality page and all exports on 100,000 items and 1,000,000 judgements."""
     scale.run()
 
 

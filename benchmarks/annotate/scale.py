@@ -1,4 +1,4 @@
-"""The app on 100,000 items and 1,000,000 judgements: next item, quality page, export. Each in a process of its own."""
+"""The app on 100,000 items and 1,000,000 judgements: next item, quality page, every export. Each in a process of its own."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from sqlalchemy import text
+
 from benchmarks.annotate.scale_store import Scale, fill
 from benchmarks.annotate.server import PROJECT, ROOT
 from plumbline.preferences import account_tables, tables
+from plumbline.preferences.formats import EXPORTED
 from plumbline.preferences.quality import Quality
 from plumbline.preferences.records import Assignment
 from plumbline.preferences.service import PreferenceService
@@ -22,8 +25,12 @@ from plumbline.preferences.store import Store
 
 CACHE = Path(__file__).parent / ".cache"
 TURNS = 500
-EXPORTS = ("rankings", "trl")
-HEAD = "| | time | peak memory, MB |\n|---|---|---|"
+EDITED, FLAGGED = 20, 10
+"""One answer in so many is edited, and one item in so many flagged, before the two exports that need it."""
+
+NEED_PLANTS = ("demonstrations", "flags")
+
+HEAD = "| | result | time, s | processor, s | peak memory, MB |\n|---|---|---|---|---|"
 
 
 def scale_file(scale: Scale | None = None) -> Path:
@@ -85,19 +92,35 @@ def export_of(format: str) -> Callable[[PreferenceService, Path], str]:
     """The step that exports this format."""
 
     def export(service: PreferenceService, folder: Path) -> str:
-        from plumbline.preferences.exporters import export_preferences
+        from plumbline.preferences.exporters import EXPORTERS, export_preferences
 
-        began = time.perf_counter()
-        rows = export_preferences(service, folder / f"{format}.jsonl", format=format).rows
-        return f"{time.perf_counter() - began:.1f} s, {rows:,} rows"
+        path = folder / f"{format}.{EXPORTERS[format].SUFFIX}"
+        rows = export_preferences(service, path, format=format).rows
+        size = path.stat().st_size
+        path.unlink()
+        return f"{rows:,} rows, {size / 1e9:.2f} GB"
 
     return export
+
+
+def plant(service: PreferenceService, folder: Path) -> str:
+    """Improved responses and flags, of which the store at scale has none."""
+    flags = (
+        "INSERT INTO answers (answer_id, kind, project_id, task_id, annotator_id, judged_at, flags, reason) "
+        f"SELECT 'flag-' || id, 'flag', project_id, id, 1, created_at, '[\"off-topic\"]', 'x' FROM tasks "
+        f"WHERE id % {FLAGGED} = 0"
+    )
+    with service.store.write() as connection:
+        edited = text(f"UPDATE answers SET edited = 'A better answer' WHERE id % {EDITED} = 0")
+        return f"{connection.execute(edited).rowcount:,} and {connection.execute(text(flags)).rowcount:,}"
 
 
 STEPS: dict[str, Callable[[PreferenceService, Path], str]] = {
     "next item": next_item,
     "quality page": quality_page,
-    **{f"export {format}": export_of(format) for format in EXPORTS},
+    **{f"export {format}": export_of(format) for format in EXPORTED if format not in NEED_PLANTS},
+    "plant improved responses and flags": plant,
+    **{f"export {format}": export_of(format) for format in NEED_PLANTS},
 }
 
 
@@ -120,10 +143,12 @@ def main() -> None:
     """One step in this process."""
     folder, name = Path(sys.argv[1]), sys.argv[2]
     store = Store.open(folder / "scale.db")
+    began, before = time.perf_counter(), time.process_time()
     said = STEPS[name](PreferenceService(store, project=PROJECT), folder)
+    seconds, processor = time.perf_counter() - began, time.process_time() - before
     store.close()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"| {name} | {said} | {peak:.0f} |", flush=True)
+    print(f"| {name} | {said} | {seconds:.1f} | {processor:.1f} | {peak:.0f} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -44,7 +44,10 @@ class LoginSession(Base):
 
 
 class Throttle(Base):
-    """Failed sign-ins in a row of one name or one address, and until when no more are looked at."""
+    """Failed sign-ins in a row of one name or one address, and until when no more are looked at.
+
+    Of an API's token, `last_at` says how much of its requests' rate is used up (`throttle.count_request`).
+    """
 
     __tablename__ = "throttles"
     key: Mapped[str] = mapped_column(primary_key=True)

@@ -3,6 +3,8 @@
 An attempt counts as failed before its password is looked at, and is forgiven when that was right; so a thousand
 attempts at the same moment are counted like a thousand in a row. Names and addresses are kept as digests, because
 people type passwords into the wrong field.
+
+Requests of the API's tokens are counted here too where several server processes answer them (`count_request`).
 """
 
 from __future__ import annotations
@@ -90,6 +92,23 @@ def forgive_attempt(connection: Connection, sources: tuple[Source, Source], now:
     ).one_or_none()
     if row is not None:
         _set(connection, address, max(row.failures - 1, 0), now)
+
+
+def count_request(connection: Connection, key: str, now: datetime, *, per_minute: int, burst: int) -> timedelta:
+    """Count a request of whom `key` names, in all server processes together: so many a minute, `burst` at once.
+
+    Returns:
+        How long to wait; zero where the request may be answered. One that has to wait is not counted.
+    """
+    each = timedelta(minutes=1) / per_minute
+    insert_new(connection, Throttle, [{"key": key, "failures": 0, "last_at": now}])
+    # `last_at` is when all requests so far would have been over, had they come one by one at the pace that is allowed.
+    row = connection.execute(select(Throttle.last_at).where(Throttle.key == key).with_for_update()).one()
+    wait = row.last_at - now - (burst - 1) * each
+    if wait > timedelta(0):
+        return wait
+    connection.execute(update(Throttle).where(Throttle.key == key).values(last_at=max(row.last_at, now) + each))
+    return timedelta(0)
 
 
 def _set(connection: Connection, source: Source, failures: int, now: datetime) -> None:

@@ -20,6 +20,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -38,6 +39,9 @@ log = logging.getLogger(__name__)
 
 TIMEOUT = 5.0
 """Seconds for connecting, and for each piece of the answer."""
+
+LONGEST = 20.0
+"""Seconds for a whole request, however its answer drips in: well below `CLAIM_HOLDS`."""
 
 CLAIM_HOLDS = timedelta(minutes=1)
 """For so long a delivery that a process has taken is left to it; then it is taken to have died. Each is taken on its
@@ -107,19 +111,28 @@ def post(url: str, body: bytes, headers: dict[str, str], *, resolver: Resolver =
     """Send a request; the connection is made to the address that was checked.
 
     Raises:
-        NotSent: it did not arrive, or was not answered with a status of 200 to 299.
+        NotSent: it did not arrive, or was not answered with a status of 200 to 299 within `LONGEST` seconds.
     """
     parts = urlsplit(url)
     address = address_of(url, resolver)
     connection = _Pinned(parts.hostname or "", _port_of(url), address, secure=parts.scheme == "https")
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    watch = threading.Timer(LONGEST, connection.cut)
+    watch.daemon = True
+    watch.start()
+    fault = None
     try:
         connection.request("POST", target, body, headers)
         status = connection.getresponse().status
     except (OSError, http.client.HTTPException, UnicodeError, ValueError) as error:
-        raise NotSent(f"{type(error).__name__}: {error}"[:300]) from None
+        fault = f"{type(error).__name__}: {error}"[:300]
     finally:
+        watch.cancel()
         connection.close()
+    if connection.was_cut:  # with or without a fault: a head that breaks off is read as if it were whole
+        fault = f"no whole answer within {LONGEST:g} s"
+    if fault is not None:
+        raise NotSent(fault)
     if 300 <= status < 400:
         raise NotSent(f"status {status}: redirects are not followed")
     if not 200 <= status < 300:
@@ -131,14 +144,23 @@ class _Pinned(http.client.HTTPConnection):
 
     def __init__(self, host: str, port: int, address: str, *, secure: bool) -> None:
         super().__init__(host, port, timeout=TIMEOUT)
-        self.address, self.secure = address, secure
+        self.address, self.secure, self.was_cut = address, secure, False
         if secure:
             self.default_port = http.client.HTTPS_PORT
 
     def connect(self) -> None:
-        plain = socket.create_connection((self.address, self.port), TIMEOUT)
-        context = ssl.create_default_context()
-        self.sock = context.wrap_socket(plain, server_hostname=self.host) if self.secure else plain
+        self.sock = socket.create_connection((self.address, self.port), TIMEOUT)
+        if self.secure:
+            context = ssl.create_default_context()
+            # The handshake comes afterwards, so that it can be cut off too.
+            self.sock = context.wrap_socket(self.sock, server_hostname=self.host, do_handshake_on_connect=False)
+            self.sock.do_handshake()
+
+    def cut(self) -> None:
+        """End the connection from another thread; whoever waits for an answer is told at once."""
+        self.was_cut = True
+        with suppress(OSError, AttributeError):  # not connected yet, or closed meanwhile
+            self.sock.shutdown(socket.SHUT_RDWR)
 
 
 @dataclass(frozen=True)

@@ -22,10 +22,12 @@ from plumbline.preferences.account_tables import ApiToken, AuditEntry
 from plumbline.preferences.accounts import Accounts
 from plumbline.preferences.exporters import EXPORTERS
 from plumbline.preferences.service import PreferenceService
+from plumbline.preferences.store import Store
 from plumbline.preferences.tokens import Tokens
 from plumbline.recipe_annotate import AnnotateSection
 from tests.annotate_ui.conftest import new_task
 from tests.cheap_passwords import cheap_passwords
+from tests.postgres import new_database, postgres_server
 
 BASE = "http://127.0.0.1:7860"
 PASSWORD = "a long pass phrase"
@@ -215,6 +217,25 @@ def test_a_token_that_asks_too_often_has_to_wait(client: TestClient, bearer: dic
     refused = next(one for one in answers if one.status_code != 404)
     assert refused.status_code == 429
     assert int(refused.headers["retry-after"]) >= 1
+
+
+@pytest.mark.postgres
+def test_several_processes_on_postgresql_have_one_limit(clock: Clock) -> None:
+    with postgres_server() as folder:
+        address = new_database(folder)
+        stores = [Store.open(address) for _ in range(2)]
+        PreferenceService(stores[0], project="support", clock=clock).add_tasks([new_task("a question")])
+        token = Tokens(stores[0], project="support", clock=clock).add("dashboard")
+        clients = []
+        for store in stores:
+            app = FastAPI()
+            add_api(app, PreferenceService(store, project="support", clock=clock))
+            clients.append(TestClient(app, headers={"Authorization": f"Bearer {token}"}))
+        answers = [clients[number % 2].get("/api/v1/nothing") for number in range(2 * BURST)]
+        for store in stores:
+            store.close()
+    assert [one.status_code for one in answers] == [404] * BURST + [429] * BURST
+    assert int(answers[-1].headers["retry-after"]) == 1
 
 
 def test_the_limit_lets_through_so_many_a_minute() -> None:

@@ -12,7 +12,7 @@ from plumbline.errors import StoreError
 from plumbline.preferences.account_tables import Throttle
 from plumbline.preferences.accounts import Accounts, WrongPassword
 from plumbline.preferences.store import Store
-from plumbline.preferences.throttle import TooManyAttempts, sources_of
+from plumbline.preferences.throttle import TooManyAttempts, count_request, sources_of
 from tests.cheap_passwords import PASSWORD
 from tests.preferences.conftest import ELSEWHERE, HERE, Clock, Visitor, rows_of
 
@@ -130,3 +130,19 @@ def test_a_customer_s_ipv6_network_is_one_address() -> None:
     assert key("2001:db8:1:2::1") == key("2001:db8:1:2:ffff::9")
     assert key("2001:db8:1:2::1") != key("2001:db8:1:3::1")
     assert key("::ffff:192.0.2.1") == key("192.0.2.1")
+
+
+def test_requests_are_counted_in_all_processes_together(store: Store, address: str, clock: Clock) -> None:
+    other = Store.open(address)  # another server process has its own
+
+    def ask(at: Store, key: str = "token:1") -> float:
+        with at.write() as connection:
+            return count_request(connection, key, clock(), per_minute=60, burst=3).total_seconds()
+
+    assert [ask(at) for at in (store, other, store, other, store)] == [0, 0, 0, 1, 1]
+    assert ask(other, "token:2") == 0
+    clock.advance(1 / 60)
+    assert [ask(other), ask(store)] == [0, 1]
+    clock.advance(120)
+    assert [ask(at) for at in (store, other, store, other)] == [0, 0, 0, 1]
+    other.close()

@@ -1,6 +1,8 @@
 """Webhooks: what is told to whom, signed, once, and never to an address inside the network."""
 
+import contextlib
 import json
+import socket
 import threading
 import time
 from datetime import timedelta
@@ -365,3 +367,24 @@ def test_what_ended_long_ago_is_deleted(told, receiver, clock):
     clock.advance(minutes=61)
     sender.tidy()
     assert [row.event for row in deliveries(told)] == ["progress", "judgement"]
+
+
+@pytest.mark.parametrize("head", [b"", b"HTTP/1.1 200 OK\r\nX-Slow: "])
+def test_an_answer_that_drips_in_is_cut_off(head, monkeypatch):
+    monkeypatch.setattr(webhook_sender, "LONGEST", 0.4)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def drip():
+            there, _ = server.accept()
+            with there, contextlib.suppress(OSError):
+                there.sendall(head)
+                for _ in range(100):
+                    there.sendall(b"a")
+                    time.sleep(0.05)
+
+        threading.Thread(target=drip, daemon=True).start()
+        began = time.monotonic()
+        with pytest.raises(NotSent, match=r"no whole answer within 0\.4 s"):
+            post(f"http://127.0.0.1:{server.getsockname()[1]}/", b"{}", {})
+        assert time.monotonic() - began < 3  # all of it would take 5 s
+    assert webhook_sender.CLAIM_HOLDS.total_seconds() > webhook_sender.LONGEST + 2 * webhook_sender.TIMEOUT
