@@ -1,4 +1,4 @@
-"""The app on 100,000 items and 1,000,000 judgements: next item, quality page, every export. Each in a process of its own."""
+"""The app on 100,000 items and 1,000,000 judgements: next item, quality page, exports. Each in a process of its own."""
 
 from __future__ import annotations
 

@@ -139,7 +139,7 @@ def _numbers(stored: str | None) -> tuple[int, ...]:
     return tuple(from_json(stored) or ()) if stored else ()
 
 
-def _records(task: Row[Any], answers: list[Row[Any]], known: _Known) -> Iterator[JudgementRecord]:
+def _records(task: Any, answers: list[Any], known: _Known) -> Iterator[JudgementRecord]:
     ids = [response["id"] for response in task.responses]
     responses = responses_of(task.responses)
     _, key, _, prompt, _, origin, meta = task
