@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from plumbline.preferences.store import Store
     from plumbline.recipe_annotate import ArenaSection
 
+
 def arena_section(domain: Domain) -> ArenaSection:
     """The recipe's section `annotate.arena`.
 

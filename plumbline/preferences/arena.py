@@ -27,7 +27,7 @@ from plumbline.preferences.battles import conversation, next_turn, open_battles,
 from plumbline.preferences.guidelines import accepted_version, missing_consent
 from plumbline.preferences.ingest import take_batch
 from plumbline.preferences.records import ALL_BAD, ARENA, NewJudgement, NewResponse, NewTask, NoWork
-from plumbline.preferences.source_names import SourceNames
+from plumbline.preferences.source_names import WELL_KNOWN, SourceNames
 from plumbline.preferences.store import Store
 from plumbline.preferences.tables import Answer, Battle
 from plumbline.preferences.turn import Actor, Facet, Turn, acting, known_annotator, now_utc
@@ -78,7 +78,7 @@ class ArenaRules:
     baseline: str
     prompts: tuple[Conversation, ...] = ()
     turns: int = 5
-    names: SourceNames = SourceNames()
+    names: SourceNames = WELL_KNOWN
     mask: bool = True
 
     @property
@@ -406,9 +406,7 @@ class Arena(Facet):
             ids = [battle.id for battle in battles]
             turn.connection.execute(update(Battle).where(Battle.id.in_(ids)).values(revealed_at=turn.now))
 
-    def _as_seen(
-        self, battle: Row[Any], seen: tuple[int, int] | None
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
+    def _as_seen(self, battle: Row[Any], seen: tuple[int, int] | None) -> tuple[dict[str, Any], dict[str, Any]]:
         """Both sides, their texts cut off where the page had not shown more."""
         sides = []
         for side, length in zip((battle.left, battle.right), seen or (None, None), strict=True):

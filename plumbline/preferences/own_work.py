@@ -7,8 +7,8 @@ from typing import Any
 
 from sqlalchemy import Row, Select, select
 
-from plumbline.errors import StoreError
 from plumbline.conversations import Conversation
+from plumbline.errors import StoreError
 from plumbline.preferences.records import REPEAT, Card, GivenAnswer, OwnWork
 from plumbline.preferences.source_names import SourceNames
 from plumbline.preferences.tables import Answer, Guideline, Lease, Tally, Task, current
@@ -44,9 +44,7 @@ def own_answers(
         query = query.where(Answer.id < own_answer(turn, annotator, before).id)
     rows = turn.connection.execute(query.order_by(Answer.id.desc()).limit(limit))
     return [
-        OwnWork(
-            row.key, row.prompt, cards_of(row.responses, row.shown_order, row.prompt, names), given_answer(row)
-        )
+        OwnWork(row.key, row.prompt, cards_of(row.responses, row.shown_order, row.prompt, names), given_answer(row))
         for row in rows
     ]
 

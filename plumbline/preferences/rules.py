@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from plumbline.errors import StoreError
 from plumbline.preferences.records import ADJUDICATION, ALL_BAD, MAX_GAP
-from plumbline.preferences.source_names import SourceNames
+from plumbline.preferences.source_names import WELL_KNOWN, SourceNames
 from plumbline.recipe_annotate import ChecksSection, ReasonCase, RubricAxis
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Rules:
     rubric: tuple[RubricAxis, ...] = ()
     edit: bool = True
     require_reason: tuple[ReasonCase, ...] = ()
-    names: SourceNames | None = field(default_factory=SourceNames)
+    names: SourceNames | None = WELL_KNOWN
 
     @classmethod
     def of(cls, recipe: Recipe) -> Rules:

@@ -161,7 +161,11 @@ class PreferenceService(Intake):
                 return refused
             until = turn.now + self.lease
             lease = next_lease(turn, actor, self.project, self.rules, until, wait=wait)
-            return why_nothing(turn, actor) if lease is None else queue.as_assignment(turn, actor, lease, until, self.rules)
+            return (
+                why_nothing(turn, actor)
+                if lease is None
+                else queue.as_assignment(turn, actor, lease, until, self.rules)
+            )
 
     def lease_adjudication(self, annotator_id: str, *, lead: bool = False) -> Assignment | NoWork:
         """Hand out the most disputed task to be decided, or say why there is none.

@@ -1,7 +1,7 @@
 """Names by which a response would tell which model wrote it, and the mask that annotators see in their place.
 
-What is stored is never changed: masks are put in when a response is shown. Three sorts of names are looked for, as whole
-words in any case, a version or size behind them included (`Qwen2.5-0.5B-Instruct`, `Claude 3.5 Sonnet`):
+What is stored is never changed: masks are put in when a response is shown. Three sorts of names are looked for, as
+whole words in any case, a version or size behind them included (`Qwen2.5-0.5B-Instruct`, `Claude 3.5 Sonnet`):
 
 - the run's own (its policies, its base model, `annotate.hide_names`): wherever they stand;
 - well-known ones that mean nothing else (`ChatGPT`, `OpenAI`): wherever they stand, but where the conversation itself
@@ -36,7 +36,21 @@ UNAMBIGUOUS = (
 )
 AMBIGUOUS = (
     *("Claude", "Gemini", "Gemma", "Llama", "Alpaca", "Vicuna", "Mistral", "Grok", "Bard", "Copilot", "Bing"),
-    *("Phi", "Falcon", "Zephyr", "Pythia", "Bloom", "Dolly", "Orca", "Hermes", "Nova", "Kimi", "Ernie", "Yi", "Command"),
+    *(
+        "Phi",
+        "Falcon",
+        "Zephyr",
+        "Pythia",
+        "Bloom",
+        "Dolly",
+        "Orca",
+        "Hermes",
+        "Nova",
+        "Kimi",
+        "Ernie",
+        "Yi",
+        "Command",
+    ),
     *("Alexa", "Siri", "Cortana", "Anthropic", "Google", "Meta", "Microsoft", "Alibaba", "Alibaba Cloud", "Amazon"),
     *("Apple", "Baidu", "Tencent", "Cohere", "Perplexity", "Nvidia", "IBM", "Hugging Face", "EleutherAI", "Databricks"),
 )
@@ -222,6 +236,10 @@ class SourceNames:
     @cached_property
     def _longest(self) -> int:
         return 2 * max(map(len, self._all), default=0)
+
+
+WELL_KNOWN = SourceNames()
+"""No names of a run, and all of the others."""
 
 
 def _key(name: str) -> str:

@@ -117,6 +117,14 @@ def test_a_vote_counts_once_and_stands(arena):
     assert len(judgements(arena)) == len(votes(arena)) == 1
 
 
+def test_another_vote_is_no_repetition_though_it_counts_as_the_same(arena):
+    who = person(arena)
+    battle = answered(arena, who, "The same.", "The same.")
+    assert arena.vote(who, battle, LEFT).vote == TIE == arena.vote(who, battle, LEFT).vote
+    with pytest.raises(StoreError, match="voted on this turn already"):
+        arena.vote(who, battle, TIE)
+
+
 def test_votes_at_the_same_moment_count_once(arena):
     who = person(arena)
     battle = answered(arena, who)

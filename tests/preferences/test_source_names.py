@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import re
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -35,20 +37,13 @@ def asked(text="Who are you?"):
         "As an AI language model developed by the company {Meta}, I do not know.",
         "Ich bin {Claude}. Ich wurde von {Google} entwickelt.",
         "Als {Gemini}, ein Sprachmodell, weiß ich das nicht.",
-        "The {dpo} run, {qwen}-based or {Qwen2.5-0.5B-Instruct}? {NORDLYS}!",
+        "The {dpo} run, {qwen-based} or {Qwen2.5-0.5B-Instruct}? {NORDLYS}!",
         "I am {helpful}, the policy.",
     ],
 )
 def test_what_tells_the_model_is_masked(text):
-    shown = "".join(MASK if part.endswith("}") else part for part in _parts(text))
-    # a version that is joined to a name goes with it
-    shown = shown.replace(f"{MASK}-based", MASK)
-    assert NAMES.masked(text.replace("{", "").replace("}", ""), asked()) == shown
-
-
-def _parts(text):
-    for part in text.replace("}", "}\0").replace("{", "\0{").split("\0"):
-        yield part
+    plain = text.replace("{", "").replace("}", "")
+    assert NAMES.masked(plain, asked()) == re.sub(r"\{.*?\}", MASK, text)
 
 
 @pytest.mark.parametrize(
@@ -107,9 +102,8 @@ def test_names_go_to_another_process():
 
 
 PIECES = st.sampled_from(
-    ["I am ", "as ", "As ", "Claude", "Gemini", " ", "3", ".5", "-", "Chat", "GPT", "ChatGPT", "Open", "AI", "made by "]
-    + ["I was trained by ", "Google", ",", ".", "\n", "Qwen", "2.5", "-0.5B", "-Instruct", "dpo", "s", "llama", " 3"]
-    + [" Sonnet", "opus", "a", "the ", "helpful", "ß", "İ", "_", "*", "Meta AI", "😀", "Nordlys", MASK]
+    "I am |as |As |Claude|Gemini| |3|.5|-|Chat|GPT|ChatGPT|Open|AI|made by |I was trained by |Google|,|.|\n|Qwen|2.5"
+    f"|-0.5B|-Instruct|dpo|s|llama| 3| Sonnet|opus|a|the |helpful|ß|İ|_|*|Meta AI|😀|Nordlys|{MASK}".split("|")
 )
 
 
@@ -131,9 +125,17 @@ def test_a_growing_text_shows_nothing_that_it_would_take_back(text, prompt):
     assert NAMES.length_of(text, prompt, len(whole)) == len(text)
 
 
-@pytest.mark.parametrize("text", ["Google " * 3000, "I am made by " * 2000, "ChatGPT" + "-a" * 9000, "Claude" + " 1" * 9000])
-def test_long_texts_are_soon_looked_through(text):
-    assert len(NAMES.masked(text, asked())) <= len(text) + len(MASK)
+@pytest.mark.parametrize(
+    ("part", "times"), [("I was made by Google", 500), ("ChatGPT-", 2000), ("Claude 1", 2000), ("a as Claude", 1000)]
+)
+def test_looking_through_takes_time_in_proportion_to_the_length(part, times):
+    def seconds(text):
+        began = time.process_time()
+        NAMES.masked(text, asked())
+        return time.process_time() - began
+
+    once, tenfold = seconds(part * times), seconds(part * times * 10)
+    assert tenfold < 40 * max(once, 0.002)
 
 
 def test_the_lead_learns_how_many_tasks_have_masks(service):
