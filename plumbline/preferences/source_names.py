@@ -163,11 +163,19 @@ class SourceNames:
             if name not in asked_about:
                 yield candidate.span()
 
-    def _candidates(self, text: str) -> Iterable[re.Match[str]]:
+    def _candidates(self, text: str) -> Iterator[re.Match[str]]:
         """The names in the text, whether they are to be hidden or not; most texts have none, which is soon found."""
-        if self._first_words and self._first_words.isdisjoint(_LETTERS.findall(text.casefold())):
-            return ()
-        return self._pattern.finditer(text)
+        begins, after = self._first_words, 0
+        if not begins:
+            yield from self._pattern.finditer(text)
+        elif not begins.isdisjoint(_LETTERS.findall(text.casefold())):
+            for word in _LETTERS.finditer(text):
+                if word.start() < after or word[0].casefold() not in begins:
+                    continue
+                found = self._pattern.match(text, word.start())
+                if found:
+                    yield found
+                    after = found.end()
 
     def _names_in(self, prompt: Conversation) -> set[str]:
         said = "\n".join(message["content"] for message in prompt if message["role"] != "assistant")

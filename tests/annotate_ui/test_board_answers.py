@@ -66,12 +66,14 @@ def test_a_reason_is_asked_for_where_one_is_needed(open_page: OpenPage, service:
     assert todo.inner_text() == "Give a reason"
     assert page.get_attribute("[data-pl=submit]", "aria-disabled") == "true"
     assert not [one for one in axe.run(page).response["violations"] if one["impact"] in ("serious", "critical")]
-    press(page, "Space Control+Enter")
+    press(page, "Control+Enter")
     assert todo.inner_text().startswith("You graded a response as much better")
-    page.keyboard.type("shorter")
+    page.keyboard.type(" !")  # no word
+    assert todo.inner_text() == "Give a reason"
+    page.keyboard.type(" shorter")
     assert todo.inner_text() == ""
     press(page, "Control+Enter")
-    assert judgements(service, 1)[0].reason == " shorter"
+    assert judgements(service, 1)[0].reason == "! shorter"
     page.wait_for_function("document.querySelectorAll('.pl-rank input:checked').length === 0")
     press(page, "1 2 3 4 2")
     press(page, "Escape ArrowUp ArrowUp")
