@@ -98,7 +98,7 @@ def build_app(
     pages = [board_page(setup), lead_page(setup)]
     if arena is not None:
         app.include_router(arena_routes(ArenaDesk(setup, arena), sessions, say))
-        pages.append(arena_page(setup))
+        pages.append(arena_page(setup, masks=arena.arena.rules.mask))
     add_pages(app, pages, sessions, setup)
     app.add_middleware(Guard, hosts=own_hosts(settings), pages=gradio_pages(app))
     return app

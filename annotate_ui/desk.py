@@ -33,6 +33,7 @@ from annotate_ui.render import (
 from plumbline.preferences.counting import LiveCounts
 from plumbline.preferences.pace import Pace
 from plumbline.preferences.records import ALL_BAD, JUDGEMENT, Assignment, NeedsConsent, NoWork
+from plumbline.preferences.source_names import MASK
 from plumbline.preferences.validation import digest
 
 if TYPE_CHECKING:
@@ -47,7 +48,8 @@ class Reply(TypedDict, total=False):
 
     `html` replaces the shown task; `task` is what the page has to know of it beside the HTML (see `Desk._task`);
     `expires_in` is the seconds left of its lease; `consent` opens the guideline to be accepted; `notice` is announced;
-    `error` is a sentence for the annotator, and what they entered stays on the page.
+    `lost` says why the shown task is no longer theirs; `error` is a sentence for the annotator, and what they entered
+    stays on the page.
     """
 
     html: str
@@ -55,6 +57,7 @@ class Reply(TypedDict, total=False):
     expires_in: float
     consent: bool
     notice: str
+    lost: str
     error: str
 
 
@@ -151,8 +154,8 @@ class Desk:
 
     def draft(self, annotator_id: str, message: DraftMessage) -> Reply:
         """Keep what is entered and not submitted."""
-        self.service.save_draft(message.lease_id, annotator_id, message.content.model_dump())
-        return {}
+        lost = self.service.save_draft(message.lease_id, annotator_id, message.content.model_dump())
+        return {} if lost is None else {"lost": self.setup.texts.of_service(f"{lost[:1].upper()}{lost[1:]}")}
 
     def history(self, annotator_id: str, message: HistoryMessage) -> Reply:
         """The annotator's own answers, the newest first, a page at a time."""
@@ -205,13 +208,16 @@ class Desk:
 def _task(annotator_id: str, work: Assignment) -> dict[str, Any]:
     """What the page has to know of a task beside its HTML.
 
-    `texts` are the responses as they were written, by id; `begin` is what to begin with; `draft_key` names, in the
-    browser, what this annotator entered for this task.
+    `texts` are the responses as they are shown, by id; `mask` is in them where a name is hidden; `begin` is what to
+    begin with; `asks_reason` says when a reason is needed; `draft_key` names, in the browser, what this annotator
+    entered for this task.
     """
     return {
         "lease": work.lease_id,
         "draft_key": digest(annotator_id, work.task_id, work.supersedes or ""),
         "texts": {card.response_id: card.text for card in work.cards},
+        "mask": MASK if work.masked else None,
+        "asks_reason": work.asks_reason,
         "begin": work.draft if work.draft is not None else _earlier(work),
     }
 

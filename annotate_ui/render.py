@@ -15,6 +15,7 @@ from markupsafe import Markup
 from annotate_ui.markdown import safe_html
 from annotate_ui.nav import PAGES
 from plumbline.preferences.records import ALL_BAD, FLAG, SKIP
+from plumbline.preferences.source_names import MASK
 
 if TYPE_CHECKING:
     from annotate_ui.i18n import Texts
@@ -53,7 +54,8 @@ def render_task(setup: Setup, assignment: Assignment, counts: Mapping[str, Any])
         for letter, card in zip(ascii_uppercase, assignment.cards, strict=False)
     ]
     earlier = sum(len(message["content"]) for message in assignment.prompt[:-1])
-    return render_part("task", setup, assignment=assignment, cards=cards, counts=counts, fold=earlier > FOLD_ABOVE)
+    fold = earlier > FOLD_ABOVE
+    return render_part("task", setup, assignment=assignment, cards=cards, counts=counts, fold=fold, mask=MASK)
 
 
 def render_empty(setup: Setup, work: NoWork, counts: Mapping[str, Any]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,14 +9,12 @@ from plumbline.domain import Domain
 from plumbline.errors import UserError
 from plumbline.models import identify
 from plumbline.preferences.arena import Arena, ArenaRules, Contender
+from plumbline.preferences.source_names import SourceNames
 
 if TYPE_CHECKING:
     from annotate_ui.arena import ArenaSetup
     from plumbline.preferences.store import Store
     from plumbline.recipe_annotate import ArenaSection
-
-WORDS = ("base", "aligned", "baseline", "model", "policy")
-"""Names of policies that are words of any text, so that they do not give a policy away."""
 
 
 def arena_section(domain: Domain) -> ArenaSection:
@@ -42,12 +39,11 @@ def open_arena(domain: Domain, store: Store) -> ArenaSetup:
 
     section = arena_section(domain)
     folders = policy_folders(domain, section)
-    contenders = tuple(
-        Contender(name, identify(folder).weights_hash, known_as(name, domain.recipe.model.name))
-        for name, folder in folders.items()
-    )
+    contenders = tuple(Contender(name, identify(folder).weights_hash) for name, folder in folders.items())
     prompts = tuple(row.prompt for row in domain.prompts("test"))
-    rules = ArenaRules(contenders, section.baseline, prompts, section.turns)
+    mask = domain.recipe.annotate.mask_names
+    names = SourceNames.of_run(domain.recipe, well_known=mask)
+    rules = ArenaRules(contenders, section.baseline, prompts, section.turns, names, mask)
     return ArenaSetup(
         Arena(store, project=domain.recipe.name, rules=rules),
         Speakers(folders, Sampling(section.temperature, section.max_new_tokens, section.seconds)),
@@ -91,11 +87,3 @@ def arena_results(domain: Domain) -> dict[str, Any]:
     section = arena_section(domain)
     with domain.service(create=False) as service:
         return leaderboard_of(service, section)
-
-
-def known_as(policy: str, model: str) -> tuple[str, ...]:
-    """Words by which a text would tell which model wrote it: the policy's name, the model's, and its family's."""
-    name = Path(model).name
-    family = re.match(r"[A-Za-z]{4,}", name)
-    words = [policy, name, *([family[0]] if family else [])]
-    return tuple(dict.fromkeys(word for word in words if word.lower() not in WORDS))

@@ -145,7 +145,7 @@ class Domain:
         try:
             annotate = self.recipe.annotate
             lease = timedelta(minutes=annotate.lease_minutes)
-            yield PreferenceService(store, project=self.recipe.name, lease=lease, rules=Rules.of(annotate))
+            yield PreferenceService(store, project=self.recipe.name, lease=lease, rules=Rules.of(self.recipe))
         finally:
             store.close()
 

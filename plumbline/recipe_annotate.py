@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from plumbline.recipe_section import Section, Share
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
+ReasonCase = Literal["strong", "all_bad", "adjudication", "always"]
 WebhookEvent = Literal["judgement", "skip", "flag", "progress", "erasure"]
 
 
@@ -108,6 +109,18 @@ class AnnotateSection(Section):
     rubric: list[RubricAxis] = Field(default_factory=list, max_length=9, description="Axes to score each response on.")
     edit: bool = Field(
         True, description="Let annotators improve the best response; kept as a demonstration and as a pair."
+    )
+    require_reason: list[ReasonCase] = Field(
+        default=["strong", "adjudication"],
+        description="When a ranking needs a reason: `strong` (two ranks are graded as much different), `all_bad`, "
+        "`adjudication`, `always`; `[]` for never. Simulated annotators give none.",
+    )
+    mask_names: bool = Field(
+        True,
+        description="Mask names of models in the responses that annotators see (see docs/annotate.md).",
+    )
+    hide_names: list[Annotated[str, Field(min_length=2, max_length=100, pattern=r"\w")]] = Field(
+        default_factory=list, max_length=200, description="More names to mask, wherever they stand in a response."
     )
     checks: ChecksSection | None = Field(None, description="Gold items, attention checks and silent repeats.")
     adjudicate_above: Share | None = Field(

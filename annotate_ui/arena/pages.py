@@ -20,6 +20,7 @@ from annotate_ui.render import render_part
 from annotate_ui.streams import ClosedStream
 from plumbline.errors import StoreUnavailable, UserError
 from plumbline.preferences.account_tables import LEADS
+from plumbline.preferences.source_names import MASK
 
 if TYPE_CHECKING:
     from annotate_ui.sessions import Sessions
@@ -65,10 +66,10 @@ def arena_routes(desk: ArenaDesk, sessions: Sessions, say: Callable[[str], str] 
     return router
 
 
-def arena_page(setup: Setup) -> GradioPage:
-    """The page at `/arena/`; what it shows comes from `ArenaDesk`, call by call."""
+def arena_page(setup: Setup, *, masks: bool) -> GradioPage:
+    """The page at `/arena/`; what it shows comes from `ArenaDesk`, call by call. It tells whether names are masked."""
     with gr.Blocks(title=f"{setup.title} · plumbline", analytics_enabled=False, fill_width=True) as blocks:
-        gr.HTML(render_part("arena", setup), elem_id="pl-arena", apply_default_css=False)
+        gr.HTML(render_part("arena", setup, mask=MASK if masks else None), elem_id="pl-arena", apply_default_css=False)
     return GradioPage(PATH, blocks, assets=("board.css", "arena.css", "arena.js"))
 
 

@@ -65,7 +65,7 @@ class Stage:
             UserError: the models cannot answer, or what they said cannot be stored.
         """
         turn = self._enter(annotator_id, battle_id)
-        said = NOTHING
+        said = told = NOTHING
         speaking: Iterator[Pair] = iter(())
         fault: UserError | None = None
         try:
@@ -77,12 +77,14 @@ class Stage:
                 now = await to_thread.run_sync(next, speaking, None, limiter=self._threads)
                 if now is None:
                     break
+                said = now
+                tell = self._as_shown(said, duel, growing=True)
                 added = {
                     side: new.text[len(old.text) :]
-                    for side, new, old in zip(("left", "right"), now, said, strict=True)
+                    for side, new, old in zip(("left", "right"), tell, told, strict=True)
                     if new.text.startswith(old.text)
                 }
-                said = now
+                told = tell
                 if any(added.values()):
                     yield added
         except UserError as error:
@@ -92,7 +94,7 @@ class Stage:
                 await to_thread.run_sync(self._leave, battle_id, speaking, said, limiter=self._threads)
         if fault is not None:
             raise fault
-        yield {"done": shown(said)}
+        yield {"done": shown(self._as_shown(said, duel))}
 
     def stop(self, battle_id: str, *, seconds: float = 5) -> None:
         """Stop a turn, and wait until what was said is stored; at once where nobody listens to it."""
@@ -106,6 +108,10 @@ class Stage:
         for battle_id, turn in list(self._turns.items()):
             if turn.annotator_id == annotator_id:
                 self.stop(battle_id)
+
+    def _as_shown(self, said: Pair, duel: Duel, *, growing: bool = False) -> Pair:
+        left, right = (self.arena.as_shown(one, duel.prompt, growing=growing) for one in said)
+        return left, right
 
     def _enter(self, annotator_id: str, battle_id: str) -> _Turn:
         with self._lock:

@@ -20,6 +20,7 @@ from plumbline.preferences.flag_decisions import FlagDecisions
 from plumbline.preferences.guidelines import MAX_GUIDELINE
 from plumbline.preferences.quality import Quality
 from plumbline.preferences.quality.decided import Decided
+from plumbline.preferences.quality.masked import MaskCount
 from plumbline.preferences.tables import HIGHEST_ID
 
 if TYPE_CHECKING:
@@ -115,6 +116,8 @@ class LeadDesk:
         self.figures = Quality(service.store, rules=service.rules, **about)  # type: ignore[arg-type]
         self.flags = FlagDecisions(service.store, **about)  # type: ignore[arg-type]
         self.decisions = Decided(service.store, **about)  # type: ignore[arg-type]
+        names = service.rules.names
+        self.masked = None if names is None else MaskCount(service.store, names=names, **about)  # type: ignore[arg-type]
 
     def summary(self, names: bool) -> dict[str, Any]:
         """All figures of quality, for programs; nobody is named without `names`."""
@@ -224,6 +227,7 @@ class LeadDesk:
         html = render_queue(
             self.setup,
             state=self.figures.queue(),
+            masked=self.masked and self.masked.count(),
             held=control.held(),
             flagged=self.flags.waiting(),
             disputes=self.service.adjudication.disputes(10),

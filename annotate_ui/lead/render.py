@@ -113,8 +113,8 @@ def render_queue(setup: Setup, *, now: datetime, **parts: Any) -> str:
     Args:
         setup: how the app is set.
         now: the present moment.
-        parts: `state`, `held`, `flagged`, `disputes`, `standings`, `pools` and `restricted`, as the service gives them;
-            `lead`, whose page it is: of what they hold themselves they are not told why.
+        parts: `state`, `masked`, `held`, `flagged`, `disputes`, `standings`, `pools` and `restricted`, as the service
+            gives them; `lead`, whose page it is: of what they hold themselves they are not told why.
     """
     return render_part("lead/queue", setup, ago=lambda then: wording.ago(then, now), **parts)
 

@@ -8,6 +8,7 @@ import { Task } from "./board/task.js";
 
 const RENEW_AFTER = 1 / 3; // share of the lease's time
 const LOOK_AGAIN_SECONDS = 30;
+const AWAY_SECONDS = 1; // who comes back to the page after that is told whether the task is still theirs
 const TOAST_SECONDS = 2.5;
 const LONGEST_PAUSE = 30; // seconds between two tries
 const EARLIER_OPEN = "plumbline:earlier-open";
@@ -56,7 +57,7 @@ class Board extends HTMLElement {
     this.part("task").inert = false;
     this.part("task").setAttribute("aria-busy", "false");
     this.showError("");
-    if (status === 401) return this.showError(this.t("signed_out"), "reload", this.t("sign_in"));
+    if (status === 401) return this.signedOut();
     this.take(body, action);
   }
 
@@ -85,10 +86,33 @@ class Board extends HTMLElement {
 
   /** Keep the lease while the annotator works; an abandoned page lets it run out. */
   async renew() {
-    if (!this.task || !this.active || this.pending) return;
+    const { task } = this;
+    if (!task || !this.active || this.pending) return;
     this.active = false;
-    const { status, body } = await call("renew", { lease_id: this.task.lease });
-    if (status === 200 && body?.error) this.showError(body.error, "next", this.t("go_on"));
+    this.renewedAt = performance.now();
+    const { status, body } = await call("renew", { lease_id: task.lease });
+    if (task === this.task) this.refused(status, body);
+  }
+
+  /** Who comes back to the page learns at once whether the task is still theirs. */
+  comeBack() {
+    if (document.hidden || performance.now() - this.renewedAt < AWAY_SECONDS * 1000) return;
+    this.active = true;
+    this.renew();
+  }
+
+  /** Tell where a call that keeps the shown task was refused; what was entered stays, as a draft. */
+  refused(status, body) {
+    const why = body?.lost ?? body?.error;
+    if (this.pending) return; // its answer tells
+    if (status === 401) this.signedOut();
+    else if (status === 200 && why && why !== this.part("error-text").textContent) {
+      this.showError(why, "next", this.t("go_on"));
+    }
+  }
+
+  signedOut() {
+    this.showError(this.t("signed_out"), "reload", this.t("sign_in"));
   }
 
   // --- showing ---------------------------------------------------------------------------------------------------
@@ -106,6 +130,7 @@ class Board extends HTMLElement {
     const earlier = this.querySelector(".pl-earlier");
     if (earlier) earlier.open = localStorage.getItem(EARLIER_OPEN) === "yes";
     if (this.task) {
+      this.renewedAt = performance.now();
       this.timers = [setInterval(() => this.renew(), Math.max(1, reply.expires_in * RENEW_AFTER) * 1000)];
     }
     window.scrollTo({ top: 0 });
@@ -113,7 +138,8 @@ class Board extends HTMLElement {
   }
 
   openTask(sent) {
-    const draft = new Draft(sent, (state) => this.showDraft(state));
+    const tell = (state) => this.showDraft(state);
+    const draft = new Draft(sent, tell, (status, body) => this.refused(status, body));
     return new Task(this.part("task"), sent, draft, this.t, (text) => this.say(text));
   }
 
@@ -147,6 +173,7 @@ class Board extends HTMLElement {
   // --- what buttons and keys do ----------------------------------------------------------------------------------
 
   async next() {
+    await this.task?.draft.saveOnServer();
     this.ask(location.hash === DISPUTED ? await this.decideCall() : "next", {});
   }
 
@@ -246,9 +273,7 @@ class Board extends HTMLElement {
   }
 
   note() {
-    const reason = this.task.part("reason");
-    reason.closest("details").open = true;
-    reason.focus();
+    this.task.focusReason();
   }
 
   reload() {
@@ -290,8 +315,12 @@ class Board extends HTMLElement {
       if (document.hidden) {
         draft.watch.pause();
         if (!this.pending) draft.saveOnServer({ last: true });
-      } else draft.watch.resume();
+      } else {
+        draft.watch.resume();
+        this.comeBack();
+      }
     });
+    window.addEventListener("focus", () => this.comeBack());
   }
 
   onChoice(input) {
@@ -311,9 +340,7 @@ class Board extends HTMLElement {
     if (field.name === "note") field.form.elements.reason?.forEach((radio) => (radio.checked = radio.value === ""));
     if (!this.task?.shown.contains(field)) return;
     if (field === this.task.part("edited")) this.task.edit(field.value);
-    if (field !== this.task.part("reason")) return;
-    this.task.draft.reason = field.value;
-    this.task.draft.save();
+    if (field === this.task.part("reason")) this.task.giveReason(field.value);
   }
 
   /** Hand the shown task back first, so that others need not wait for its lease to run out. */

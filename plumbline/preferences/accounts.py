@@ -358,7 +358,7 @@ def _end_sessions(connection: Connection, row: Row[Any]) -> None:
 def _hand_back(turn: Turn, annotator: int) -> None:
     held = select(Lease.__table__).where(Lease.annotator_id == annotator, Lease.state == queue.OPEN)
     for lease in turn.connection.execute(held.order_by(Lease.task_id).with_for_update()).all():
-        queue.end_lease(turn, lease, queue.RELEASED)
+        queue.end_lease(turn, lease, queue.TAKEN_BACK)
 
 
 def _shown(row: Row[Any]) -> Account:

@@ -18,7 +18,7 @@ from sqlalchemy import ColumnElement, Row, and_, select, text, update
 
 from plumbline.conversations import Conversation
 from plumbline.preferences.account_tables import LEADS, Account
-from plumbline.preferences.queue import OPEN, RELEASED, answered_by, end_lease
+from plumbline.preferences.queue import OPEN, TAKEN_BACK, answered_by, end_lease
 from plumbline.preferences.records import ADJUDICATION, JUDGEMENT, WORK
 from plumbline.preferences.rules import Rules
 from plumbline.preferences.scoring import disagreement
@@ -90,7 +90,7 @@ def take_back_disputes(turn: Turn, *whose: ColumnElement[bool]) -> None:
     held = select(Lease.__table__).where(Lease.state == OPEN, Lease.purpose == ADJUDICATION, *whose)
     for lease in turn.connection.execute(held.order_by(Lease.task_id).with_for_update()).all():
         if not may_decide(turn, lease.project_id, lease.annotator_id):
-            end_lease(turn, lease, RELEASED)
+            end_lease(turn, lease, TAKEN_BACK)
 
 
 def next_dispute(turn: Turn, actor: Actor, rules: Rules) -> Row[Any] | None:

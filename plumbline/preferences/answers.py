@@ -14,9 +14,19 @@ from plumbline.preferences.adjudication import NOT_THEIRS, may_decide, measure, 
 from plumbline.preferences.checks import score_check
 from plumbline.preferences.drafts import draft_of, drop_draft
 from plumbline.preferences.guidelines import accepted_guideline
-from plumbline.preferences.queue import ANSWERED, OPEN, change_task, close_lease, held_lease, own_lease, take_place
+from plumbline.preferences.queue import (
+    ANSWERED,
+    ANSWERED_ALREADY,
+    OPEN,
+    change_task,
+    close_lease,
+    held_lease,
+    own_lease,
+    take_place,
+)
 from plumbline.preferences.records import ADJUDICATION, CHECKS, FLAG, JUDGEMENT, REPEAT, SKIP, WORK, Ranking
 from plumbline.preferences.rules import Rules
+from plumbline.preferences.source_names import MASK
 from plumbline.preferences.tables import Answer, Draft, Task, current
 from plumbline.preferences.turn import Actor, Turn, count
 from plumbline.preferences.validation import (
@@ -36,7 +46,10 @@ _TASK = (
     .outerjoin(Draft, (Draft.task_id == Task.id) & draft_of(bindparam("annotator"), bindparam("purpose")))
     .where(Task.id == bindparam("task"))
 )
-_SAID_BEFORE = select(Answer.kind, Answer.task_id, Answer.ranks).where(
+_SAID = ("kind", "task_id", "ranks", "strength", "gaps", "scores", "reason", "edited", "flags")
+"""What an annotator says in an answer: with the same key it must be the same. The time on task may differ."""
+
+_SAID_BEFORE = select(*(getattr(Answer, name) for name in _SAID)).where(
     Answer.project_id == bindparam("project"), Answer.answer_id == bindparam("answer")
 )
 _STORE = (
@@ -63,13 +76,13 @@ class NewAnswer:
 
 
 def answer_lease(turn: Turn, actor: Actor, lease_id: str, new: NewAnswer, rules: Rules) -> str:
-    """Store an answer and end its lease; with a key that was used before, return the answer that is there.
+    """Store an answer and end its lease; the same answer again, with the same key, returns the one that is there.
 
     What follows from it is written with it: the counts, the score of a check, how far the judges of a task disagree.
 
     Raises:
         StoreError: the lease is not theirs or is over and the task was given to others, the ranking does not fit,
-            they may no longer decide disputed tasks, or the key was used for another answer.
+            a reason is missing, they may no longer decide disputed tasks, or the key was used for another answer.
     """
     if not new.key:
         raise StoreError("an answer needs an idempotency key: one for each time that a task is shown.")
@@ -83,29 +96,33 @@ def answer_lease(turn: Turn, actor: Actor, lease_id: str, new: NewAnswer, rules:
     asked = {"task": lease.task_id, "annotator": lease.annotator_id, "purpose": lease.purpose}
     task = turn.connection.execute(_TASK, asked).one()
     ranks = None if new.ranking is None else _checked_ranks(new, new.ranking, task.responses, rules)
-    if _is_repeated(turn, answer_id, lease, new.kind, ranks):
-        return answer_id
-    lease = _usable(turn, actor, lease)
-    if lease.purpose == ADJUDICATION and not may_decide(turn, turn.project_id, actor.id):
-        raise StoreError(NOT_THEIRS)
-    row = {
-        "answer_id": answer_id,
+    said = {
         "kind": new.kind,
-        "project_id": turn.project_id,
         "task_id": lease.task_id,
-        "annotator_id": actor.id,
-        "lease_id": lease.id,
         "ranks": ranks,
-        "shown_order": lease.shown_order,
-        "judged_at": turn.now,
-        "seconds": new.seconds,
         "strength": new.strength,
         "gaps": list(new.gaps) or None,
-        "purpose": lease.purpose,
         "scores": new.scores,
         "reason": new.reason,
         "edited": new.edited,
         "flags": list(new.flags) or None,
+    }
+    if _is_repeated(turn, answer_id, said):
+        return answer_id
+    lease = _usable(turn, actor, lease)
+    if lease.purpose == ADJUDICATION and not may_decide(turn, turn.project_id, actor.id):
+        raise StoreError(NOT_THEIRS)
+    if ranks is not None and not actor.simulated:
+        rules.check_reason(new.reason, lease.purpose, new.gaps, new.flags)
+    row = said | {
+        "answer_id": answer_id,
+        "project_id": turn.project_id,
+        "annotator_id": actor.id,
+        "lease_id": lease.id,
+        "shown_order": lease.shown_order,
+        "judged_at": turn.now,
+        "seconds": new.seconds,
+        "purpose": lease.purpose,
         "supersedes_id": lease.supersedes_id,
     }
     of_whom = {"in_project": turn.project_id, "by_annotator": actor.id}
@@ -134,7 +151,12 @@ def _checked_ranks(new: NewAnswer, ranking: Ranking, responses: list[dict[str, A
     check_scores(new.scores, rules.rubric, ids)
     if new.edited is not None and not rules.edit:
         raise StoreError("this project takes no improved responses: leave the response as it was.")
-    check_edited(new.edited, ranks, [response["text"] for response in responses])
+    texts = [response["text"] for response in responses]
+    check_edited(new.edited, ranks, texts)
+    if new.edited is not None and MASK in new.edited and not any(MASK in text for text in texts):
+        raise StoreError(
+            f"the improved response holds {MASK}, which stands for a hidden name: write it without that name."
+        )
     return ranks
 
 
@@ -155,13 +177,16 @@ def is_superseded(turn: Turn, answer: int) -> bool:
     return turn.connection.execute(select(Answer.id).where(Answer.supersedes_id == answer)).one_or_none() is not None
 
 
-def _is_repeated(turn: Turn, answer_id: str, lease: Row[Any], kind: str, ranks: list[int] | None) -> bool:
+def _is_repeated(turn: Turn, answer_id: str, said: dict[str, Any]) -> bool:
     asked = {"project": turn.project_id, "answer": answer_id}
     earlier = turn.connection.execute(_SAID_BEFORE, asked).one_or_none()
     if earlier is None:
         return False
-    if (earlier.kind, earlier.task_id, earlier.ranks) != (kind, lease.task_id, ranks):
-        raise StoreError("this answer's key was used for another answer, which stands: load the next task.")
+    if earlier._mapping != said:
+        raise StoreError(
+            "this answer was stored before with other contents, and these stand: load the next task, or undo to "
+            "correct the answer."
+        )
     return True
 
 
@@ -173,7 +198,7 @@ def _usable(turn: Turn, actor: Actor, lease: Row[Any]) -> Row[Any]:
     if lease.state == OPEN:  # over or not: it still has its place
         return lease
     if lease.state == ANSWERED:
-        raise StoreError("this task is answered already: load the next one, or undo to correct the answer.")
+        raise StoreError(ANSWERED_ALREADY)
     held = held_lease(turn, actor)
     if held is not None and _asks(held) == _asks(lease):
         return held

@@ -12,11 +12,10 @@ their quota; one that has begun may be voted on.
 from __future__ import annotations
 
 import random
-import re
 import uuid
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -28,6 +27,7 @@ from plumbline.preferences.battles import conversation, next_turn, open_battles,
 from plumbline.preferences.guidelines import accepted_version, missing_consent
 from plumbline.preferences.ingest import take_batch
 from plumbline.preferences.records import ALL_BAD, ARENA, NewJudgement, NewResponse, NewTask, NoWork
+from plumbline.preferences.source_names import WELL_KNOWN, SourceNames
 from plumbline.preferences.store import Store
 from plumbline.preferences.tables import Answer, Battle
 from plumbline.preferences.turn import Actor, Facet, Turn, acting, known_annotator, now_utc
@@ -40,7 +40,7 @@ RANKS = {LEFT: (1, 2), RIGHT: (2, 1), TIE: (1, 1), BOTH_BAD: (1, 1)}
 """What can be voted, and what it says as ranks of the left and the right text."""
 
 SOURCE_NAMED = "source-named"
-"""Flag of a vote: a text says which policy wrote it, so the vote was not blind."""
+"""Flag of a vote: a text said which policy wrote it, and was shown so, because the project masks no names."""
 
 MAX_PROMPT = 8000
 """Longest message that an annotator may send, in characters."""
@@ -55,11 +55,10 @@ class NotAnsweredError(StoreError):
 
 @dataclass(frozen=True)
 class Contender:
-    """A policy that answers in the arena; `known_as` are words by which a text would give it away."""
+    """A policy that answers in the arena."""
 
     name: str
     weights_hash: str | None = None
-    known_as: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -71,12 +70,16 @@ class ArenaRules:
         baseline: the name of the one that the others are compared with.
         prompts: that no stage trained on, to be drawn from.
         turns: most turns of one conversation.
+        names: by which a text would give its policy away.
+        mask: show annotators these names masked, until the conversation is over.
     """
 
     contenders: tuple[Contender, ...]
     baseline: str
     prompts: tuple[Conversation, ...] = ()
     turns: int = 5
+    names: SourceNames = WELL_KNOWN
+    mask: bool = True
 
     @property
     def pairs(self) -> list[tuple[str, str]]:
@@ -114,7 +117,7 @@ class Said:
 
 @dataclass(frozen=True)
 class Round:
-    """A turn as its annotator sees it: nothing in it names a policy.
+    """A turn as its annotator sees it: nothing in it names a policy, and names of models are masked.
 
     Attributes:
         number: of the turn in its conversation, from 1.
@@ -291,11 +294,18 @@ class Arena(Facet):
                     **stored,
                     "text": _storable(said.text),
                     "finished": said.finished,
-                    "named": self._named(said, stored),
+                    "named": not self.rules.mask and self.rules.names.found(said.text, battle.prompt),
                 }
                 for side, stored, said in ((LEFT, battle.left, left), (RIGHT, battle.right, right))
             }
             turn.connection.execute(update(Battle).where(Battle.id == battle.id).values(**values))
+
+    def as_shown(self, said: Said, prompt: Conversation, *, growing: bool = False) -> Said:
+        """What a side said as its annotator sees it; of a text that is `growing`, what can be shown already."""
+        if not self.rules.mask:
+            return said
+        mask = self.rules.names.masked_so_far if growing and not said.finished else self.rules.names.masked
+        return replace(said, text=mask(said.text, prompt))
 
     # -- the vote ------------------------------------------------------------------------------------------------
 
@@ -313,7 +323,8 @@ class Arena(Facet):
         Args:
             vote: `left`, `right`, `tie` or `both-bad`.
             seconds: time on the turn.
-            seen: how many characters of the left and the right text the page had shown; what came later is cut off.
+            seen: how many characters of the left and the right text the page had shown, masks included; what came
+                later is cut off.
 
         Raises:
             StoreError: it is somebody else's battle, was voted on otherwise, its names were told, or there is nothing
@@ -325,12 +336,12 @@ class Arena(Facet):
             actor = acting(turn, annotator_id)
             battle = own_battle(turn, actor.id, battle_id)
             if battle.vote is not None:
-                if vote not in (battle.vote, battle.left["asked"]):
+                if vote != battle.left["asked"]:
                     raise StoreError("you have voted on this turn already, and that vote stands.")
                 return self._round(turn, battle)
             if battle.revealed_at is not None:
                 raise StoreError("this conversation is over, so no vote on it counts: start a new one.")
-            sides = _as_seen(battle, seen)
+            sides = self._as_seen(battle, seen)
             identical = sides[0]["text"].strip() == sides[1]["text"].strip()
             counted = TIE if identical and vote != BOTH_BAD else vote
             values = {"vote": counted, "voted_at": turn.now, "left": {**sides[0], "asked": vote}, "right": sides[1]}
@@ -395,9 +406,20 @@ class Arena(Facet):
             ids = [battle.id for battle in battles]
             turn.connection.execute(update(Battle).where(Battle.id.in_(ids)).values(revealed_at=turn.now))
 
-    def _named(self, said: Said, stored: dict[str, Any]) -> bool:
-        words = next((one.known_as for one in self.rules.contenders if one.name == stored["source"]), ())
-        return any(re.search(rf"(?<!\w){re.escape(word)}(?!\w)", said.text, re.IGNORECASE) for word in words)
+    def _as_seen(self, battle: Row[Any], seen: tuple[int, int] | None) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Both sides, their texts cut off where the page had not shown more."""
+        sides = []
+        for side, length in zip((battle.left, battle.right), seen or (None, None), strict=True):
+            if side["text"] is None:
+                raise NotAnsweredError("the models have not answered yet: wait for them, then vote.")
+            if length is not None and self.rules.mask:
+                length = self.rules.names.length_of(side["text"], battle.prompt, length)
+            if length is not None and length < len(side["text"]):
+                side = {**side, "text": side["text"][:length], "finished": False}
+            if not side["text"].strip() and not side["finished"]:
+                raise StoreError("one of the models has said nothing yet: wait for it, then vote.")
+            sides.append(side)
+        return sides[0], sides[1]
 
     def _judgement(
         self,
@@ -440,11 +462,20 @@ class Arena(Facet):
     def _round(self, turn: Turn, battle: Row[Any]) -> Round:
         number = len(conversation(turn, battle))
         left, right = (
-            None if side["text"] is None else Said(side["text"], side["finished"])
+            None if side["text"] is None else self.as_shown(Said(side["text"], side["finished"]), battle.prompt)
             for side in (battle.left, battle.right)
         )
         goes_on = number < self.rules.turns and battle.revealed_at is None
-        return Round(battle.battle_id, number, battle.prompt, left, right, battle.vote, goes_on)
+        return Round(battle.battle_id, number, self._prompt_as_shown(battle.prompt), left, right, battle.vote, goes_on)
+
+    def _prompt_as_shown(self, prompt: Conversation) -> Conversation:
+        """The conversation with names masked in what the models said earlier."""
+        return [
+            Message(role=one["role"], content=self.as_shown(Said(one["content"], True), prompt).text)
+            if one["role"] == "assistant"
+            else one
+            for one in prompt
+        ]
 
 
 def check_prompt(prompt: Conversation) -> None:
@@ -459,20 +490,6 @@ def check_prompt(prompt: Conversation) -> None:
         raise StoreError(f"your message {fault}: change it, then send it again.")
     if len(text) > MAX_PROMPT:
         raise StoreError(f"your message has {len(text)} characters, and {MAX_PROMPT} fit: shorten it.")
-
-
-def _as_seen(battle: Row[Any], seen: tuple[int, int] | None) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Both sides, their texts cut off where the page had not shown more."""
-    sides = []
-    for side, length in zip((battle.left, battle.right), seen or (None, None), strict=True):
-        if side["text"] is None:
-            raise NotAnsweredError("the models have not answered yet: wait for them, then vote.")
-        if length is not None and length < len(side["text"]):
-            side = {**side, "text": side["text"][:length], "finished": False}
-        if not side["text"].strip() and not side["finished"]:
-            raise StoreError("one of the models has said nothing yet: wait for it, then vote.")
-        sides.append(side)
-    return sides[0], sides[1]
 
 
 def _storable(text: str) -> str:

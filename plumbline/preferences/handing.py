@@ -31,7 +31,7 @@ def next_lease(
         wait: see `queue.next_free_task`.
     """
     left = _left(turn, actor)
-    handed_back = left is not None and left.state == queue.RELEASED
+    handed_back = left is not None and left.state in (queue.RELEASED, queue.TAKEN_BACK)
     lease = None if left is None or handed_back else _again(turn, actor, left, until)
     if lease is None:
         lease = _new(turn, actor, project, rules, until, wait, left if handed_back else None)

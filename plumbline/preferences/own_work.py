@@ -7,20 +7,31 @@ from typing import Any
 
 from sqlalchemy import Row, Select, select
 
+from plumbline.conversations import Conversation
 from plumbline.errors import StoreError
 from plumbline.preferences.records import REPEAT, Card, GivenAnswer, OwnWork
+from plumbline.preferences.source_names import SourceNames
 from plumbline.preferences.tables import Answer, Guideline, Lease, Tally, Task, current
 from plumbline.preferences.turn import Turn
 from plumbline.preferences.validation import as_ranking
 
 
-def own_answers(turn: Turn, annotator: int, *, limit: int, before: str | None, kinds: Collection[str]) -> list[OwnWork]:
+def own_answers(
+    turn: Turn,
+    annotator: int,
+    *,
+    limit: int,
+    before: str | None,
+    kinds: Collection[str],
+    names: SourceNames | None,
+) -> list[OwnWork]:
     """The annotator's current answers of these kinds that were given here, the newest first.
 
     Without those to a task that they are just asked again (a silent repeat): it would be no test of them.
 
     Args:
         before: only those older than this answer of theirs: the last one of the page before.
+        names: to be masked in the responses.
 
     Raises:
         StoreError: they gave no answer `before`.
@@ -32,7 +43,10 @@ def own_answers(turn: Turn, annotator: int, *, limit: int, before: str | None, k
     if before is not None:
         query = query.where(Answer.id < own_answer(turn, annotator, before).id)
     rows = turn.connection.execute(query.order_by(Answer.id.desc()).limit(limit))
-    return [OwnWork(row.key, row.prompt, cards_of(row.responses, row.shown_order), given_answer(row)) for row in rows]
+    return [
+        OwnWork(row.key, row.prompt, cards_of(row.responses, row.shown_order, row.prompt, names), given_answer(row))
+        for row in rows
+    ]
 
 
 def own_answer(turn: Turn, annotator: int, answer_id: str) -> Row[Any]:
@@ -95,7 +109,11 @@ def given_answer(row: Row[Any]) -> GivenAnswer:
     )
 
 
-def cards_of(responses: list[dict[str, Any]], shown_order: list[int]) -> tuple[Card, ...]:
-    """A task's responses as cards, in the order in which they are shown; no source is in them."""
-    shown = [responses[index] for index in shown_order]
-    return tuple(Card(response["id"], position, response["text"]) for position, response in enumerate(shown))
+def cards_of(
+    responses: list[dict[str, Any]], shown_order: list[int], prompt: Conversation, names: SourceNames | None
+) -> tuple[Card, ...]:
+    """A task's responses as cards, in the order in which they are shown; no source is in them, and no name of one."""
+    texts = [responses[index]["text"] for index in shown_order]
+    shown = texts if names is None else [names.masked(text, prompt) for text in texts]
+    ids = [responses[index]["id"] for index in shown_order]
+    return tuple(Card(name, position, text) for position, (name, text) in enumerate(zip(ids, shown, strict=True)))

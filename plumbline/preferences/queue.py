@@ -42,12 +42,15 @@ from plumbline.errors import StoreError
 from plumbline.preferences import records
 from plumbline.preferences.drafts import draft_of
 from plumbline.preferences.own_work import answer_query, cards_of, given_answer
+from plumbline.preferences.rules import Rules
+from plumbline.preferences.source_names import MASK
 from plumbline.preferences.tables import OPEN_TASK, Answer, Draft, Lease, PoolMember, RowId, Tally, Task, TaskAllowance
 from plumbline.preferences.turn import Actor, Turn
 
-OPEN, ANSWERED, RELEASED, EXPIRED, SET_ASIDE = "open", "answered", "released", "expired", "aside"
-"""Released is what was handed or taken back: something else follows. What expired, or was set aside for something else,
-follows again."""
+OPEN, ANSWERED, RELEASED, TAKEN_BACK = "open", "answered", "released", "taken"
+EXPIRED, SET_ASIDE = "expired", "aside"
+"""After what was released (its holder handed it back) or taken back by the lead, something else follows. What expired,
+or was set aside for something else, follows again."""
 
 # What every judgement asks of the database is built once, here: building a statement takes longer than executing it.
 _PROJECT: BindParameter[int] = bindparam("project")
@@ -73,6 +76,28 @@ _SHOWN = (
     .outerjoin(Draft, (Draft.task_id == Task.id) & draft_of(_ANNOTATOR, bindparam("purpose")))
     .where(Task.id == bindparam("task"))
 )
+
+
+ANSWERED_ALREADY = "this task is answered already: load the next one, or undo to correct the answer."
+
+
+def why_lost(lease: Any) -> str | None:
+    """Why its holder no longer holds a task; None while they do."""
+    return {
+        OPEN: None,
+        ANSWERED: ANSWERED_ALREADY,
+        RELEASED: "you have handed this task back in another window: load the next one.",
+        TAKEN_BACK: "the lead has taken this task back, and what you entered is kept: load the next one.",
+    }.get(lease.state, "your time for this task is over, and what you entered is kept: load the next one.")
+
+
+def was_answered(turn: Turn, lease: Any) -> bool:
+    """Whether its holder has answered the task since it was handed to them, under this lease or a later one."""
+    if lease.state in (OPEN, ANSWERED):
+        return bool(lease.state == ANSWERED)
+    theirs = (Answer.annotator_id == lease.annotator_id) & (Answer.purpose == lease.purpose)
+    since = select(Answer.id).where(Answer.task_id == lease.task_id, theirs, Answer.judged_at >= lease.created_at)
+    return turn.connection.execute(since.limit(1)).first() is not None
 
 
 def expire_leases(turn: Turn) -> None:
@@ -257,21 +282,29 @@ def shown_order(task_key: str, seed: str, size: int) -> list[int]:
     return random.Random(drawn).sample(range(size), size)
 
 
-def as_assignment(turn: Turn, lease: Row[Any], until: datetime) -> records.Assignment:
-    """A lease as what the annotator gets: no source of any response is in it, nor what it was handed out for."""
+def as_assignment(turn: Turn, actor: Actor, lease: Row[Any], until: datetime, rules: Rules) -> records.Assignment:
+    """A lease as what the annotator gets: no source of any response is in it, nor what it was handed out for.
+
+    People see names of models masked. Simulated annotators get the responses as they are stored, whose utility is what
+    they judge by, and owe no reasons.
+    """
     asked = {"task": lease.task_id, "annotator": lease.annotator_id, "purpose": lease.purpose}
     task = turn.connection.execute(_SHOWN, asked).one()
     earlier = None
     if lease.supersedes_id is not None:
         row = turn.connection.execute(answer_query(turn.project_id).where(Answer.id == lease.supersedes_id)).one()
         earlier = given_answer(row)
+    names = None if actor.simulated else rules.names
+    cards = cards_of(task.responses, lease.shown_order, task.prompt, names)
     return records.Assignment(
         lease_id=lease.lease_id,
         task_id=task.key,
         prompt=task.prompt,
-        cards=cards_of(task.responses, lease.shown_order),
+        cards=cards,
         expires_at=until,
         supersedes=earlier.answer_id if earlier else None,
         earlier=earlier,
         draft=task.content,
+        masked=names is not None and any(MASK in card.text for card in cards),
+        asks_reason=() if actor.simulated else rules.reason_cases(lease.purpose),
     )

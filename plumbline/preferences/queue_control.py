@@ -310,7 +310,7 @@ class QueueControl(Facet):
             turn.connection.execute(select(Tally.annotator_id).where(theirs).with_for_update())
             leases = turn.connection.execute(select(Lease.__table__).where(held).with_for_update()).all()
             for lease in leases:
-                queue.end_lease(turn, lease, queue.RELEASED)
+                queue.end_lease(turn, lease, queue.TAKEN_BACK)
                 turn.record("taken back", lease.lease_id)
             return len(leases)
 

@@ -120,7 +120,7 @@ class Annotator:
 
 @dataclass(frozen=True)
 class Card:
-    """A response as an annotator sees it; `position` counts from 0 in shown order."""
+    """A response as an annotator sees it: names of models are masked; `position` counts from 0 in shown order."""
 
     response_id: str
     position: int
@@ -138,6 +138,8 @@ class Assignment:
         earlier: that answer, for the page to begin with.
         draft: what the annotator entered for this task before and did not send (see `save_draft`); newer than
             `earlier`.
+        masked: a response that is shown holds the mask of a model's name (see `source_names`).
+        asks_reason: when this ranking needs a reason (see `Rules.require_reason`).
     """
 
     lease_id: str
@@ -148,6 +150,8 @@ class Assignment:
     supersedes: str | None = None
     earlier: GivenAnswer | None = None
     draft: dict[str, Any] | None = None
+    masked: bool = False
+    asks_reason: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -155,13 +155,17 @@ class PreferenceService(Intake):
                 return consent
             held = queue.held_lease(turn, actor)
             if held is not None:
-                return self._renewed(turn, held)
+                return self._renewed(turn, actor, held)
             refused = refusal(actor)
             if refused is not None:
                 return refused
             until = turn.now + self.lease
             lease = next_lease(turn, actor, self.project, self.rules, until, wait=wait)
-            return why_nothing(turn, actor) if lease is None else queue.as_assignment(turn, lease, until)
+            return (
+                why_nothing(turn, actor)
+                if lease is None
+                else queue.as_assignment(turn, actor, lease, until, self.rules)
+            )
 
     def lease_adjudication(self, annotator_id: str, *, lead: bool = False) -> Assignment | NoWork:
         """Hand out the most disputed task to be decided, or say why there is none.
@@ -185,7 +189,7 @@ class PreferenceService(Intake):
                 return refused
             held = queue.held_lease(turn, actor)
             if held is not None and held.purpose == ADJUDICATION:
-                return self._renewed(turn, held)
+                return self._renewed(turn, actor, held)
             task = next_dispute(turn, actor, self.rules)
             if task is None:
                 return NoWork("No disputed task waits for you.", "adjudicated")
@@ -194,7 +198,7 @@ class PreferenceService(Intake):
             until = turn.now + self.lease
             order = queue.shown_order(task.key, actor.seed, len(task.responses))
             lease = queue.open_lease(turn, actor, task.id, order=order, until=until, purpose=ADJUDICATION)
-            return queue.as_assignment(turn, lease, until)
+            return queue.as_assignment(turn, actor, lease, until, self.rules)
 
     def then_next(self, annotator_id: str, answer: Callable[[], str]) -> Assignment | NoWork:
         """Give an answer and take the next task, in one transaction: half the time of one after the other.
@@ -215,13 +219,15 @@ class PreferenceService(Intake):
         """Give a held task its full time again; returns the new end.
 
         Raises:
-            StoreError: the lease is over, or not theirs.
+            StoreError: the lease is over, was taken back, or is not theirs.
         """
         with self.turn() as turn:
-            lease = queue.own_lease(turn, acting(turn, annotator_id), lease_id)
-            if lease.state != queue.OPEN:
-                raise StoreError("your time for this task is over: load the next one.")
-            return self._renewed(turn, lease).expires_at
+            actor = acting(turn, annotator_id)
+            lease = queue.own_lease(turn, actor, lease_id)
+            lost = queue.why_lost(lease)
+            if lost is not None:
+                raise StoreError(lost)
+            return self._renewed(turn, actor, lease).expires_at
 
     def release(self, lease_id: str, annotator_id: str, *, aside: bool = False) -> bool:
         """Give a held task back unanswered; of a correction, the earlier answer stands. Repeating it does nothing.
@@ -243,24 +249,28 @@ class PreferenceService(Intake):
                 queue.end_lease(turn, lease, queue.SET_ASIDE if aside else queue.RELEASED)
             return lease.supersedes_id is not None
 
-    def save_draft(self, lease_id: str, annotator_id: str, content: dict[str, Any]) -> None:
-        """Keep what the annotator entered for a held task; the next assignment of the same task brings it back.
+    def save_draft(self, lease_id: str, annotator_id: str, content: dict[str, Any]) -> str | None:
+        """Keep what the annotator entered for a task; the next assignment of the same task brings it back.
 
         It survives reload and restart, also the end of the lease, and is gone with the answer.
 
         Args:
             content: a JSON object of the page's own making, at most `drafts.MAX_DRAFT` bytes.
 
+        Returns:
+            Why the task is no longer theirs, where its time is over or it was taken back; the draft is kept then too.
+
         Raises:
-            StoreError: the lease is over or not theirs, or the content is too large or no JSON.
+            StoreError: the lease is not theirs or its task is answered, or the content is too large or no JSON.
         """
         content = checked_draft(content)
         with self.turn() as turn:
             actor = acting(turn, annotator_id)
             lease = queue.own_lease(turn, actor, lease_id)
-            if lease.state != queue.OPEN:
-                raise StoreError("your time for this task is over: load the next one.")
+            if queue.was_answered(turn, lease):
+                raise StoreError(queue.ANSWERED_ALREADY)
             put_draft(turn, actor, lease, content)
+            return queue.why_lost(lease)
 
     def purpose_of(self, lease_id: str) -> str:
         """Why a task was handed out (see `records`): for programs that annotate, never for an annotator's page.
@@ -356,7 +366,7 @@ class PreferenceService(Intake):
             actor = acting(turn, annotator_id)
             held = queue.held_lease(turn, actor)
             if held is not None and held.supersedes_id is not None:
-                return self._renewed(turn, held)
+                return self._renewed(turn, actor, held)
             last = last_answer(turn, actor)
             return None if last is None else self._reopened(turn, actor, held, last)
 
@@ -377,7 +387,7 @@ class PreferenceService(Intake):
                 raise StoreError("you have corrected this answer since: open the newer one.")
             held = queue.held_lease(turn, actor)
             if held is not None and held.supersedes_id == answer.id:
-                return self._renewed(turn, held)
+                return self._renewed(turn, actor, held)
             return self._reopened(turn, actor, held, answer)
 
     # -- reading -------------------------------------------------------------------------------------------------
@@ -402,7 +412,8 @@ class PreferenceService(Intake):
         """
         with self.look() as turn:
             annotator = known_annotator(turn.connection, annotator_id)
-            return own_answers(turn, annotator.id, limit=limit, before=before, kinds=kinds)
+            names = self.rules.names
+            return own_answers(turn, annotator.id, limit=limit, before=before, kinds=kinds, names=names)
 
     def progress(self) -> Progress:
         """How far the project is."""
@@ -455,9 +466,9 @@ class PreferenceService(Intake):
         if held is not None:
             queue.end_lease(turn, held, queue.SET_ASIDE)
         until = turn.now + self.lease
-        return queue.as_assignment(turn, reopened_lease(turn, actor, answer, until), until)
+        return queue.as_assignment(turn, actor, reopened_lease(turn, actor, answer, until), until, self.rules)
 
-    def _renewed(self, turn: Turn, lease: Row[Any]) -> Assignment:
+    def _renewed(self, turn: Turn, actor: Actor, lease: Row[Any]) -> Assignment:
         until = turn.now + self.lease
         turn.connection.execute(update(Lease).where(Lease.id == lease.id).values(expires_at=until))
-        return queue.as_assignment(turn, lease, until)
+        return queue.as_assignment(turn, actor, lease, until, self.rules)

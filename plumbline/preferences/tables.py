@@ -186,7 +186,7 @@ class Task(Base):
 
 
 class Lease(Base):
-    """A task in an annotator's hands; `state` is open, answered, released or expired.
+    """A task in an annotator's hands; `state` is one of those in `queue`.
 
     `shown_order` lists indexes into the task's responses. `slot` says that the lease itself counts in `Task.taken`
     (a correction of a judgement does not: the judgement counts already). `purpose` is that of the answer (`Answer`).

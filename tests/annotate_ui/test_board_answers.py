@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from annotate_ui.setup import Setup
 from plumbline.preferences.records import ALL_BAD
 from plumbline.preferences.service import PreferenceService
+from plumbline.preferences.source_names import MASK
 from plumbline.recipe_annotate import RubricAxis
 from tests.annotate_ui.conftest import judgements, new_task, press, ranks_as_shown
 
@@ -48,6 +50,61 @@ def test_a_strength_goes_with_its_neighbours(open_page: OpenPage, service: Prefe
     assert page.locator(".pl-gap input:checked").count() == 0
     page.click("[aria-label='Response A'] .pl-rank >> nth=0")  # as it was
     assert page.locator(".pl-gap input:checked").evaluate_all("all => all.map(one => one.value)") == ["4", "2"]
+
+
+@pytest.mark.parametrize("setup", [Setup("Support", strength=True)])
+def test_a_reason_is_asked_for_where_one_is_needed(open_page: OpenPage, service: PreferenceService) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    service.rules = replace(service.rules, require_reason=("strong", "all_bad"))
+    service.add_tasks([new_task(name, 3) for name in ("kettle", "parcel", "refund")])
+    page = open_page("Ada")
+    reason, todo = page.locator("[data-pl=reason]"), page.locator("[data-pl=todo]")
+    press(page, "1 2 3 4")
+    assert reason.get_attribute("required") is not None and page.is_visible("text=(needed)")
+    press(page, "2")  # the last grade: the focus goes on to the reason
+    assert reason.evaluate("field => field === document.activeElement")
+    assert todo.inner_text() == "Give a reason"
+    assert page.get_attribute("[data-pl=submit]", "aria-disabled") == "true"
+    assert not [one for one in axe.run(page).response["violations"] if one["impact"] in ("serious", "critical")]
+    press(page, "Control+Enter")
+    assert todo.inner_text().startswith("You graded a response as much better")
+    page.keyboard.type(" !")  # no word
+    assert todo.inner_text() == "Give a reason"
+    page.keyboard.type(" shorter")
+    assert todo.inner_text() == ""
+    press(page, "Control+Enter")
+    assert judgements(service, 1)[0].reason == "! shorter"
+    page.wait_for_function("document.querySelectorAll('.pl-rank input:checked').length === 0")
+    press(page, "1 2 3 4 2")
+    press(page, "Escape ArrowUp ArrowUp")
+    page.click("[aria-label='Response A'] .pl-rank >> nth=1")  # A and B tied: the grade is gone, and its reason
+    assert reason.get_attribute("required") is None and page.is_hidden("text=(needed)")
+    page.click(".pl-gap label >> nth=0")
+    page.click("[data-pl=submit]")
+    assert len(judgements(service, 2)) == 2
+    page.wait_for_function("document.querySelectorAll('.pl-rank input:checked').length === 0")
+    press(page, "b Enter")  # refused, with the focus on the reason
+    assert todo.inner_text().startswith("All bad: say")
+    page.keyboard.type("all rude")
+    press(page, "Control+Enter")
+    assert [record.reason for record in judgements(service, 3) if ALL_BAD in record.flags] == ["all rude"]
+
+
+def test_an_improved_response_holds_no_mask(open_page: OpenPage, service: PreferenceService) -> None:
+    service.add_tasks([new_task("kettle", ["I am Qwen, and I help.", "I am ChatGPT, by OpenAI."])])
+    page = open_page("Ada")
+    assert page.is_visible("text=stands for a name that would tell")
+    assert "Qwen" not in page.content() and "ChatGPT" not in page.content()
+    press(page, "1 2 e End")
+    page.keyboard.type(" Gladly.")
+    press(page, "Control+Enter")
+    assert "write it without that name" in page.inner_text("[data-pl=todo]")
+    assert MASK in page.input_value("[data-pl=edited]")
+    page.fill("[data-pl=edited]", "I help.")
+    press(page, "Control+Enter")
+    (record,) = judgements(service, 1)
+    assert record.edited == "I help."
+    assert "I am Qwen, and I help." in {response.text for response in record.responses}
 
 
 @pytest.mark.parametrize("setup", [Setup("Support", rubric=RUBRIC)])

@@ -57,6 +57,53 @@ def test_what_is_handed_back_comes_again_with_what_was_entered(open_page: OpenPa
     page.wait_for_function("text => document.querySelector('.pl-prompt .pl-text')?.innerText === text", arg=first)
 
 
+def test_whoever_loses_a_task_is_told_and_goes_on_with_another(open_page: OpenPage, service: PreferenceService) -> None:
+    service.add_tasks([new_task(name, 2) for name in ("kettle", "parcel")])
+    page = open_page("Ada")
+    first = prompt_of(page)
+    press(page, "2 1 n")
+    page.keyboard.type("because")
+    page.wait_for_selector("text=Draft saved")
+    service.control.release(service.control.held()[0].lease_id)
+    page.keyboard.type(" of it")
+    page.wait_for_selector("text=The lead has taken this task back, and what you entered is kept")
+    page.click("text=Go on with the next item")
+    page.wait_for_function("text => document.querySelector('.pl-prompt .pl-text')?.innerText !== text", arg=first)
+    assert page.is_hidden("[data-pl=error]")
+    second = prompt_of(page)
+    service.control.release(service.control.held()[0].lease_id)
+    page.wait_for_timeout(1100)
+    page.evaluate("window.dispatchEvent(new Event('focus'))")  # they come back to the page, and touch nothing
+    page.wait_for_selector("text=The lead has taken this task back")
+    page.click("text=Go on with the next item")
+    page.wait_for_function("text => document.querySelector('.pl-prompt .pl-text')?.innerText !== text", arg=second)
+    assert prompt_of(page) == first and page.input_value("[data-pl=reason]") == "because of it"
+    press(page, "Escape Enter")
+    (record,) = judgements(service, 1)
+    assert (ranks_as_shown(record), record.reason) == ([2, 1], "because of it")
+
+
+def test_another_answer_with_the_same_key_is_told_and_stays_on_the_page(
+    open_page: OpenPage, service: PreferenceService
+) -> None:
+    service.add_tasks([new_task(name, 2) for name in ("kettle", "parcel")])
+    page = open_page("Ada")
+    press(page, "1 2")
+    other = page.context.new_page()  # the same task in another window, with what this browser kept
+    other.goto(page.url)
+    other.wait_for_selector(".pl-rank input:checked >> nth=1")
+    press(page, "n")
+    page.keyboard.type("first")
+    press(page, "Control+Enter")
+    judgements(service, 1)
+    press(other, "n")
+    other.keyboard.type("second")
+    press(other, "Control+Enter")
+    other.wait_for_selector("text=stored before with other contents")
+    assert other.input_value("[data-pl=reason]") == "second"
+    assert [record.reason for record in service.judgements()] == ["first"]
+
+
 def test_an_own_answer_is_found_and_corrected(open_page: OpenPage, service: PreferenceService) -> None:
     service.add_tasks([new_task(name, 2) for name in ("kettle", "parcel", "refund")])
     page = open_page("Ada")

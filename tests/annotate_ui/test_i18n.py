@@ -64,7 +64,9 @@ def test_every_translated_sentence_is_one_of_the_service() -> None:
 
 def test_a_sentence_of_the_service_is_told_in_german() -> None:
     german = load_texts("de").of_service
-    assert german("Your time for this task is over: load the next one.").startswith("Deine Zeit")
+    assert german("Your time for this task is over, and what you entered is kept: load the next one.").startswith(
+        "Deine Zeit"
+    )
     assert german("the name 'Ada' belongs to a person in this store: choose another name.").startswith(
         "Der Name 'Ada' ist vergeben"
     )

@@ -10,7 +10,7 @@ import yaml
 from typer.testing import CliRunner
 
 import plumbline.cli
-from plumbline.arena import arena_results, known_as, open_arena, policy_folders
+from plumbline.arena import arena_results, open_arena, policy_folders
 from plumbline.chain import read_recipe
 from plumbline.domain import Domain
 from plumbline.errors import UserError
@@ -77,11 +77,6 @@ def test_what_is_missing_is_said(recipe, tmp_path, overrides, stages, fault):
     domain = domain_of(recipe, tmp_path, *overrides, stages=stages)
     with pytest.raises(UserError, match=fault):
         policy_folders(domain, domain.recipe.annotate.arena)
-
-
-def test_a_policy_that_names_itself_is_known_by_policy_model_and_family():
-    assert known_as("dpo", "Qwen/Qwen2.5-0.5B-Instruct") == ("dpo", "Qwen2.5-0.5B-Instruct", "Qwen")
-    assert known_as("aligned", "base") == ()
 
 
 def plumbline_arena(recipe, folder, *options):

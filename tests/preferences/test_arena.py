@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -24,11 +25,13 @@ from plumbline.preferences.arena import (
 from plumbline.preferences.arena_votes import read_votes
 from plumbline.preferences.records import ALL_BAD, ARENA
 from plumbline.preferences.service import PreferenceService
+from plumbline.preferences.source_names import MASK, SourceNames
 
 RULES = ArenaRules(
-    (Contender("sft", "hash-s"), Contender("dpo", "hash-d", ("dpo", "qwen")), Contender("ppo", None, ("ppo", "qwen"))),
+    (Contender("sft", "hash-s"), Contender("dpo", "hash-d"), Contender("ppo", None)),
     "sft",
     turns=3,
+    names=SourceNames(own=("sft", "dpo", "ppo", "Qwen")),
 )
 
 
@@ -112,6 +115,14 @@ def test_a_vote_counts_once_and_stands(arena):
     with pytest.raises(StoreError, match="voted on this turn already"):
         arena.vote(who, battle, RIGHT)
     assert len(judgements(arena)) == len(votes(arena)) == 1
+
+
+def test_another_vote_is_no_repetition_though_it_counts_as_the_same(arena):
+    who = person(arena)
+    battle = answered(arena, who, "The same.", "The same.")
+    assert arena.vote(who, battle, LEFT).vote == TIE == arena.vote(who, battle, LEFT).vote
+    with pytest.raises(StoreError, match="voted on this turn already"):
+        arena.vote(who, battle, TIE)
 
 
 def test_votes_at_the_same_moment_count_once(arena):
@@ -286,15 +297,48 @@ def test_what_was_said_first_stays(file_arena):
         file_arena.duel(who, battle)
 
 
+def test_names_of_models_are_masked_and_the_vote_counts(arena):
+    who = person(arena)
+    battle = answered(arena, who, "I am Qwen, by OpenAI.", "No idea.")
+    shown = arena.vote(who, battle, LEFT)
+    assert shown.left.text == f"I am {MASK}, by {MASK}."
+    (vote,), (record,) = votes(arena), judgements(arena)
+    assert (vote.named, record.flags) == (False, ())
+    assert "I am Qwen, by OpenAI." in {response.text for response in record.responses}  # stored as it was said
+    following = arena.go_on(who, battle, "Are you Qwen?")
+    assert [message["content"] for message in following.prompt[1:]] == [f"I am {MASK}, by {MASK}.", "Are you Qwen?"]
+    assert arena.duel(who, following.battle_id).prompt[1]["content"] == "I am Qwen, by OpenAI."  # the models read it
+    answer(arena, following, "As Qwen, I agree.", "No.")
+    assert arena.current(who).left.text == f"As {MASK}, I agree."
+
+
 @pytest.mark.parametrize(("text", "flagged"), [("I am Qwen, by the way.", True), ("Qwentin is my name.", False)])
-def test_a_text_that_names_its_model_is_flagged_and_does_not_count(file_arena, text, flagged):
+def test_without_masks_a_text_that_names_a_model_is_flagged_and_does_not_count(file_store, clock, text, flagged):
+    arena = make_arena(file_store, clock, replace(RULES, mask=False))
+    who = person(arena)
+    battle = answered(arena, who, text, "Fine.")
+    assert arena.current(who).left.text == text
+    arena.vote(who, battle, LEFT)
+    assert (SOURCE_NAMED in judgements(arena)[0].flags) == flagged
+    assert votes(arena)[0].named == flagged
+
+
+@pytest.mark.parametrize(
+    ("seen", "kept"),
+    [
+        (len(f"I am {MASK}, and I"), "I am Qwen2.5-0.5B-Instruct, and I"),
+        (len(f"I am {MASK}"), "I am Qwen2.5-0.5B-Instruct"),
+        (len("I am ") + 1, "I am Qwen2.5-0.5B-Instruct"),  # masks are shown as a whole
+        (len("I am"), "I am"),
+        (10_000, "I am Qwen2.5-0.5B-Instruct, and I help you."),
+    ],
+)
+def test_what_was_seen_of_a_masked_text_is_what_is_kept_of_it(file_arena, seen, kept):
     who = person(file_arena)
-    battle = file_arena.start(who, question())
-    left_is_baseline = file_arena.duel(who, battle.battle_id).left.name == "sft"
-    texts = ("Fine.", text) if left_is_baseline else (text, "Fine.")
-    file_arena.vote(who, answer(file_arena, battle, *texts), LEFT)
-    assert (SOURCE_NAMED in judgements(file_arena)[0].flags) == flagged
-    assert votes(file_arena)[0].named == flagged
+    battle = answered(file_arena, who, "I am Qwen2.5-0.5B-Instruct, and I help you.", "No idea.")
+    file_arena.vote(who, battle, LEFT, seen=(seen, 100))
+    (record,) = judgements(file_arena)
+    assert kept in {response.text for response in record.responses}
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ def test_drafts_belong_to_the_holder_of_the_task(service):
     with pytest.raises(StoreError, match="not handed to you"):
         service.save_draft(work.lease_id, ben, {})
     judge(service, anna, work)
-    with pytest.raises(StoreError, match="is over"):
+    with pytest.raises(StoreError, match="answered already"):
         service.save_draft(work.lease_id, anna, {})
 
 

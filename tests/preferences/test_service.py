@@ -190,7 +190,7 @@ def test_the_same_key_twice_is_one_judgement(service):
     assert judge(service, who, work, key="view-1") == first
     assert len(list(service.judgements(include_superseded=True))) == 1
     other = {name: 3 - rank for name, rank in best_first(work).items()}
-    with pytest.raises(StoreError, match="key was used for another answer"):
+    with pytest.raises(StoreError, match="stored before with other contents"):
         judge(service, who, work, key="view-1", ranking=other)
     with pytest.raises(StoreError, match="answered already"):
         judge(service, who, work, key="view-2")

@@ -207,7 +207,9 @@ CARDS = 3
 
 def filled_world(place: str, folder: Path, *, language: str = "de") -> World:
     """An app with accounts, an arena, a guideline, and work of Bob and Vera under way. `place` is the store's."""
-    service = PreferenceService(Store.open(place), project="support", rules=Rules(rubric=RUBRIC))
+    service = PreferenceService(
+        Store.open(place), project="support", rules=Rules(rubric=RUBRIC, require_reason=("all_bad",))
+    )
     service.set_overlap(2)
     service.add_tasks([new_task(f"question {number}", CARDS) for number in range(12)])
     accounts = Accounts(service.store, passwords=cheap_passwords())

@@ -58,6 +58,19 @@ def test_the_ids_of_another_person_are_of_no_use(fresh: World, who: str) -> None
         assert fresh.contents() == before, call
 
 
+def test_a_task_that_was_taken_back_keeps_its_draft_for_whoever_wrote_it(fresh: World) -> None:
+    lost = {"lease_id": fresh.known("Vera")["lease"]}
+    draft = {**lost, "content": {"at": 9, "reason": "words of Vera"}}
+    assert not fresh.call("/lead-work/take_back", "Lea", **lost).refused
+    assert "zurückgenommen" in fresh.call("/annotate-work/draft", "Vera", **draft).json["lost"]
+    before = fresh.contents()
+    for who in ("Bob", "Lea"):
+        assert fresh.call("/annotate-work/draft", who, **{**draft, "content": {"at": 10, "reason": "mine"}}).refused
+    assert fresh.call("/annotate-work/renew", "Vera", **lost).refused
+    assert fresh.contents() == before
+    assert "words of Vera" not in fresh.call("/annotate-work/next", "Lea").text
+
+
 NEED_MORE = {"/arena-work/go_on", "/arena-work/listen"}
 """Need a vote first, or a turn that nobody answered yet."""
 

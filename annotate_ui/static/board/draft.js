@@ -28,12 +28,13 @@ class Stopwatch {
 export class Draft {
   /**
    * `task` is what the server sent: `draft_key` (task and annotator), `lease`, and `begin`, the draft or the earlier
-   * answer to start from. What this browser kept counts when it is newer.
+   * answer to start from. What this browser kept counts when it is newer. `tell` is called with "saved", "local" or "";
+   * `refused` with what the server answered, where the task is no longer theirs or the draft was not taken.
    */
-  constructor(task, tell) {
+  constructor(task, tell, refused) {
     this.place = PREFIX + task.draft_key;
     this.lease = task.lease;
-    this.tell = tell; // called with "saved", "local" or ""
+    Object.assign(this, { tell, refused });
     const kept = readKept(this.place);
     const begin = kept && kept.at >= (task.begin.at ?? 0) ? kept : task.begin;
     // The key names this view of the task: sent again after a lost answer, it does not count twice.
@@ -81,11 +82,14 @@ export class Draft {
     clearTimeout(this.timer);
     if (!this.unsaved) return;
     this.unsaved = false;
-    const { status } = await call("draft", { lease_id: this.lease, content: this.content() }, { last });
+    const { status, body } = await call("draft", { lease_id: this.lease, content: this.content() }, { last });
     if (this.over) return;
-    if (status === 200) return this.tell(this.unsaved ? "" : "saved");
+    const taken = status === 200 && !body?.error;
+    if (taken) this.tell(this.unsaved ? "" : "saved");
+    else this.tell("local");
+    this.refused(status, body);
+    if (taken || status === 200) return;
     this.unsaved = true;
-    this.tell("local");
     if (status !== 401) this.later(Math.min(this.pause * 2, LONGEST_PAUSE));
   }
 

@@ -9,6 +9,7 @@ export class Task {
   /** `sent` is what came with the HTML; `t` gives texts; `say` tells those who listen to the page. */
   constructor(root, sent, draft, t, say) {
     Object.assign(this, { root, texts: sent.texts, lease: sent.lease, draft, t, say });
+    Object.assign(this, { asksReason: sent.asks_reason, mask: sent.mask });
     this.shown = root.querySelector("[data-lease]");
     this.cards = [...this.shown.querySelectorAll(".pl-card")];
     this.correcting = this.shown.dataset.correcting === "yes";
@@ -76,6 +77,18 @@ export class Task {
     return this.cards.flatMap((card) => this.axes.map((axis) => [card, axis])).filter(missing);
   }
 
+  /** The case in which this ranking, as it is entered, needs a reason; undefined where it needs none. */
+  reasonCase() {
+    const strong = this.strength && this.steps().some((step) => this.draft.gaps.get(step.name) === GRADES);
+    const stands = { strong, all_bad: this.draft.allBad, adjudication: true, always: true };
+    return this.asksReason.find((one) => stands[one]);
+  }
+
+  /** The case for which a reason is missing: it has at least a letter or digit. */
+  missingReason() {
+    return /[\p{L}\p{N}]/u.test(this.draft.reason) ? undefined : this.reasonCase();
+  }
+
   /** The best response; of several, the one shown first. Undefined until every response has a rank. */
   best() {
     return this.unranked().length ? undefined : this.groups()[0][0];
@@ -100,7 +113,12 @@ export class Task {
     if (gap) return this.refuse(t("no_strength"), () => this.focusGap(gap.name));
     const [score] = this.missingScores();
     if (score) return this.refuse(t("no_score", { letter: score[0].dataset.letter }), () => this.focusAxis(...score));
+    const why = this.missingReason();
+    if (why) return this.refuse(t(`no_reason_${why}`), () => this.focusReason());
     const improved = this.improved();
+    if (this.mask && improved?.text.includes(this.mask)) {
+      return this.refuse(t("edit_masked", { mask: this.mask }), () => this.openEditor());
+    }
     if (improved && improved.of !== this.best().dataset.response && !this.isBest(improved.of)) {
       return this.refuse(t("edit_not_best"), () => this.openEditor());
     }
@@ -145,11 +163,19 @@ export class Task {
     const empty = unranked.length === this.cards.length;
     summary.toggleAttribute("data-empty", empty);
     summary.textContent = empty ? this.t("give_ranks") : this.inWords(unranked);
-    const todo = unranked.length ? "" : this.missingGaps().length ? "give_strength" : this.missingScores().length ? "give_scores" : "";
+    const todo = unranked.length ? "" : this.todo();
     this.part("todo").textContent = todo && this.t(todo);
+    this.showReasonNeeded();
     this.part("submit").setAttribute("aria-disabled", String(Boolean(unranked.length || todo)));
     this.part("all-bad").setAttribute("aria-pressed", String(this.draft.allBad));
     this.showEditor();
+  }
+
+  /** What is still missing once all are ranked. */
+  todo() {
+    if (this.missingGaps().length) return "give_strength";
+    if (this.missingScores().length) return "give_scores";
+    return this.missingReason() ? "give_reason" : "";
   }
 
   /** The ranking as people write it: `B > A = C`, and what is still missing. */
@@ -164,6 +190,27 @@ export class Task {
     const reason = this.part("reason");
     reason.value = this.draft.reason;
     reason.closest("details").open = Boolean(this.draft.reason);
+  }
+
+  /** Mark the reason as needed, or not; what is open stays open. */
+  showReasonNeeded() {
+    const reason = this.part("reason");
+    const needed = Boolean(this.reasonCase());
+    if (reason.required === needed) return;
+    reason.required = needed;
+    this.part("reason-needed").hidden = !needed;
+    if (needed) reason.closest("details").open = true;
+  }
+
+  giveReason(text) {
+    this.draft.reason = text;
+    this.changed();
+  }
+
+  focusReason() {
+    const reason = this.part("reason");
+    reason.closest("details").open = true;
+    return focusOn(reason);
   }
 
   showGaps() {
@@ -217,12 +264,13 @@ export class Task {
     this.mark(this.current + 1);
   }
 
-  /** Put the focus on what is asked next: strengths, then scores. */
+  /** Put the focus on what is asked next: strengths, then scores, then the reason. */
   goOn() {
     const [gap] = this.missingGaps();
     if (gap) return this.focusGap(gap.name);
     const [score] = this.missingScores();
-    return score ? this.focusAxis(...score) : false;
+    if (score) return this.focusAxis(...score);
+    return this.missingReason() ? this.focusReason() : false;
   }
 
   tieWithPrevious() {

@@ -77,7 +77,7 @@ def test_a_vote_stops_the_stream_where_it_was_seen(open_arena, service, stand_in
     page.fill("#pl-say-text", "Where is it?")
     page.click("[data-pl=send]")
     page.wait_for_function(
-        "[...document.querySelectorAll('.pl-plain')].filter(e => e.innerText.length >= 40).length == 2"
+        "[...document.querySelectorAll('.pl-plain')].filter(e => e.innerText.length >= 36).length == 2"
     )
     page.click("[data-vote=both-bad]")
     page.wait_for_selector("text=Stopped")

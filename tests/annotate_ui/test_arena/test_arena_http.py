@@ -16,6 +16,7 @@ from annotate_ui.calls import AT_ONCE_ON_SQLITE
 from annotate_ui.sessions import Session, Sessions
 from plumbline.preferences.arena_votes import read_votes
 from plumbline.preferences.erasure import erase
+from plumbline.preferences.source_names import MASK
 from tests.annotate_ui.test_arena.conftest import ALIGNED, BASELINE, HELD_OUT
 
 TEXTS = {ALIGNED, BASELINE}
@@ -84,8 +85,11 @@ def test_a_conversation_from_the_prompt_to_the_names(ada, service):
 
 def test_both_sides_grow_in_step(ada, stand_in):
     stand_in.texts["dpo"] = "x" * len(BASELINE)
-    lines = [line for line in ada.lines(ada.start()) if "left" in line]
-    assert all(len(line["left"]) == len(line["right"]) for line in lines)
+    grown = {"left": 0, "right": 0}
+    for line in ada.lines(ada.start()):
+        for side in grown:
+            grown[side] += len(line.get(side, ""))
+        assert abs(grown["left"] - grown["right"]) <= stand_in.step  # a word that may become a name is held back
 
 
 def test_a_vote_stops_the_models_and_keeps_what_was_seen(ada, stand_in, votes, service):
@@ -334,3 +338,21 @@ def test_many_voters_at_once_lose_nothing(address, stand_in, votes):
     for thread in threads:
         thread.join()
     assert len(votes()) == 6
+
+
+def test_names_of_models_are_sent_to_nobody_until_they_are_told(ada, stand_in, votes):
+    stand_in.step = 1  # every name comes in many pieces
+    stand_in.texts = {one: f"I am ChatGPT, made by OpenAI. As {one}, Qwen2.5-Coder here." for one in ("sft", "dpo")}
+    battle = ada.start()
+    *growing, last = ada.lines(battle)
+    for side, said in (("left", last["done"]["left"]), ("right", last["done"]["right"])):
+        shown = "".join(line.get(side, "") for line in growing)
+        assert shown.startswith(f"I am {MASK}, made by {MASK}. As ")
+        assert said["characters"] >= len(shown) and MASK in said["html"]
+        for name in ("Chat", "GPT", "Open", "Qwen", "2.5", "Coder"):
+            assert name not in shown + said["html"]
+    voted = ada.ask("vote", battle=battle, vote="left", seen=[10_000, 10_000])
+    assert "ChatGPT" not in json.dumps(voted) and "ChatGPT" not in json.dumps(ada.ask("state"))
+    followed = ada.ask("go_on", battle=battle, prompt="Who are you?")
+    assert "ChatGPT" not in json.dumps(followed) and MASK in followed["talk"]
+    assert votes()[0].named is False
