@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from annotate_ui.setup import Setup
     from plumbline.preferences.accounts import Account
     from plumbline.preferences.guidelines import GuidelineVersion
-    from plumbline.preferences.records import Assignment, NeedsConsent, NoWork, OwnWork
+    from plumbline.preferences.quiz import Graded
+    from plumbline.preferences.records import Assignment, NeedsConsent, NeedsQuiz, NoWork, OwnWork
 
 SKIP_REASONS = {
     "unknown_topic": "I do not know this topic well enough",
@@ -90,6 +91,16 @@ def render_consent_dialog(setup: Setup, needed: NeedsConsent) -> str:
     """The guideline that is to be accepted, as a dialog."""
     guideline = Markup(safe_html(needed.text, keep_lines=False))
     return render_part("consent_dialog", setup, version=needed.version, guideline=guideline)
+
+
+def render_quiz(setup: Setup, quiz: NeedsQuiz, counts: Mapping[str, Any]) -> str:
+    """The questions on the guideline; `counts` as in `render_empty`."""
+    return render_part("quiz", setup, quiz=quiz, counts=counts)
+
+
+def render_graded(setup: Setup, graded: Graded) -> str:
+    """What became of a try at the quiz, and what was wrong."""
+    return render_part("quiz_graded", setup, graded=graded)
 
 
 def render_history(setup: Setup, answers: Sequence[OwnWork], *, first: bool, more: bool) -> str:

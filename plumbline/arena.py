@@ -10,6 +10,7 @@ from plumbline.domain import Domain
 from plumbline.errors import UserError
 from plumbline.models import identify
 from plumbline.preferences.arena import Arena, ArenaRules, Contender
+from plumbline.preferences.rules import Rules
 
 if TYPE_CHECKING:
     from annotate_ui.arena import ArenaSetup
@@ -47,7 +48,8 @@ def open_arena(domain: Domain, store: Store) -> ArenaSetup:
         for name, folder in folders.items()
     )
     prompts = tuple(row.prompt for row in domain.prompts("test"))
-    rules = ArenaRules(contenders, section.baseline, prompts, section.turns)
+    quiz = Rules.of(domain.recipe.annotate).quiz
+    rules = ArenaRules(contenders, section.baseline, prompts, section.turns, quiz)
     return ArenaSetup(
         Arena(store, project=domain.recipe.name, rules=rules),
         Speakers(folders, Sampling(section.temperature, section.max_new_tokens, section.seconds)),

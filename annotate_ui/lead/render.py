@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -113,8 +113,8 @@ def render_queue(setup: Setup, *, now: datetime, **parts: Any) -> str:
     Args:
         setup: how the app is set.
         now: the present moment.
-        parts: `state`, `held`, `flagged`, `disputes`, `standings`, `pools` and `restricted`, as the service gives them;
-            `lead`, whose page it is: of what they hold themselves they are not told why.
+        parts: `state`, `held`, `flagged`, `disputes`, `standings`, `quiz`, `pools` and `restricted`, as the service
+            gives them; `lead`, whose page it is: of what they hold themselves they are not told why.
     """
     return render_part("lead/queue", setup, ago=lambda then: wording.ago(then, now), **parts)
 
@@ -124,11 +124,16 @@ def render_guidelines(setup: Setup, versions: Sequence[GuidelineVersion]) -> str
     return render_part("lead/guidelines", setup, versions=versions, rendered=guideline_text)
 
 
-def render_exports(setup: Setup) -> str:
-    """A download for each format, with its manifest, and the second file of those that have one."""
+def render_exports(setup: Setup, nothing: Mapping[str, str | None]) -> str:
+    """A download for each format, with its manifest, and the second file of those that have one.
+
+    Args:
+        setup: how the app is set.
+        nothing: of each format, why there is nothing to download; None where there is.
+    """
     formats = {name: FORMATS.get(name, "") for name in EXPORTED}
     second_files = [name for name in formats if companion_of(name)]
-    return render_part("lead/exports", setup, formats=formats, second_files=second_files)
+    return render_part("lead/exports", setup, formats=formats, nothing=nothing, second_files=second_files)
 
 
 def guideline_text(guideline: str) -> Markup:

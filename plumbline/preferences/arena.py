@@ -25,8 +25,10 @@ from sqlalchemy import Row, insert, select, update
 from plumbline.conversations import Conversation, Message
 from plumbline.errors import StoreError
 from plumbline.preferences.battles import conversation, next_turn, open_battles, own_battle, turns_after
-from plumbline.preferences.guidelines import accepted_version, missing_consent
+from plumbline.preferences.guidelines import accepted_version
 from plumbline.preferences.ingest import take_batch
+from plumbline.preferences.quiz import needed_first
+from plumbline.preferences.quiz_file import Quiz
 from plumbline.preferences.records import ALL_BAD, ARENA, NewJudgement, NewResponse, NewTask, NoWork
 from plumbline.preferences.store import Store
 from plumbline.preferences.tables import Answer, Battle
@@ -71,12 +73,14 @@ class ArenaRules:
         baseline: the name of the one that the others are compared with.
         prompts: that no stage trained on, to be drawn from.
         turns: most turns of one conversation.
+        quiz: what people must pass first, as before other work.
     """
 
     contenders: tuple[Contender, ...]
     baseline: str
     prompts: tuple[Conversation, ...] = ()
     turns: int = 5
+    quiz: Quiz | None = None
 
     @property
     def pairs(self) -> list[tuple[str, str]]:
@@ -183,8 +187,8 @@ class Arena(Facet):
         """Begin a conversation with the pair that was compared least; one that they had open is over.
 
         Returns:
-            `NoWork`, and nothing is changed, where they must accept the guideline first (`NeedsConsent`), are paused,
-            or have reached their quota.
+            `NoWork`, and nothing is changed, where they must accept the guideline or pass the quiz first
+            (`NeedsConsent`, `NeedsQuiz`), are paused, or have reached their quota.
 
         Raises:
             StoreError: the prompt is empty or too long.
@@ -192,7 +196,7 @@ class Arena(Facet):
         check_prompt(prompt)
         with self.turn() as turn:
             actor = acting(turn, annotator_id)
-            refused = missing_consent(turn, actor) or refusal(actor)
+            refused = needed_first(turn, actor, self.rules.quiz) or refusal(actor)
             if refused is not None:
                 return refused
             self._close(turn, open_battles(turn, actor.id))
@@ -230,7 +234,7 @@ class Arena(Facet):
         check(prompt)  # it takes its time, so others may write meanwhile
         with self.turn() as turn:
             actor = acting(turn, annotator_id)
-            refused = missing_consent(turn, actor) or refusal(actor)
+            refused = needed_first(turn, actor, self.rules.quiz) or refusal(actor)
             if refused is not None:
                 return refused
             battle = own_battle(turn, actor.id, battle_id)
