@@ -14,7 +14,9 @@ from markupsafe import Markup
 
 from annotate_ui.markdown import safe_html
 from annotate_ui.nav import PAGES
+from annotate_ui.wording import ago
 from plumbline.preferences.records import ALL_BAD, FLAG, SKIP
+from plumbline.preferences.turn import now_utc
 
 if TYPE_CHECKING:
     from annotate_ui.i18n import Texts
@@ -180,7 +182,9 @@ def render_people(setup: Setup, accounts: Sequence[Account], session: Session, *
 
 def render_accounts(setup: Setup, accounts: Sequence[Account], *, own: str, may_change: bool) -> str:
     """The list of accounts; `own` is the account of whoever looks."""
-    return render_part("accounts", setup, accounts=accounts, own=own, may_change=may_change)
+    now = now_utc()
+    about = {"own": own, "may_change": may_change, "ago": lambda then: ago(then, now)}
+    return render_part("accounts", setup, accounts=accounts, **about)
 
 
 def render_guideline(setup: Setup, guideline: GuidelineVersion | None) -> str:

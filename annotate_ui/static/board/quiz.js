@@ -4,13 +4,14 @@ export class Quiz {
   constructor(form, t) {
     Object.assign(this, { form, t });
     this.questions = [...form.querySelectorAll(".pl-question")];
+    this.missing = form.querySelector("[data-pl=quiz-missing]");
+    form.addEventListener("change", () => (this.missing.textContent = ""));
   }
 
   /** What the annotator chose, for the server; null, and the place is shown, where an answer is missing. */
   answer() {
     const open = this.questions.find((question) => !this.chosen(question).length);
-    const missing = this.form.querySelector("[data-pl=quiz-missing]");
-    missing.textContent = open ? this.t("quiz_missing", { number: open.dataset.question }) : "";
+    this.missing.textContent = open ? this.t("quiz_missing", { number: open.dataset.question }) : "";
     if (open) {
       open.scrollIntoView({ block: "center" });
       open.querySelector("input").focus({ preventScroll: true });

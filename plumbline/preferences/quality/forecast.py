@@ -65,9 +65,7 @@ def forecast(times: Sequence[datetime], missing: int, now: datetime) -> Forecast
     slots, by_hour = _slots(times, now), _by_hour(times, now)
     working = slots[slots > 0]
     if len(working) < LEAST_SLOTS:
-        why = (
-            f"needs {LEAST_SLOTS} quarters of an hour with judgements in the last seven days, there are {len(working)}"
-        )
+        why = f"too early to say: work in {len(working)} of the {LEAST_SLOTS} quarters of an hour that this needs"
         return Forecast(undefined(why, len(times)), undefined(why), None, why if missing else "all is judged", by_hour)
     per_hour = _pace(working, len(times))
     if not missing:
