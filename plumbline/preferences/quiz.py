@@ -22,8 +22,6 @@ from plumbline.preferences.store import Store
 from plumbline.preferences.tables import Annotator, QuizResult, RowId, Tally
 from plumbline.preferences.turn import NOT_KNOWN, Actor, Facet, Turn, acting, ensure_tally, known_annotator, now_utc
 
-LOAD_AGAIN = "load the next task to go on."
-
 
 @dataclass(frozen=True)
 class WrongAnswer:
@@ -98,7 +96,7 @@ class Quizzes(Facet):
         """
         quiz = self._quiz()
         if shown != quiz.shown_content:
-            raise StoreError(f"the quiz has changed since you opened it: {LOAD_AGAIN}")
+            raise StoreError("the quiz has changed since you opened it: load the next task to go on.")
         answers = _checked(quiz, chosen)
         with self.turn() as turn:
             actor = acting(turn, annotator_id)
@@ -110,9 +108,9 @@ class Quizzes(Facet):
             if number == tries and row is not None and row.answers == answers:
                 return _graded(quiz, answers, _left(quiz, row))
             if number != tries + 1:
-                raise StoreError(f"this try of the quiz is over: {LOAD_AGAIN}")
+                raise StoreError("this try of the quiz is over: load the next task to go on.")
             if missing_quiz(turn, actor, quiz) is None:
-                raise StoreError(f"you have passed the quiz already: {LOAD_AGAIN}")
+                raise StoreError("you have passed the quiz already: load the next task to go on.")
             if _left(quiz, row) <= 0:
                 raise StoreError("you have no more tries at the quiz. Please talk to the lead.")
             graded = _graded(quiz, answers, _left(quiz, row) - 1)
@@ -246,12 +244,12 @@ def _left(quiz: Quiz, row: Row[Any] | None) -> int:
 def _checked(quiz: Quiz, chosen: Sequence[Sequence[int]]) -> list[list[int]]:
     """The answers in one form."""
     if len(chosen) != len(quiz.questions):
-        raise StoreError(f"{len(chosen)} answers to {len(quiz.questions)} questions: {LOAD_AGAIN}")
+        raise StoreError(f"{len(chosen)} answers to {len(quiz.questions)} questions: load the next task to go on.")
     for number, (question, options) in enumerate(zip(quiz.questions, chosen, strict=True), 1):
         if not options:
             raise StoreError(f"question {number} has no answer yet.")
         if not all(1 <= option <= len(question.options) for option in options):
-            raise StoreError(f"question {number} has no such option: {LOAD_AGAIN}")
+            raise StoreError(f"question {number} has no such option: load the next task to go on.")
         if len(set(options)) > 1 and not question.shown.several:
             raise StoreError(f"question {number} has one right answer: choose one option.")
     return [sorted(set(options)) for options in chosen]
