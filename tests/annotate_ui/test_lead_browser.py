@@ -129,7 +129,7 @@ def test_a_task_is_kept_for_those_who_are_ticked_and_a_decided_one_becomes_gold(
 def test_a_download_is_saved_and_an_empty_one_is_told_on_the_page(service: PreferenceService, lead: Any) -> None:
     judge(service, "Ada")
     lead.click("#tab-exports")
-    assert lead.locator("button[data-format=flags]:disabled").count() > 0
+    lead.wait_for_selector("button[data-format=flags]:disabled")
     with lead.expect_download() as saved:
         lead.click("button:text-is('trl')")
     assert saved.value.suggested_filename == "support.trl.jsonl"
