@@ -3,7 +3,7 @@
 export class Quiz {
   constructor(form, t) {
     Object.assign(this, { form, t });
-    this.questions = [...form.querySelectorAll(".pl-question")];
+    this.questions = [...form.querySelectorAll(".pl-quiz-question")];
     this.missing = form.querySelector("[data-pl=quiz-missing]");
     form.addEventListener("change", () => (this.missing.textContent = ""));
   }
@@ -23,7 +23,7 @@ export class Quiz {
 
   /** A digit chooses in the question that has the focus, or in the first one without an answer. */
   digit(number) {
-    const focused = document.activeElement?.closest?.(".pl-question");
+    const focused = document.activeElement?.closest?.(".pl-quiz-question");
     const question = focused ?? this.questions.find((one) => !this.chosen(one).length);
     const input = question?.querySelectorAll("input")[number - 1];
     if (!input) return;
@@ -31,7 +31,7 @@ export class Quiz {
     const next = input.type === "radio" ? this.questions[this.questions.indexOf(question) + 1] : null;
     const target = next?.querySelector("input:checked") ?? next?.querySelector("input") ?? input;
     target.focus({ preventScroll: true });
-    target.closest(".pl-question").scrollIntoView({ block: "nearest" });
+    target.closest(".pl-quiz-question").scrollIntoView({ block: "nearest" });
   }
 
   chosen(question) {

@@ -145,7 +145,7 @@ def test_pauses_move_the_end_but_not_the_pace() -> None:
 
 
 def test_a_forecast_says_why_there_is_none() -> None:
-    assert "1 of the 4 quarters" in (forecast([NOON - timedelta(minutes=1)], 10, NOON).why_not or "")
+    assert "1 quarter of an hour, and it takes 4" in (forecast([NOON - timedelta(minutes=1)], 10, NOON).why_not or "")
     every_minute = [NOON - timedelta(minutes=minute, seconds=1) for minute in range(120)]
     assert forecast(every_minute, 0, NOON).why_not == "all is judged"
     assert forecast([], 0, NOON).why_not == "all is judged"
