@@ -119,7 +119,7 @@ def test_a_judgement_is_in_the_figures_at_once(lead: TestClient, service: Prefer
     judge(service, "Ben")
     html = lead.post("/lead-work/quality", json={}).json()["html"]
     assert "100%" in html  # of pairs agreed on
-    assert "no range yet: it needs 10 prompts" in html
+    assert "no range: everybody agrees" in html
 
 
 def test_names_notes_and_texts_are_escaped(lead: TestClient, service: PreferenceService) -> None:
