@@ -110,7 +110,7 @@ def board_page(setup: Setup) -> GradioPage:
         with gr.Sidebar(label=setup.texts("board.guideline"), open=False, width=360, elem_id="pl-sidebar"):
             gr.HTML(render_guideline(setup, None), apply_default_css=False)
         gr.HTML(render_shell(setup), elem_id="pl-board", apply_default_css=False)
-    return GradioPage(WORK_PATH, blocks, assets=("board.css", "answers.css", "board.js"))
+    return GradioPage(WORK_PATH, blocks, assets=("board.css", "answers.css", "quiz.css", "board.js"))
 
 
 def favicon() -> Response:

@@ -18,6 +18,7 @@ from annotate_ui.messages import (
     HistoryMessage,
     JudgeMessage,
     LeaseMessage,
+    QuizMessage,
     ReleaseMessage,
     ReopenMessage,
     SkipMessage,
@@ -25,14 +26,16 @@ from annotate_ui.messages import (
 from annotate_ui.render import (
     render_consent,
     render_empty,
+    render_graded,
     render_guideline,
     render_history,
+    render_quiz,
     render_task,
     time_left,
 )
 from plumbline.preferences.counting import LiveCounts
 from plumbline.preferences.pace import Pace
-from plumbline.preferences.records import ALL_BAD, JUDGEMENT, Assignment, NeedsConsent, NoWork
+from plumbline.preferences.records import ALL_BAD, JUDGEMENT, Assignment, NeedsConsent, NeedsQuiz, NoWork
 from plumbline.preferences.source_names import MASK
 from plumbline.preferences.validation import digest
 
@@ -47,15 +50,16 @@ class Reply(TypedDict, total=False):
     """What the page gets back.
 
     `html` replaces the shown task; `task` is what the page has to know of it beside the HTML (see `Desk._task`);
-    `expires_in` is the seconds left of its lease; `consent` opens the guideline to be accepted; `notice` is announced;
-    `lost` says why the shown task is no longer theirs; `error` is a sentence for the annotator, and what they entered
-    stays on the page.
+    `expires_in` is the seconds left of its lease; `consent` opens the guideline to be accepted; what `stays` is not
+    replaced before the annotator asks; `notice` is announced; `lost` says why the shown task is no longer theirs;
+    `error` is a sentence for the annotator, and what they entered stays on the page.
     """
 
     html: str
     task: dict[str, Any]
     expires_in: float
     consent: bool
+    stays: bool
     notice: str
     lost: str
     error: str
@@ -83,6 +87,7 @@ class Desk:
             self.history,
             self.guideline,
             self.consent,
+            self.quiz,
         )
 
     def next(self, annotator_id: str, message: LeaseMessage) -> Reply:
@@ -173,6 +178,14 @@ class Desk:
         self.service.guidelines.consent(annotator_id, message.version)
         return self._show(annotator_id, self.service.lease_next(annotator_id))
 
+    def quiz(self, annotator_id: str, message: QuizMessage) -> Reply:
+        """Grade a try at the quiz, and tell what was wrong; where nothing was, show the next task."""
+        graded = self.service.quizzes.answer(annotator_id, message.shown, message.number, message.chosen)
+        if graded.wrong:
+            return {"html": render_graded(self.setup, graded), "stays": True}
+        work = self.service.lease_next(annotator_id)
+        return {**self._show(annotator_id, work), "notice": self.setup.texts("quiz.all_right")}
+
     # -- inside --------------------------------------------------------------------------------------------------
 
     def _disputed(self, annotator_id: str, *, lead: bool) -> Reply:
@@ -188,6 +201,8 @@ class Desk:
         counts = self._counts(annotator_id)
         if isinstance(work, NeedsConsent):
             return {"html": render_consent(self.setup, work, counts), "consent": True}
+        if isinstance(work, NeedsQuiz):
+            return {"html": render_quiz(self.setup, work, counts), "stays": True}
         if isinstance(work, NoWork):
             return {"html": render_empty(self.setup, work, counts)}
         html = render_task(self.setup, work, counts)

@@ -113,3 +113,14 @@ class ConsentMessage(Message):
     """The annotator has read this version of the guideline."""
 
     version: Annotated[int, Field(ge=1)]
+
+
+class QuizMessage(Message):
+    """A try at the quiz: of each question the numbers of the chosen options, from 1.
+
+    `shown` names the questions that the page showed, `number` says which try it is, so that a retry counts once.
+    """
+
+    shown: Identifier
+    number: Annotated[int, Field(ge=1, le=1_000_000)]
+    chosen: Annotated[list[Annotated[list[Rank], Field(max_length=9)]], Field(max_length=50)]

@@ -14,8 +14,10 @@ from markupsafe import Markup
 
 from annotate_ui.markdown import safe_html
 from annotate_ui.nav import PAGES
+from annotate_ui.wording import ago
 from plumbline.preferences.records import ALL_BAD, FLAG, SKIP
 from plumbline.preferences.source_names import MASK
+from plumbline.preferences.turn import now_utc
 
 if TYPE_CHECKING:
     from annotate_ui.i18n import Texts
@@ -23,7 +25,8 @@ if TYPE_CHECKING:
     from annotate_ui.setup import Setup
     from plumbline.preferences.accounts import Account
     from plumbline.preferences.guidelines import GuidelineVersion
-    from plumbline.preferences.records import Assignment, NeedsConsent, NoWork, OwnWork
+    from plumbline.preferences.quiz import Graded
+    from plumbline.preferences.records import Assignment, NeedsConsent, NeedsQuiz, NoWork, OwnWork
 
 SKIP_REASONS = {
     "unknown_topic": "I do not know this topic well enough",
@@ -92,6 +95,16 @@ def render_consent_dialog(setup: Setup, needed: NeedsConsent) -> str:
     """The guideline that is to be accepted, as a dialog."""
     guideline = Markup(safe_html(needed.text, keep_lines=False))
     return render_part("consent_dialog", setup, version=needed.version, guideline=guideline)
+
+
+def render_quiz(setup: Setup, quiz: NeedsQuiz, counts: Mapping[str, Any]) -> str:
+    """The questions on the guideline; `counts` as in `render_empty`."""
+    return render_part("quiz", setup, quiz=quiz, counts=counts)
+
+
+def render_graded(setup: Setup, graded: Graded) -> str:
+    """What became of a try at the quiz, and what was wrong."""
+    return render_part("quiz_graded", setup, graded=graded)
 
 
 def render_history(setup: Setup, answers: Sequence[OwnWork], *, first: bool, more: bool) -> str:
@@ -171,7 +184,9 @@ def render_people(setup: Setup, accounts: Sequence[Account], session: Session, *
 
 def render_accounts(setup: Setup, accounts: Sequence[Account], *, own: str, may_change: bool) -> str:
     """The list of accounts; `own` is the account of whoever looks."""
-    return render_part("accounts", setup, accounts=accounts, own=own, may_change=may_change)
+    now = now_utc()
+    about = {"own": own, "may_change": may_change, "ago": lambda then: ago(then, now)}
+    return render_part("accounts", setup, accounts=accounts, **about)
 
 
 def render_guideline(setup: Setup, guideline: GuidelineVersion | None) -> str:

@@ -9,6 +9,7 @@ from plumbline.domain import Domain
 from plumbline.errors import UserError
 from plumbline.models import identify
 from plumbline.preferences.arena import Arena, ArenaRules, Contender
+from plumbline.preferences.rules import Rules
 from plumbline.preferences.source_names import SourceNames
 
 if TYPE_CHECKING:
@@ -43,7 +44,8 @@ def open_arena(domain: Domain, store: Store) -> ArenaSetup:
     prompts = tuple(row.prompt for row in domain.prompts("test"))
     mask = domain.recipe.annotate.mask_names
     names = SourceNames.of_run(domain.recipe, well_known=mask)
-    rules = ArenaRules(contenders, section.baseline, prompts, section.turns, names, mask)
+    quiz = Rules.of(domain.recipe).quiz
+    rules = ArenaRules(contenders, section.baseline, prompts, section.turns, names, mask, quiz)
     return ArenaSetup(
         Arena(store, project=domain.recipe.name, rules=rules),
         Speakers(folders, Sampling(section.temperature, section.max_new_tokens, section.seconds)),

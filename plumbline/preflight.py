@@ -16,6 +16,7 @@ from plumbline.domain import Domain
 from plumbline.errors import Faults, UserError, counted
 from plumbline.preferences.checks_file import read_checks
 from plumbline.preferences.formats import IMPORTED, check_format
+from plumbline.preferences.quiz_file import read_quiz
 from plumbline.preferences.store import check_store
 from plumbline.recipe import Recipe, SimulatedSection
 from plumbline.stages import prompts_to_sample
@@ -101,6 +102,8 @@ def _checked(domain: Domain, *, ranked: bool) -> Preflight:
     checks = recipe.annotate.checks
     if checks and checks.file and (found := faults.attempt(read_checks, checks.file, recipe.name)):
         rows["checks"] = {"items": len(found)}
+    if recipe.annotate.quiz and (quiz := faults.attempt(read_quiz, recipe.annotate.quiz)):
+        rows["quiz"] = {"questions": len(quiz.questions)}
     store_exists = faults.attempt(check_store, domain.store)
     others = store_exists is not False or bool(recipe.data.preferences)  # may hold preferences of other prompts
     if ranked and to_rank and not others:

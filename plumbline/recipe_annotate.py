@@ -60,6 +60,24 @@ class ChecksSection(Section):
     show_streak: bool = Field(False, description="Show annotators how many checks in a row they got right.")
 
 
+class QuizSection(Section):
+    """Questions on the guideline that annotators answer after they accepted it, and before their first work."""
+
+    file: Path = Field(
+        description="The questions, as a list in YAML or as JSON lines: `question`, `options` (2 to 6 texts), `right` "
+        "(the number of the right option, from 1, or a list where several are right) and `explanation`."
+    )
+    pass_share: float = Field(0.8, gt=0, le=1, description="Share of questions that must be right.")
+    attempts: int = Field(
+        3, ge=1, le=100, description="Tries; whoever has used them up waits until the lead lets them go on."
+    )
+    ask_again: bool = Field(
+        False,
+        description="Whether whoever passed is asked again when questions, options or right answers change. A new "
+        "version of the guideline alone, or another explanation, never asks anybody again.",
+    )
+
+
 class Webhook(Section):
     """An address that is told of events by signed POST requests; the app calls no other address."""
 
@@ -123,6 +141,7 @@ class AnnotateSection(Section):
         default_factory=list, max_length=200, description="More names to mask, wherever they stand in a response."
     )
     checks: ChecksSection | None = Field(None, description="Gold items, attention checks and silent repeats.")
+    quiz: QuizSection | None = Field(None, description="A quiz on the guideline; without this section there is none.")
     adjudicate_above: Share | None = Field(
         None, description="Share of pairs on which a task's judgements disagree, above which an adjudicator decides."
     )

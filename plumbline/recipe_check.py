@@ -351,6 +351,7 @@ def _resolved(source: Source, folder: Path) -> tuple[dict[str, Any], list[str]]:
         ("sample", "policies"): policy,
         ("annotate", "guideline"): local,
         ("annotate", "checks", "file"): local,
+        ("annotate", "quiz", "file"): local,
         ("annotate", "simulated", "utility"): local,
         ("annotate", "store"): store,
     }

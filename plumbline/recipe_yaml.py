@@ -104,6 +104,10 @@ class Source:
                 return f"{self.path}:{self._lines[path[:end]]}"
         return str(self.path)
 
+    def line(self, path: KeyPath) -> int:
+        """The line of a key in the file, or of the nearest key above it."""
+        return next(self._lines[path[:end]] for end in range(len(path), -1, -1) if path[:end] in self._lines)
+
     def in_order(self, faults: Iterable[str]) -> list[str]:
         """Faults that begin with a `place`, by line; those of the command line come first."""
         line = re.compile(rf"{re.escape(str(self.path))}:(\d+):")

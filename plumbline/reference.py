@@ -39,6 +39,7 @@ SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("`annotate`", recipe_annotate.AnnotateSection),
     ("`annotate.rubric[]`", recipe_annotate.RubricAxis),
     ("`annotate.checks`", recipe_annotate.ChecksSection),
+    ("`annotate.quiz`", recipe_annotate.QuizSection),
     ("`annotate.webhooks[]`", recipe_annotate.Webhook),
     ("`annotate.arena`", recipe_annotate.ArenaSection),
     ("`annotate.simulated`", recipe_annotate.SimulatedSection),

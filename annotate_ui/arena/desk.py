@@ -21,7 +21,7 @@ from plumbline.preferences.arena import MAX_PROMPT, NotAnsweredError, Round, che
 from plumbline.preferences.arena_votes import Vote, read_votes
 from plumbline.preferences.guidelines import Guidelines
 from plumbline.preferences.leaderboard import leaderboard
-from plumbline.preferences.records import NeedsConsent, NoWork
+from plumbline.preferences.records import NeedsConsent, NeedsQuiz, NoWork
 
 if TYPE_CHECKING:
     from annotate_ui.arena import ArenaSetup
@@ -144,7 +144,8 @@ class ArenaDesk:
         if isinstance(shown_round, NeedsConsent):
             return {"consent": render_consent_dialog(self.setup, shown_round)}
         if isinstance(shown_round, NoWork):
-            return {"error": why_no_work(self.setup.texts, shown_round)}
+            why = {"error": why_no_work(self.setup.texts, shown_round)}
+            return {**why, "quiz": True} if isinstance(shown_round, NeedsQuiz) else why
         sides = None
         if shown_round.left is not None and shown_round.right is not None:
             sides = shown((shown_round.left, shown_round.right))

@@ -16,7 +16,9 @@ from annotate_ui.lead.render import (
     render_queue,
 )
 from plumbline.errors import StoreError, counted
+from plumbline.preferences.exporters.holdings import why_nothing
 from plumbline.preferences.flag_decisions import FlagDecisions
+from plumbline.preferences.formats import EXPORTED, check_format
 from plumbline.preferences.guidelines import MAX_GUIDELINE
 from plumbline.preferences.quality import Quality
 from plumbline.preferences.quality.decided import Decided
@@ -89,6 +91,13 @@ class PoolMessage(Message):
     members: list[Identifier] = Field(default_factory=list)
 
 
+class ExportMessage(Message):
+    """A download: its format, and whether it is without simulated annotators."""
+
+    format: Name
+    people_only: bool = False
+
+
 class GuidelineMessage(Message):
     """A new text of the guideline."""
 
@@ -139,7 +148,16 @@ class LeadDesk:
 
     def exports(self, lead: str, message: Nothing) -> Reply:
         """Show what can be downloaded."""
-        return {"html": render_exports(self.setup)}
+        nothing = {name: why_nothing(self.service, name) for name in EXPORTED}
+        return {"html": render_exports(self.setup, nothing)}
+
+    def check_export(self, lead: str, message: ExportMessage) -> Reply:
+        """Say why a download would be empty, before the browser asks for it."""
+        check_format(message.format, EXPORTED)
+        why = why_nothing(self.service, message.format, people_only=message.people_only)
+        if why is not None:
+            raise StoreError(why)
+        return {}
 
     def decided(self, lead: str, message: DecidedMessage) -> Reply:
         """Show judged tasks with what was said of them."""
@@ -206,6 +224,16 @@ class LeadDesk:
         self.service.control.set_quota(message.annotator_id, message.quota)
         return self._queue(lead, "The limit is lifted." if message.quota is None else "The limit is set.")
 
+    def quiz_again(self, lead: str, message: PersonMessage) -> Reply:
+        """Let somebody try the quiz again who has used up their tries."""
+        self.service.quizzes.let_try_again(message.annotator_id)
+        return self._queue(lead, "They may try the quiz again.")
+
+    def quiz_let_in(self, lead: str, message: PersonMessage) -> Reply:
+        """Give somebody work who has not passed the quiz."""
+        self.service.quizzes.let_in(message.annotator_id)
+        return self._queue(lead, "They get work without having passed the quiz.")
+
     def set_pool(self, lead: str, message: PoolMessage) -> Reply:
         """Say who is in a pool."""
         self.service.control.set_pool(message.pool, message.members)
@@ -232,6 +260,7 @@ class LeadDesk:
             flagged=self.flags.waiting(),
             disputes=self.service.adjudication.disputes(10),
             standings=control.standings(),
+            quiz=self.service.quizzes.standings(),
             pools=control.pools(),
             restricted=control.restricted(),
             now=self.service.clock(),

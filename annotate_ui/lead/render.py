@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from markupsafe import Markup
 
-from annotate_ui.lead import wording
+from annotate_ui import wording
 from annotate_ui.lead.charts import bar_chart, interval_chart
 from annotate_ui.markdown import safe_html
 from annotate_ui.render import render_part
@@ -113,8 +113,8 @@ def render_queue(setup: Setup, *, now: datetime, **parts: Any) -> str:
     Args:
         setup: how the app is set.
         now: the present moment.
-        parts: `state`, `masked`, `held`, `flagged`, `disputes`, `standings`, `pools` and `restricted`, as the service
-            gives them; `lead`, whose page it is: of what they hold themselves they are not told why.
+        parts: `state`, `masked`, `held`, `flagged`, `disputes`, `standings`, `quiz`, `pools` and `restricted`, as the
+            service gives them; `lead`, whose page it is: of what they hold themselves they are not told why.
     """
     return render_part("lead/queue", setup, ago=lambda then: wording.ago(then, now), **parts)
 
@@ -124,11 +124,16 @@ def render_guidelines(setup: Setup, versions: Sequence[GuidelineVersion]) -> str
     return render_part("lead/guidelines", setup, versions=versions, rendered=guideline_text)
 
 
-def render_exports(setup: Setup) -> str:
-    """A download for each format, with its manifest, and the second file of those that have one."""
+def render_exports(setup: Setup, nothing: Mapping[str, str | None]) -> str:
+    """A download for each format, with its manifest, and the second file of those that have one.
+
+    Args:
+        setup: how the app is set.
+        nothing: of each format, why there is nothing to download; None where there is.
+    """
     formats = {name: FORMATS.get(name, "") for name in EXPORTED}
     second_files = [name for name in formats if companion_of(name)]
-    return render_part("lead/exports", setup, formats=formats, second_files=second_files)
+    return render_part("lead/exports", setup, formats=formats, nothing=nothing, second_files=second_files)
 
 
 def guideline_text(guideline: str) -> Markup:
@@ -145,13 +150,17 @@ def render_decided(setup: Setup, tasks: Sequence[DecidedTask], before: int | Non
 
 def _measures(report: QualityReport) -> list[Measure]:
     together = report.agreement
-    published = f"published data: {100 * PUBLISHED[0]:.0f} to {100 * PUBLISHED[1]:.0f}%"
-    alpha = f"good from {GOOD_ALPHA}, tentative from {TENTATIVE_ALPHA:.2f}"
+    published = f"shaded: {100 * PUBLISHED[0]:.0f} to {100 * PUBLISHED[1]:.0f}%, as in published data"
+    alpha = f"beyond chance: 0 is chance, 1 perfect; good from {GOOD_ALPHA}, tentative from {TENTATIVE_ALPHA:.2f}"
     return [
-        _share_measure("Pairs agreed on", together.pairwise, f"{published}, shaded; a tie against a choice is half"),
-        _share_measure("Pairs agreed on, without ties", together.decided, f"{published}, shaded"),
+        _share_measure(
+            "Pairs agreed on", together.pairwise, f"{published}; where one ties and one chooses, half counts"
+        ),
+        _share_measure("Pairs agreed on, without ties", together.decided, published),
         _coefficient("Krippendorff’s α, ordinal", together.alpha, alpha, (TENTATIVE_ALPHA, GOOD_ALPHA)),
-        _coefficient("Kendall’s τ, mean", together.tau, "1 is the same order, 0 is none, −1 the reverse", ()),
+        _coefficient(
+            "Kendall’s τ, mean", together.tau, "how alike two orders are: 1 the same, 0 unrelated, −1 reversed", ()
+        ),
     ]
 
 
@@ -179,28 +188,51 @@ def _columns(report: QualityReport) -> list[Column]:
         return Column(name, what, figure, wording.percent, share(figure, at))
 
     return [
-        column("Agreement", "Pairs agreed on with others", lambda one: one.agreement, lambda _: marks),
-        column("Reliability", "Probability of the right label", lambda one: one.reliability),
+        column(
+            "Agreement",
+            "Pairs of responses on which they say the same as others",
+            lambda one: one.agreement,
+            lambda _: marks,
+        ),
+        column(
+            "Reliability",
+            "How likely what they say is right, as far as all others show it",
+            lambda one: one.reliability,
+        ),
         column(
             "First card",
-            "How often the card shown first is best",
+            "How often they rank the card shown first best",
             lambda one: one.effects.first_wins,
             lambda one: () if one.effects.first_expected is None else (one.effects.first_expected,),
         ),
         column(
-            "Longer wins", "Pairs won by the longer response", lambda one: one.effects.longer_wins, lambda _: (0.5,)
+            "Longer wins",
+            "How often they prefer the longer of two responses",
+            lambda one: one.effects.longer_wins,
+            lambda _: (0.5,),
         ),
-        Column("Time", "Median time on task", lambda one: one.effects.seconds, _time, None),
-        column("Too fast", f"Faster than {WORDS_PER_MINUTE} words a minute", lambda one: one.effects.too_fast),
+        Column(
+            "Time", "Time on a task: half of them took less, half more", lambda one: one.effects.seconds, _time, None
+        ),
+        column(
+            "Too fast",
+            f"Judgements given faster than {WORDS_PER_MINUTE} words a minute, which nobody reads",
+            lambda one: one.effects.too_fast,
+        ),
         Column(
             "Time and agreement",
-            "Correlation: above 0, slow judgements agree more",
+            "Above 0, their slow judgements agree with others more often than the quick ones; below 0, less often",
             lambda one: one.speed_agreement,
             wording.number,
             None,
         ),
-        column("Same again", "Pairs agreed on with themselves", lambda one: one.effects.consistency, lambda _: marks),
-        column("Checks", "Pairs of checks got right", lambda one: one.checks),
+        column(
+            "Same again",
+            "Pairs on which they say the same when a task comes a second time",
+            lambda one: one.effects.consistency,
+            lambda _: marks,
+        ),
+        column("Checks", "Pairs that they got right in checks, whose answer is known", lambda one: one.checks),
     ]
 
 

@@ -67,6 +67,7 @@
       const reply = await call(action, message);
       this.setBusy(false);
       if (reply === null) return this.showError(...(await this.whyUnreachable()));
+      if (reply.quiz) return this.showError(reply.error, () => location.assign("/annotate/"), this.text("to_quiz"));
       if (reply.error) return this.showError(reply.error);
       return reply;
     }

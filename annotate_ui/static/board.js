@@ -3,6 +3,7 @@
 import { Dialogs, showGuideline } from "./board/dialogs.js";
 import { Draft, forgetDrafts, forgetOldDrafts } from "./board/draft.js";
 import { actionOf } from "./board/keys.js";
+import { Quiz } from "./board/quiz.js";
 import { call, textsOf } from "./board/server.js";
 import { Task } from "./board/task.js";
 
@@ -121,12 +122,14 @@ class Board extends HTMLElement {
     this.timers.forEach(clearInterval);
     const waiting = !reply.task;
     const again = () => document.hidden || this.querySelector("dialog[open]") || this.next();
-    if (waiting) this.timers = [setInterval(again, LOOK_AGAIN_SECONDS * 1000)];
+    if (waiting && !reply.stays) this.timers = [setInterval(again, LOOK_AGAIN_SECONDS * 1000)];
     if (waiting && !this.task && reply.html === this.shownHtml) return; // looked again, nothing new
     this.shownHtml = reply.html;
     this.task?.draft.leave();
     this.part("task").innerHTML = reply.html;
     this.task = waiting ? null : this.openTask(reply.task);
+    const form = this.part("quiz");
+    this.quiz = form && new Quiz(form, this.t);
     const earlier = this.querySelector(".pl-earlier");
     if (earlier) earlier.open = localStorage.getItem(EARLIER_OPEN) === "yes";
     if (this.task) {
@@ -134,6 +137,7 @@ class Board extends HTMLElement {
       this.timers = [setInterval(() => this.renew(), Math.max(1, reply.expires_in * RENEW_AFTER) * 1000)];
     }
     window.scrollTo({ top: 0 });
+    this.querySelector("[data-focus]")?.focus({ preventScroll: true });
     if (reply.consent) this.readGuideline();
   }
 
@@ -232,6 +236,11 @@ class Board extends HTMLElement {
     this.ask("consent", { version: Number(button.dataset.version) });
   }
 
+  handIn() {
+    const answer = this.quiz.answer();
+    if (answer) this.ask("quiz", answer);
+  }
+
   guideline() {
     document.querySelector("#pl-sidebar .toggle-button")?.click();
   }
@@ -297,6 +306,11 @@ class Board extends HTMLElement {
     this.addEventListener("focusin", (event) => {
       const card = event.target.closest(".pl-card");
       if (card && this.task) this.task.mark(this.task.cards.indexOf(card), false);
+    });
+    this.addEventListener("submit", (event) => {
+      if (event.target !== this.quiz?.form) return;
+      event.preventDefault();
+      this.handIn();
     });
     this.addEventListener("input", (event) => this.onText(event.target));
     this.querySelector("form[action='/sign-out']").addEventListener("submit", (event) => this.signOut(event));

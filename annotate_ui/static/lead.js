@@ -157,6 +157,10 @@
     }
 
     submitted(event) {
+      if (event.target.matches(".pl-downloads")) {
+        event.preventDefault();
+        return this.download(event.target, event.submitter);
+      }
       const form = event.target.closest("form[data-call]");
       if (!form) return;
       event.preventDefault();
@@ -181,10 +185,23 @@
       if (reply.html === undefined && !reply.error) this.refresh();
     }
 
+    /** Save a file, where there is something to save: the browser would show a refusal as a page of its own. */
+    async download(form, button) {
+      const { format } = button.dataset;
+      const reply = format ? await call("check_export", { format, people_only: form.elements.people_only.checked }) : {};
+      this.showError(reply.error ?? "");
+      if (reply.error) return;
+      const link = document.createElement("a");
+      link.href = `${button.formAction}?${new URLSearchParams(new FormData(form))}`;
+      link.download = "";
+      link.click();
+    }
+
     showError(text) {
       const place = this.querySelector("[data-lead=error]");
       place.textContent = text;
       place.hidden = !text;
+      if (text) place.scrollIntoView({ block: "nearest" });
     }
 
     notify(text) {

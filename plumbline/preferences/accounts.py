@@ -11,11 +11,11 @@ Every method is one transaction, and no lock is held while a password is hashed.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
-from sqlalchemy import Connection, Row, Select, delete, insert, select, update
+from sqlalchemy import Connection, Row, Select, delete, func, insert, select, update
 
 from plumbline.errors import StoreError
 from plumbline.preferences import audit, queue
@@ -25,7 +25,7 @@ from plumbline.preferences.adjudication import take_back_disputes
 from plumbline.preferences.login_sessions import LoginSessions
 from plumbline.preferences.passwords import Passwords, check_password, one_time_password
 from plumbline.preferences.store import Store
-from plumbline.preferences.tables import Annotator, Lease
+from plumbline.preferences.tables import Annotator, Answer, Lease, Tally
 from plumbline.preferences.throttle import Source, count_attempt, forgive_attempt, sources_of
 from plumbline.preferences.turn import NO_PROJECT, Turn, enrol, now_utc, renew_tallies
 from plumbline.preferences.validation import note_fault
@@ -64,7 +64,7 @@ class Account:
     """An account as it may be shown.
 
     `password` is `none` (no sign-in yet), `one-time` (the next sign-in chooses another) or `own`; `changed_at` is when
-    it was set.
+    it was set. `seen_at` is when they last answered, or signed in to a session that has not ended; None for neither.
     """
 
     annotator_id: str
@@ -74,6 +74,7 @@ class Account:
     password: str
     created_at: datetime
     changed_at: datetime
+    seen_at: datetime | None = None
 
 
 class Accounts:
@@ -102,7 +103,9 @@ class Accounts:
     def all(self) -> list[Account]:
         """All accounts, by name."""
         with self.store.read() as connection:
-            return [_shown(row) for row in connection.execute(_accounts().order_by(Annotator.name_key))]
+            rows = connection.execute(_accounts().order_by(Annotator.name_key)).all()
+            seen = _last_seen(connection)
+            return [replace(_shown(row), seen_at=seen.get(row.id)) for row in rows]
 
     def named(self, name: str) -> Account:
         """The account of this name; case and white space do not matter.
@@ -317,6 +320,20 @@ def _accounts() -> Select[Any]:
         AccountRow.changed_at,
     )
     return select(*columns).join(AccountRow, AccountRow.annotator_id == Annotator.id)
+
+
+def _last_seen(connection: Connection) -> dict[int, datetime]:
+    """When each annotator last answered in any project, or began a session that has not ended."""
+    mine = (Answer.project_id == Tally.project_id) & (Answer.annotator_id == Tally.annotator_id)
+    newest = select(func.max(Answer.id)).where(mine).correlate(Tally).scalar_subquery()
+    answered = select(Tally.annotator_id, Answer.judged_at).join(Answer, Answer.id == newest)
+    signed_in = select(LoginSession.annotator_id, func.max(LoginSession.created_at)).group_by(LoginSession.annotator_id)
+    seen: dict[int, datetime] = {}
+    for query in (answered, signed_in):
+        for who, when in connection.execute(query):
+            if when is not None:
+                seen[who] = max(when, seen.get(who, when))
+    return seen
 
 
 def _row_of_name(connection: Connection, name: str) -> Row[Any] | None:

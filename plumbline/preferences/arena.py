@@ -24,8 +24,10 @@ from sqlalchemy import Row, insert, select, update
 from plumbline.conversations import Conversation, Message
 from plumbline.errors import StoreError
 from plumbline.preferences.battles import conversation, next_turn, open_battles, own_battle, turns_after
-from plumbline.preferences.guidelines import accepted_version, missing_consent
+from plumbline.preferences.guidelines import accepted_version
 from plumbline.preferences.ingest import take_batch
+from plumbline.preferences.quiz import needed_first
+from plumbline.preferences.quiz_file import Quiz
 from plumbline.preferences.records import ALL_BAD, ARENA, NewJudgement, NewResponse, NewTask, NoWork
 from plumbline.preferences.source_names import WELL_KNOWN, SourceNames
 from plumbline.preferences.store import Store
@@ -72,6 +74,7 @@ class ArenaRules:
         turns: most turns of one conversation.
         names: by which a text would give its policy away.
         mask: show annotators these names masked, until the conversation is over.
+        quiz: what people must pass first, as before other work.
     """
 
     contenders: tuple[Contender, ...]
@@ -80,6 +83,7 @@ class ArenaRules:
     turns: int = 5
     names: SourceNames = WELL_KNOWN
     mask: bool = True
+    quiz: Quiz | None = None
 
     @property
     def pairs(self) -> list[tuple[str, str]]:
@@ -186,8 +190,8 @@ class Arena(Facet):
         """Begin a conversation with the pair that was compared least; one that they had open is over.
 
         Returns:
-            `NoWork`, and nothing is changed, where they must accept the guideline first (`NeedsConsent`), are paused,
-            or have reached their quota.
+            `NoWork`, and nothing is changed, where they must accept the guideline or pass the quiz first
+            (`NeedsConsent`, `NeedsQuiz`), are paused, or have reached their quota.
 
         Raises:
             StoreError: the prompt is empty or too long.
@@ -195,7 +199,7 @@ class Arena(Facet):
         check_prompt(prompt)
         with self.turn() as turn:
             actor = acting(turn, annotator_id)
-            refused = missing_consent(turn, actor) or refusal(actor)
+            refused = needed_first(turn, actor, self.rules.quiz) or refusal(actor)
             if refused is not None:
                 return refused
             self._close(turn, open_battles(turn, actor.id))
@@ -233,7 +237,7 @@ class Arena(Facet):
         check(prompt)  # it takes its time, so others may write meanwhile
         with self.turn() as turn:
             actor = acting(turn, annotator_id)
-            refused = missing_consent(turn, actor) or refusal(actor)
+            refused = needed_first(turn, actor, self.rules.quiz) or refusal(actor)
             if refused is not None:
                 return refused
             battle = own_battle(turn, actor.id, battle_id)

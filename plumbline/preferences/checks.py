@@ -93,10 +93,7 @@ class Checks(Facet):
         """
         with self.turn() as turn:
             row = _task(turn, task_id)
-            query = select(Answer.ranks).where(
-                Answer.task_id == row.id, Answer.purpose == ADJUDICATION, Answer.kind == JUDGEMENT, current()
-            )
-            ranks = turn.connection.execute(query.order_by(Answer.id.desc()).limit(1)).scalar_one_or_none()
+            ranks = adjudicated_ranks(turn, row.id)
             if ranks is None:
                 raise StoreError("only an adjudicated task can become a gold item: adjudicate it first.")
             if len(set(ranks)) < 2:
@@ -158,6 +155,14 @@ def free_checks(turn: Turn, annotator: int) -> Select[int]:
     """The query for the checks that an annotator has not answered, in the order of their row ids."""
     checks = select(Task.id).where(Task.project_id == turn.project_id, Task.check_kind.is_not(None))
     return checks.where(~Task.retired, Task.flagged == 0, ~answered_by(annotator)).order_by(Task.id)
+
+
+def adjudicated_ranks(turn: Turn, task: int) -> list[int] | None:
+    """What the adjudicator said of a task (its row id), in the order of its responses; None where none has ranked."""
+    query = select(Answer.ranks).where(
+        Answer.task_id == task, Answer.purpose == ADJUDICATION, Answer.kind == JUDGEMENT, current()
+    )
+    return turn.connection.execute(query.order_by(Answer.id.desc()).limit(1)).scalar_one_or_none()
 
 
 def score_check(turn: Turn, actor: Actor, rules: Rules, answer: int, task: Row[Any], ranks: Sequence[int]) -> None:

@@ -31,6 +31,7 @@ from plumbline.preferences.tables import (
     Lease,
     PoolMember,
     Project,
+    QuizResult,
     Tally,
     Task,
     TaskAllowance,
@@ -40,7 +41,7 @@ from plumbline.preferences.turn import TOP, now_utc, renew_tallies
 from plumbline.preferences.webhooks import enqueue
 
 KEPT = "kept"
-OF_PERSON = (Draft, Consent, PoolMember, TaskAllowance, LoginSession, Account)
+OF_PERSON = (Draft, Consent, QuizResult, PoolMember, TaskAllowance, LoginSession, Account)
 """Tables of which everything is deleted in either case."""
 
 
@@ -182,7 +183,7 @@ def clean_files(store: Store) -> bool:
             return bool(driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0)
         driver.rollback()
         driver.autocommit = True
-        driver.execute("VACUUM annotators, answers, leases, drafts, tallies, accounts, battles")
+        driver.execute("VACUUM annotators, answers, leases, drafts, tallies, accounts, battles, quiz_results")
         driver.autocommit = False
         return True
     except Exception as error:
@@ -236,7 +237,7 @@ def _change(connection: Connection, answers: list[int], **values: Any) -> None:
 
 
 def _keep_answers(connection: Connection, person: int, *, keep_texts: bool) -> None:
-    connection.execute(update(Tally).where(Tally.annotator_id == person).values(paused=None, quota=None))
+    connection.execute(update(Tally).where(Tally.annotator_id == person).values(paused=None, quota=None, quiz=None))
     # Turns of the arena without a vote are no judgements.
     connection.execute(delete(Battle).where(Battle.annotator_id == person, Battle.vote.is_(None), ~_has_later()))
     if not keep_texts:

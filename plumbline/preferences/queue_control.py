@@ -31,6 +31,7 @@ class HeldTask:
 
     lease_id: str
     task_id: str
+    prompt: Conversation
     annotator_id: str
     annotator: str
     purpose: str
@@ -258,6 +259,7 @@ class QueueControl(Facet):
                 select(
                     Lease.lease_id,
                     Task.key,
+                    Task.prompt,
                     Annotator.annotator_id,
                     Annotator.name,
                     Lease.purpose,

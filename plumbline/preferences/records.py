@@ -198,8 +198,9 @@ class NoWork:
     Attributes:
         reason: a sentence for the annotator.
         kind: the case, for pages in other languages: `paused`, `quota`, `guideline`, `empty`, `finished`, `yours-done`,
-            `reserved`, `held`, `adjudicated`.
-        values: what the sentence states: `left`, `flagged`, `quota`, `until` (a time, HH:MM), `why`.
+            `reserved`, `held`, `adjudicated`, `quiz`, `quiz-failed`.
+        values: what the sentence states: `left`, `flagged`, `quota`, `until` (a time, HH:MM), `why`, `right`, `of`,
+            `needed`.
     """
 
     reason: str
@@ -218,6 +219,33 @@ class NeedsConsent(NoWork):
 
     version: int = 0
     text: str = ""
+
+
+class ShownQuestion(NamedTuple):
+    """A question of the quiz without what is right; `several` says that more than one option is."""
+
+    text: str
+    options: tuple[str, ...]
+    several: bool
+
+
+@dataclass(frozen=True)
+class NeedsQuiz(NoWork):
+    """There may be work, but the annotator must answer the quiz on the guideline first.
+
+    Attributes:
+        shown: names these questions; to be given back with the answers.
+        questions: what is asked.
+        number: which try it is, from 1; to be given back too.
+        left: tries that are left, this one among them.
+        needed: how many questions must be right.
+    """
+
+    shown: str = ""
+    questions: tuple[ShownQuestion, ...] = ()
+    number: int = 1
+    left: int = 0
+    needed: int = 0
 
 
 class ResponseRecord(NamedTuple):

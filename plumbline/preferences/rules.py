@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from plumbline.errors import StoreError
+from plumbline.preferences.quiz_file import Quiz, read_quiz
 from plumbline.preferences.records import ADJUDICATION, ALL_BAD, MAX_GAP
 from plumbline.preferences.source_names import WELL_KNOWN, SourceNames
 from plumbline.recipe_annotate import ChecksSection, ReasonCase, RubricAxis
@@ -34,6 +35,7 @@ class Rules:
         edit: whether the best response may be improved.
         require_reason: when a person's ranking needs a reason.
         names: of models, to be masked in what people see; None for no masks.
+        quiz: questions on the guideline that people answer before their first work; None for none.
     """
 
     checks: ChecksSection | None = None
@@ -42,10 +44,15 @@ class Rules:
     edit: bool = True
     require_reason: tuple[ReasonCase, ...] = ()
     names: SourceNames | None = WELL_KNOWN
+    quiz: Quiz | None = None
 
     @classmethod
     def of(cls, recipe: Recipe) -> Rules:
-        """The rules of a recipe."""
+        """The rules of a recipe.
+
+        Raises:
+            UserError: the quiz's file has faults.
+        """
         section = recipe.annotate
         return cls(
             checks=section.checks,
@@ -54,6 +61,7 @@ class Rules:
             edit=section.edit,
             require_reason=tuple(section.require_reason),
             names=SourceNames.of(recipe),
+            quiz=read_quiz(section.quiz) if section.quiz else None,
         )
 
     def reason_cases(self, purpose: str) -> tuple[ReasonCase, ...]:

@@ -26,12 +26,13 @@ from plumbline.preferences.adjudication import NOT_THEIRS, Adjudication, may_adj
 from plumbline.preferences.answers import NewAnswer, answer_lease, is_superseded, last_answer
 from plumbline.preferences.checks import Checks
 from plumbline.preferences.drafts import checked_draft, put_draft
-from plumbline.preferences.guidelines import Guidelines, missing_consent
+from plumbline.preferences.guidelines import Guidelines
 from plumbline.preferences.handing import next_lease, reopened_lease
 from plumbline.preferences.intake import Intake
 from plumbline.preferences.judgement_stream import stream_judgements
 from plumbline.preferences.own_work import asked_again, own_answer, own_answers
 from plumbline.preferences.queue_control import QueueControl
+from plumbline.preferences.quiz import Quizzes, needed_first
 from plumbline.preferences.reading import progress_of, stream_flags
 from plumbline.preferences.records import (
     ADJUDICATION,
@@ -80,8 +81,8 @@ class PreferenceService(Intake):
         clock: gives the present moment; tests set it.
 
     Attributes:
-        guidelines, checks, adjudication, control: other sides of the same project: versions of the guideline, what
-            measures annotators, disputed tasks, and what the lead decides about the queue.
+        guidelines, quizzes, checks, adjudication, control: other sides of the same project: versions of the guideline,
+            the quiz on it, what measures annotators, disputed tasks, and what the lead decides about the queue.
     """
 
     def __init__(
@@ -97,6 +98,7 @@ class PreferenceService(Intake):
         self.lease = lease
         self.rules = rules
         self.guidelines = Guidelines(store, project=project, clock=clock)
+        self.quizzes = Quizzes(store, project=project, rules=rules, clock=clock)
         self.checks = Checks(store, project=project, rules=rules, clock=clock)
         self.adjudication = Adjudication(store, project=project, rules=rules, clock=clock)
         self.control = QueueControl(store, project=project, clock=clock)
@@ -145,14 +147,15 @@ class PreferenceService(Intake):
             wait: where others are just about to take all that is left, wait for what becomes of it (PostgreSQL).
 
         Returns:
-            `NeedsConsent`, a `NoWork`, where the annotator must accept the guideline in force first.
+            `NeedsConsent` or `NeedsQuiz`, a `NoWork`, where the annotator must accept the guideline in force, or pass
+            the quiz on it, first.
         """
         self._expire_leases()
         with self.turn() as turn:
             actor = acting(turn, annotator_id)
-            consent = missing_consent(turn, actor)
-            if consent is not None:
-                return consent
+            first = needed_first(turn, actor, self.rules.quiz)
+            if first is not None:
+                return first
             held = queue.held_lease(turn, actor)
             if held is not None:
                 return self._renewed(turn, actor, held)
@@ -184,7 +187,7 @@ class PreferenceService(Intake):
             actor = acting(turn, annotator_id)
             if not lead and not may_adjudicate(turn, actor):
                 raise StoreError(NOT_THEIRS)
-            refused = missing_consent(turn, actor) or refusal(actor)
+            refused = needed_first(turn, actor, self.rules.quiz) or refusal(actor)
             if refused is not None:
                 return refused
             held = queue.held_lease(turn, actor)

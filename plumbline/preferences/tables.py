@@ -288,7 +288,8 @@ class Tally(Base):
     queue was last looked through. `quota` is the most judgements that they may give; `paused` is the reason for which
     they get no work. Of `checks_seen` checks they passed `checks_passed`, the last `check_streak` of them in a row;
     `checks_score` is the sum of the shares of pairs that they got right. `aside` is the lease (its row id) of the last
-    item that they left without an answer, until they get another one.
+    item that they left without an answer, until they get another one. `quiz` is the content (a digest) of the quiz that
+    they passed last.
     """
 
     __tablename__ = "tallies"
@@ -307,6 +308,7 @@ class Tally(Base):
     check_streak: Mapped[int] = mapped_column(server_default=text("0"))
     repeats: Mapped[int] = mapped_column(server_default=text("0"))
     aside: Mapped[int | None]
+    quiz: Mapped[str | None] = mapped_column(String(32))
 
 
 class Draft(Base):
@@ -339,6 +341,26 @@ class Consent(Base):
     guideline_id: Mapped[int] = mapped_column(ForeignKey("guidelines.id"), primary_key=True)
     annotator_id: Mapped[int] = mapped_column(ForeignKey("annotators.id"), primary_key=True)
     given_at: Mapped[datetime]
+
+
+class QuizResult(Base):
+    """How an annotator did in the quiz of this content (`quiz`, a digest).
+
+    They tried `tries` times; the lead granted `granted` more than the recipe does. `answers` are the options chosen in
+    the last try, `share` the questions that were right in it. `passed_at` is also when the lead `let_in` them.
+    """
+
+    __tablename__ = "quiz_results"
+    project_id: Mapped[int] = mapped_column(ForeignKey("projects.id"), primary_key=True)
+    annotator_id: Mapped[int] = mapped_column(ForeignKey("annotators.id"), primary_key=True)
+    quiz: Mapped[str] = mapped_column(String(32), primary_key=True)
+    tries: Mapped[int] = mapped_column(server_default=text("0"))
+    granted: Mapped[int] = mapped_column(server_default=text("0"))
+    answers: Mapped[list[Any] | None]
+    share: Mapped[float | None]
+    tried_at: Mapped[datetime | None]
+    passed_at: Mapped[datetime | None]
+    let_in: Mapped[bool] = mapped_column(server_default=false())
 
 
 class PoolMember(Base):

@@ -20,6 +20,7 @@ PREFIX = "plumbline_"
 """What tokens begin with, so that scanners for leaked secrets know them."""
 
 TOKEN_BYTES = 32
+LONGEST_DAYS = 36_500
 USE_NOTED_EVERY = timedelta(minutes=1)
 
 
@@ -49,13 +50,15 @@ class Tokens(Facet):
             names: whether it may read annotators' names, and what the lead wrote about them.
 
         Raises:
-            StoreError: the name is empty or in use.
+            StoreError: the name is empty or in use, or `days` is no time that a token can hold.
         """
         name = name.strip()
         if not name or len(name) > 100 or not name.isprintable():
             raise StoreError("a token needs a name of at most 100 printable characters: say what it is for.")
-        if days is not None and days <= 0:
-            raise StoreError(f"{days} days: a token holds longer than no time.")
+        if days is not None and not 0 < days <= LONGEST_DAYS:  # NaN is neither
+            raise StoreError(
+                f"a token cannot hold for {days:g} days: give a number above 0 and up to {LONGEST_DAYS:,}."
+            )
         token = PREFIX + secrets.token_urlsafe(TOKEN_BYTES)
         with self.turn() as turn:
             if self._active(turn, name) is not None:

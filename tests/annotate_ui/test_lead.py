@@ -119,7 +119,7 @@ def test_a_judgement_is_in_the_figures_at_once(lead: TestClient, service: Prefer
     judge(service, "Ben")
     html = lead.post("/lead-work/quality", json={}).json()["html"]
     assert "100%" in html  # of pairs agreed on
-    assert "no interval: it needs 10 prompts" in html or "interval" in html
+    assert "no range: everybody agrees" in html
 
 
 def test_names_notes_and_texts_are_escaped(lead: TestClient, service: PreferenceService) -> None:
@@ -185,6 +185,9 @@ def test_a_held_task_is_taken_back(service: PreferenceService, lead: TestClient)
     who = service.sign_in("Holder").annotator_id
     work = service.lease_next(who)
     assert isinstance(work, Assignment)
+    html = ask(lead, "queue")["html"]
+    held = html.split("Held now</h2>")[1].split("</table>")[0]
+    assert work.prompt[-1]["content"] in held and "Holder" in held and "now" in held and "in 15 minutes" in held
     reply = ask(lead, "take_back", lease_id=work.lease_id)
     assert "back in the queue" in reply["notice"]
     assert "Nobody holds a task" in reply["html"]
@@ -258,9 +261,31 @@ def test_an_adjudicated_task_becomes_a_gold_item(service: PreferenceService, lea
     assert "adjudicate it first" in ask(lead, "make_gold", task_id=undecided)["error"]
 
 
-def judge_best(service: PreferenceService, name: str, best: str, *, adjudicate: bool = False) -> None:
+def test_a_decision_that_ties_everything_is_not_offered_as_gold(service: PreferenceService, lead: TestClient) -> None:
+    service.rules = replace(service.rules, adjudicate_above=0.1)
+    service.adjudication.rules = service.rules
+    for name, best in (("Ada", "one"), ("Ben", "two")):
+        judge_best(service, name, best)
+    judge_best(service, "Cem", "", adjudicate=True)  # every text ends so
+    html = ask(lead, "decided")["html"]
+    assert "Make it a gold item" not in html
+    assert "It cannot become a gold item: the adjudicator tied all responses" in html
+
+
+def test_without_peoples_judgements_there_is_nothing_to_download_of_people(
+    service: PreferenceService, lead: TestClient
+) -> None:
+    assert "Nothing was judged yet" in ask(lead, "check_export", format="trl")["error"]
+    judge_best(service, "robot", "one", simulated=True)
+    assert ask(lead, "check_export", format="trl") == {}
+    assert "judged yet by people" in ask(lead, "check_export", format="trl", people_only=True)["error"]
+
+
+def judge_best(
+    service: PreferenceService, name: str, best: str, *, adjudicate: bool = False, simulated: bool = False
+) -> None:
     """Rank the response that ends so first, the others tied behind it."""
-    who = service.sign_in(name).annotator_id
+    who = service.sign_in(name, simulated=simulated).annotator_id
     work = service.lease_adjudication(who, lead=True) if adjudicate else service.lease_next(who)
     assert isinstance(work, Assignment)
     ranking = {card.response_id: 1 if card.text.endswith(best) else 2 for card in work.cards}
@@ -333,4 +358,10 @@ def test_a_download_has_a_manifest_that_names_its_hash(service: PreferenceServic
     assert facts["sha256"] == hashlib.sha256(sent.content).hexdigest()
     assert (facts["file"], facts["rows"]) == ("support.trl.jsonl", len(sent.text.splitlines()))
     html = ask(lead, "exports")["html"]
-    assert html.count("/manifest") == len(EXPORTED) and html.count("/setup") == 2
+    empty = ("demonstrations", "flags")  # nothing was improved, no flag stands
+    assert html.count("/manifest") == len(EXPORTED) - len(empty) and html.count("/setup") == 2
+    assert "No response was improved yet" in html and "No flag stands" in html and html.count("disabled") == len(empty)
+    assert ask(lead, "check_export", format="trl") == {}
+    assert "No flag stands" in ask(lead, "check_export", format="flags")["error"]
+    assert ask(lead, "check_export", format="csv", people_only=True) == {}
+    assert "no format" in ask(lead, "check_export", format="cvs")["error"]

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from annotate_ui.sessions import Session, Sessions
+from plumbline.preferences.erasure import erase
 from plumbline.preferences.records import Assignment
 from plumbline.preferences.service import PreferenceService
 from tests.annotate_ui.conftest import new_task
@@ -123,6 +124,19 @@ def test_a_task_is_kept_for_those_who_are_ticked_and_a_decided_one_becomes_gold(
     lead.click("button:text-is('Make it a gold item')")
     lead.wait_for_selector(".pl-tag:text-is('gold item')")
     assert service.adjudication.settled() == []
+
+
+def test_a_download_is_saved_and_an_empty_one_is_told_on_the_page(service: PreferenceService, lead: Any) -> None:
+    judge(service, "Ada")
+    lead.click("#tab-exports")
+    lead.wait_for_selector("button[data-format=flags]:disabled")
+    with lead.expect_download() as saved:
+        lead.click("button:text-is('trl')")
+    assert saved.value.suggested_filename == "support.trl.jsonl"
+    erase(service.store, "Ada", remove_judgements=True)  # while the page stands open
+    lead.click("button:text-is('dpo')")
+    lead.wait_for_selector("[data-lead=error]:text-is('Nothing was judged yet, so there is nothing to download.')")
+    assert len(lead.context.pages) == 1
 
 
 def judge_best(service: PreferenceService, work: Any, name: str, best: str) -> None:

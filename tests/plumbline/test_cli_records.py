@@ -154,6 +154,13 @@ def test_tokens(domain):
     assert "dashboard  revoked" in plumbline("tokens", "list", domain)
 
 
+@pytest.mark.parametrize("days", ["0", "-1", "nan", "inf", "1e9"])
+def test_a_token_holds_for_a_time(domain, days):
+    with pytest.raises(UserError, match=r"a token cannot hold for .* days: give a number above 0"):
+        plumbline("tokens", "add", domain, "dashboard", "--days", days)
+    assert "dashboard" not in plumbline("tokens", "list", domain)
+
+
 def test_a_token_that_reads_names_says_so(domain):
     assert "reads annotators' names" in plumbline("tokens", "add", domain, "payroll", "--names")
     plumbline("tokens", "add", domain, "dashboard")

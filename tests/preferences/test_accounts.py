@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -35,6 +36,26 @@ def test_the_right_password_gives_a_session_with_the_role(
     found = sessions.read(visitor.sign_in(" ada "))
     assert found is not None
     assert (found.annotator_id, found.name, found.role, found.one_time) == (made.annotator_id, "Ada", "lead", False)
+
+
+def test_an_account_tells_when_it_was_last_seen(
+    accounts: Accounts, visitor: Visitor, store: Store, clock: Clock
+) -> None:
+    first = clock.now
+    ada, ben, _ = (accounts.create(name, password=PASSWORD).annotator_id for name in ("Ada", "Ben", "Cem"))
+    service = PreferenceService(store, project="support", clock=clock)
+    service.add_tasks(new_tasks(4))
+    visitor.sign_in("Ada")
+    for minutes, who in ((10, ben), (20, ben), (30, ada)):
+        clock.now = first + timedelta(minutes=minutes)
+        work = service.lease_next(who)
+        assert isinstance(work, Assignment)
+        service.skip(work.lease_id, who, reason="unclear", idempotency_key=work.lease_id)
+    clock.advance(60)
+    seen = {one.name: one.seen_at for one in accounts.all()}
+    assert seen == {"Ada": first + timedelta(minutes=30), "Ben": first + timedelta(minutes=20), "Cem": None}
+    visitor.sign_in("Ben")
+    assert accounts.all()[1].seen_at == clock.now
 
 
 def test_what_is_wrong_is_not_told(accounts: Accounts, visitor: Visitor) -> None:

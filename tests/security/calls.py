@@ -32,7 +32,8 @@ ACTORS = {"annotate-work": "Bob", "lead-work": "Lea", "arena-work": "Bob", "peop
 ONLY_LEADS = ("/annotate-work/decide_as_lead", "/arena-work/board")
 BOARD_CALLS = [
     *(f"/annotate-work/{name}" for name in ("next", "decide", "judge", "skip", "flag", "undo", "reopen", "release")),
-    *(f"/annotate-work/{name}" for name in ("renew", "draft", "history", "guideline", "consent", "decide_as_lead")),
+    *(f"/annotate-work/{name}" for name in ("renew", "draft", "history", "guideline", "consent", "quiz")),
+    "/annotate-work/decide_as_lead",
     *(
         f"/arena-work/{name}"
         for name in ("state", "draw", "start", "consent", "vote", "go_on", "end", "board", "listen")
@@ -41,7 +42,7 @@ BOARD_CALLS = [
 LEAD_CALLS = [
     *(f"/lead-work/{name}" for name in ("quality", "queue", "guidelines", "exports", "decided", "take_back", "reopen")),
     *(f"/lead-work/{name}" for name in ("keep_closed", "place", "pause", "resume", "quota", "set_pool", "preview")),
-    *(f"/lead-work/{name}" for name in ("restrict", "make_gold")),
+    *(f"/lead-work/{name}" for name in ("restrict", "make_gold", "quiz_again", "quiz_let_in", "check_export")),
     "/lead-work/publish",
     *(f"/people/{name}" for name in ("create", "reset", "role", "deactivate", "activate")),
 ]

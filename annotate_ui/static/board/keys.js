@@ -14,7 +14,7 @@ export function actionOf(event, board) {
   const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
   const { task } = board;
   if (Object.hasOwn(ANYWHERE, key)) return () => board[ANYWHERE[key]]();
-  if (!task) return undefined;
+  if (!task) return board.quiz ? inQuiz(key, event.target, board) : undefined;
   if (Object.hasOwn(ON_TASK, key)) return () => board[ON_TASK[key]]();
   return onTask(key, event.target, task, board);
 }
@@ -24,6 +24,11 @@ function inText(event, field, board) {
   if (!board.task || !field.closest(".pl-task")) return undefined;
   if (event.key === "Escape") return () => board.task.mark(board.task.current);
   return event.key === "Enter" && (event.ctrlKey || event.metaKey) ? () => board.judge() : undefined;
+}
+
+function inQuiz(key, target, board) {
+  if (/^[1-9]$/.test(key)) return () => board.quiz.digit(Number(key));
+  return key === "Enter" && !target.closest?.("button, a, summary, input") ? () => board.handIn() : undefined;
 }
 
 function onTask(key, target, task, board) {

@@ -232,10 +232,10 @@ def _share(total: Floats, drawn: Floats | None, above: int, below: int, n: int, 
 
 def _tau(total: Floats, drawn: Floats | None, n: int) -> Figure:
     if not total[TAUS]:
-        return undefined("in every two judgements, one says that all responses are equal", n)
+        return undefined("nothing to compare: of any two judgements of a task, one calls all responses equal", n)
     value = float(total[TAU] / total[TAUS])
     if abs(value) > 1 - 1e-12:
-        return Figure(value, n=n, why="all are the same, so resampling gives no interval")
+        return Figure(value, n=n, why="no range: it is the same in all tasks")
     return _with_interval(value, None if drawn is None else percentiles(drawn, ratio(TAU, TAUS), value), n)
 
 
@@ -243,11 +243,11 @@ def _alpha(overlap: Overlap, total: Floats, drawn: Floats | None, n: int) -> Fig
     import krippendorff
 
     if not np.isfinite(alpha_of(total[None, ALPHA:])[0]):
-        return undefined("everybody says that all responses are equal", n)
+        return undefined("nothing to compare: everybody calls all responses equal", n)
     counts, _ = value_counts(overlap)
     value = float(krippendorff.alpha(value_counts=_ranked_twice(counts), level_of_measurement="ordinal"))
     if value > 1 - 1e-12:
-        return Figure(value, n=n, why="all agree, so resampling gives no interval")
+        return Figure(value, n=n, why="no range: everybody agrees")
     found = None if drawn is None else percentiles(drawn, lambda sums: alpha_of(sums[:, ALPHA:]), value)
     return _with_interval(value, found, n)
 
@@ -260,5 +260,7 @@ def _ranked_twice(counts: NDArray[np.int64]) -> NDArray[np.int64]:
 
 def _with_interval(value: float, interval: tuple[float, float] | None, n: int) -> Figure:
     if interval is None:
-        return Figure(value, n=n, why=f"no interval: it needs {LEAST_CLUSTERS} prompts with overlap, there are {n}")
+        return Figure(
+            value, n=n, why=f"no range yet: it needs {LEAST_CLUSTERS} prompts that two people judged, there are {n}"
+        )
     return Figure(value, *interval, n=n)

@@ -10,6 +10,7 @@ from sqlalchemy import exists, select
 
 from plumbline.conversations import Conversation
 from plumbline.preferences.answers import JUDGEMENT
+from plumbline.preferences.checks import adjudicated_ranks
 from plumbline.preferences.records import LEARNED_FROM
 from plumbline.preferences.tables import Annotator, Answer, Task, current
 from plumbline.preferences.turn import Facet, Turn, known_annotator
@@ -43,6 +44,7 @@ class DecidedTask:
         disagreement: share of pairs on which they disagree, where that is known.
         adjudicated: whether an adjudicator has decided it.
         check: its kind, where it measures annotators.
+        not_gold: why an adjudicated task cannot become a gold item; None where it can.
     """
 
     task_id: str
@@ -52,6 +54,7 @@ class DecidedTask:
     disagreement: float | None
     adjudicated: bool
     check: str | None
+    not_gold: str | None
 
     @property
     def ranked(self) -> list[tuple[int, str, float]]:
@@ -127,4 +130,13 @@ def _decided(turn: Turn, task_id: int) -> DecidedTask:
     responses = tuple(
         (response["text"], mean(ranks[place] for ranks in counted)) for place, response in enumerate(task.responses)
     )
-    return DecidedTask(task.key, task.prompt, responses, said, task.disagreement, task.adjudicated, task.check_kind)
+    not_gold = _not_gold(turn, task_id) if task.adjudicated and task.check_kind is None else None
+    about = (task.disagreement, task.adjudicated, task.check_kind, not_gold)
+    return DecidedTask(task.key, task.prompt, responses, said, *about)
+
+
+def _not_gold(turn: Turn, task_id: int) -> str | None:
+    ranks = adjudicated_ranks(turn, task_id)
+    if ranks is None:
+        return "the adjudicator gave no ranking"
+    return "the adjudicator tied all responses, so there is nothing to get right" if len(set(ranks)) < 2 else None

@@ -68,7 +68,7 @@ def _position(judgements: Sequence[OwnJudgement]) -> tuple[Figure, float | None]
     with_order = [one for one in judgements if one.shown_order]
     decided = [one for one in with_order if one.ranks.count(1) == 1]
     if len(decided) < LEAST:
-        return undefined(_too_few(len(decided), len(judgements), "with one best response and a known order")), None
+        return undefined(_too_few(len(decided), len(judgements), "in which one response alone was ranked best")), None
     won = [one.ranks[one.shown_order[0]] == 1 for one in decided if one.shown_order]
     return share_of(won), mean(1 / len(one.ranks) for one in decided)
 
@@ -77,14 +77,16 @@ def _length(judgements: Sequence[OwnJudgement]) -> Figure:
     shares = [longer_share(one.ranks, one.facts.lengths) for one in judgements]
     known = [share for share in shares if share is not None]
     if len(known) < LEAST:
-        return undefined(_too_few(len(known), len(judgements), "that prefer one of two lengths"), len(known))
+        return undefined(
+            _too_few(len(known), len(judgements), "that prefer the longer or the shorter of two responses"), len(known)
+        )
     return mean_share(known)
 
 
 def _speed(judgements: Sequence[OwnJudgement]) -> tuple[Figure, Figure]:
     timed = [(one.seconds, one.facts.words) for one in judgements if one.seconds is not None]
     if len(timed) < LEAST:
-        why = _too_few(len(timed), len(judgements), "with a known time")
+        why = _too_few(len(timed), len(judgements), "of which the time was measured")
         return undefined(why, len(timed)), undefined(why, len(timed))
     times = sorted(seconds for seconds, _ in timed)
     quarter = len(times) // 4
@@ -95,14 +97,18 @@ def _speed(judgements: Sequence[OwnJudgement]) -> tuple[Figure, Figure]:
 
 def _consistency(repeats: Sequence[OwnJudgement]) -> Figure:
     if not repeats:
-        return undefined("no task was shown to them again (annotate.checks.repeat_share)")
+        return undefined(
+            "no task was shown to them a second time; the recipe's annotate.checks.repeat_share lets that happen"
+        )
     agreed = [agreement_of_two(one.ranks, one.earlier) for one in repeats if one.earlier is not None]
     if len(agreed) < LEAST:
-        return undefined(f"needs {LEAST} repeated tasks, there are {len(agreed)}", len(agreed))
+        return undefined(
+            f"too few yet: {len(agreed)} of the {LEAST} tasks shown a second time that this needs", len(agreed)
+        )
     return mean_share(agreed)
 
 
 def _too_few(n: int, judgements: int, what: str) -> str:
     if judgements and not n:
-        return f"no judgement {what}"
-    return f"needs {LEAST} judgements {what}, there are {n}"
+        return f"they gave no judgement {what}"
+    return f"too few yet: {n} of the {LEAST} judgements {what} that this needs"

@@ -79,11 +79,11 @@ def correlation(first: list[float], second: list[float], least: int) -> Figure:
 
     n = len(first)
     if n < least:
-        return undefined(f"needs {least} judgements, there are {n}", n)
+        return undefined(f"too few yet: {n} of the {least} judgements that this needs", n)
     if np.ptp(first) < 1e-12 or np.ptp(second) < 1e-12:
-        return undefined("all values are the same", n)
+        return undefined("nothing to compare: the values do not differ", n)
     value = float(np.clip(np.corrcoef(first, second)[0, 1], -1, 1))
     if abs(value) > 1 - 1e-12:
-        return Figure(value, n=n, why="a perfect line has no interval")
+        return Figure(value, n=n, why="no range: one follows from the other without exception")
     half = NormalDist().inv_cdf(0.5 + CONFIDENCE / 2) / math.sqrt(n - 3)
     return Figure(value, math.tanh(math.atanh(value) - half), math.tanh(math.atanh(value) + half), n)

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 import numpy as np
 from sqlalchemy import select
 
+from plumbline.errors import counted
 from plumbline.preferences.answers import JUDGEMENT
 from plumbline.preferences.quality.figures import Figure, undefined
 from plumbline.preferences.quality.resampling import percentiles, ratio, resampled_sums
@@ -65,9 +66,8 @@ def forecast(times: Sequence[datetime], missing: int, now: datetime) -> Forecast
     slots, by_hour = _slots(times, now), _by_hour(times, now)
     working = slots[slots > 0]
     if len(working) < LEAST_SLOTS:
-        why = (
-            f"needs {LEAST_SLOTS} quarters of an hour with judgements in the last seven days, there are {len(working)}"
-        )
+        seen = counted(len(working), "quarter")
+        why = f"too early to say: there was work in {seen} of an hour, and it takes {LEAST_SLOTS}"
         return Forecast(undefined(why, len(times)), undefined(why), None, why if missing else "all is judged", by_hour)
     per_hour = _pace(working, len(times))
     if not missing:

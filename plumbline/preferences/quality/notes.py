@@ -57,13 +57,13 @@ def _notes(person: PersonQuality, together: Agreement, longer: float | None, lim
     if longer is not None and high < min(longer, 0.5):
         yield "prefers shorter responses more than others do"
     if _strict(effects.too_fast)[0] > limits.too_fast:
-        yield f"often faster than {WORDS_PER_MINUTE} words a minute"
+        yield f"often faster than anybody can read ({WORDS_PER_MINUTE} words a minute)"
     if together.pairwise.value is not None and _strict(person.agreement)[1] < together.pairwise.value - limits.behind:
         yield "agrees with others less than the rest"
     if person.reliability.value is not None and person.reliability.value < limits.reliability:
-        yield "low reliability"
+        yield "is often contradicted by the others (low reliability)"
     if together.pairwise.value is not None and _strict(effects.consistency)[1] < together.pairwise.value:
-        yield "agrees with themselves less than people agree with each other"
+        yield "contradicts earlier answers of their own more than people contradict each other"
 
 
 def _strict(figure: Figure) -> tuple[float, float]:

@@ -30,14 +30,14 @@ def reliability_of(overlap: Overlap, couples: Couples) -> dict[int, Figure]:
     labels = _labels(overlap, judged_together)
     counts = {person: int((overlap.annotator[judged_together] == person).sum()) for person in people}
     if sum(count > 0 for count in counts.values()) < LEAST_PEOPLE:
-        why = f"needs {LEAST_PEOPLE} people with tasks in common: of two who disagree, either may be right"
+        why = f"needs {LEAST_PEOPLE} people who judged the same tasks: of two who disagree, either may be right"
         return {person: undefined(why, counts[person]) for person in people}
     accuracy = _accuracy(*labels)
     figures = {}
     for person in people:
         n = counts[person]
         if n < LEAST_JUDGEMENTS or person not in accuracy:
-            why = f"too few: {n} judgements of tasks that others judged, {LEAST_JUDGEMENTS} are needed"
+            why = f"too few yet: {n} of the {LEAST_JUDGEMENTS} judgements of shared tasks that this needs"
             figures[person] = undefined(why, n)
         else:
             figures[person] = Figure(accuracy[person], n=n)

@@ -33,7 +33,7 @@ def test_a_correlation_by_hand() -> None:
     assert found.value == pytest.approx(0.8)
     assert found.low == pytest.approx(math.tanh(math.atanh(0.8) - 1.959964), abs=1e-5)
     assert correlation([1.0] * 9, list(range(9)), least=4).value is None
-    assert "needs 10" in (correlation([1, 2, 3, 4], [1, 3, 2, 4], least=10).why or "")
+    assert "of the 10 judgements" in (correlation([1, 2, 3, 4], [1, 3, 2, 4], least=10).why or "")
 
 
 def judged(ranks, *, order=None, seconds=30.0, lengths=None, words=100, earlier=None) -> OwnJudgement:  # type: ignore[no-untyped-def]
@@ -145,7 +145,7 @@ def test_pauses_move_the_end_but_not_the_pace() -> None:
 
 
 def test_a_forecast_says_why_there_is_none() -> None:
-    assert "needs 4 quarters" in (forecast([NOON - timedelta(minutes=1)], 10, NOON).why_not or "")
+    assert "1 quarter of an hour, and it takes 4" in (forecast([NOON - timedelta(minutes=1)], 10, NOON).why_not or "")
     every_minute = [NOON - timedelta(minutes=minute, seconds=1) for minute in range(120)]
     assert forecast(every_minute, 0, NOON).why_not == "all is judged"
     assert forecast([], 0, NOON).why_not == "all is judged"

@@ -1,4 +1,4 @@
-"""Figures in words and numbers, as the lead's page shows them."""
+"""Figures and times in words, as the pages of leads and admins show them."""
 
 from __future__ import annotations
 
@@ -47,10 +47,12 @@ def finish(forecast: Forecast, now: datetime) -> str:
 
 
 def ago(then: datetime | None, now: datetime) -> str:
-    """`in 12 min`, `3 h ago`."""
+    """`in 12 minutes`, `3 hours ago`, `now`."""
     if then is None:
         return ""
     minutes = round((then - now).total_seconds() / 60)
+    if minutes == 0:
+        return "now"
     size = abs(minutes)
     amount = (
         counted(size, "minute")
@@ -59,7 +61,7 @@ def ago(then: datetime | None, now: datetime) -> str:
         if size < 48 * 60
         else counted(round(size / 1440), "day")
     )
-    return f"in {amount}" if minutes >= 0 else f"{amount} ago"
+    return f"in {amount}" if minutes > 0 else f"{amount} ago"
 
 
 def _signed(value: float) -> str:
