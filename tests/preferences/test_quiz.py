@@ -21,7 +21,7 @@ from plumbline.preferences.records import Assignment, NeedsConsent, NeedsQuiz, N
 from plumbline.preferences.rules import Rules
 from plumbline.preferences.service import PreferenceService
 from plumbline.preferences.tables import QuizResult
-from plumbline.recipe_annotate import QuizSection
+from plumbline.recipe_annotate import AnnotateSection, QuizSection
 from tests.preferences.conftest import best_first, new_tasks, rows_of
 
 QUIZ = Quiz(
@@ -285,6 +285,15 @@ def test_all_faults_of_a_quiz_are_told_at_once(tmp_path):
         path.write_text(text)
         with pytest.raises(UserError, match=fault):
             read_quiz(QuizSection(file=path))
+
+
+def test_the_recipes_quiz_is_among_the_rules(tmp_path):
+    path = tmp_path / "quiz.jsonl"
+    path.write_text(written([FINE], ".jsonl"))
+    section = AnnotateSection(quiz=QuizSection(file=path, pass_share=1, attempts=5, ask_again=True))
+    quiz = Rules.of(section).quiz
+    assert (quiz.questions[0].right, quiz.pass_share, quiz.attempts, quiz.ask_again) == ({1}, 1, 5, True)
+    assert Rules.of(AnnotateSection()).quiz is None
 
 
 TEXT = st.text(
