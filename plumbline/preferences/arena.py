@@ -190,8 +190,7 @@ class Arena(Facet):
         """Begin a conversation with the pair that was compared least; one that they had open is over.
 
         Returns:
-            `NoWork`, and nothing is changed, where they must accept the guideline or pass the quiz first
-            (`NeedsConsent`, `NeedsQuiz`), are paused, or have reached their quota.
+            `NoWork`, and nothing is changed, where guideline or quiz come first, they are paused, or did their quota.
 
         Raises:
             StoreError: the prompt is empty or too long.
