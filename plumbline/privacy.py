@@ -40,7 +40,7 @@ def personal_data_notices(domain: Domain) -> list[str]:
     screen, data = Screen(domain.recipe.annotate.personal_data), domain.recipe.data
     if screen.action == "off":
         return []
-    into_store = [Path(name) for name in (*data.prompts, *(file.path for file in data.preferences))]
+    into_store = [*map(Path, data.prompts), *(file.path for file in data.preferences)]
     others = [Path(name) for name in (*data.demonstrations, *data.benchmark, *data.corpus)]
     notices = []
     for file in dict.fromkeys([*into_store, *others]):
