@@ -176,7 +176,7 @@ def retain(
             return
         if not yes and not typer.confirm(f"Change {domain.store} so? This cannot be undone"):
             raise UserError("nothing was changed.")
-        if settings.records_days is not None:
+        if due.records and settings.records_days is not None:
             gone = retention.clear_records(service.store, days=settings.records_days)
             _tell(f"deleted: {retention.told(gone) or 'nothing'}")
         tried = [retention.pseudonymise(service.store, person, settings) for person in due.people]

@@ -26,7 +26,7 @@ LOOKED_AT = 2_000_000
 _BECOMES = {
     "report": "it is stored as it is (annotate.personal_data: report)",
     "set_aside": "such rows are set aside (annotate.personal_data: set_aside)",
-    "mask": "it is masked in the store (annotate.personal_data: mask)",
+    "mask": "it is masked on its way into the store (annotate.personal_data: mask)",
 }
 
 
@@ -122,7 +122,7 @@ class ScreenedTasks:
 _TASKS_BECOME = {
     "report": "they are handed out as they are (annotate.personal_data: report)",
     "set_aside": "they are not handed out (annotate.personal_data: set_aside)",
-    "mask": "it is masked in the store (annotate.personal_data: mask)",
+    "mask": "it is masked on its way into the store (annotate.personal_data: mask)",
 }
 
 

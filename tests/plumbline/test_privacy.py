@@ -93,7 +93,7 @@ def test_tasks_are_masked_the_same_each_time(tmp_path):
     domain = sampled(domain_of(tmp_path, said, personal_data="mask"))
     fill_store(domain)
     assert said == [
-        "sampled tasks: personal data in 3 of 4 tasks: EMAIL 6, PHONE 1; it is masked in the store "
+        "sampled tasks: personal data in 3 of 4 tasks: EMAIL 6, PHONE 1; it is masked on its way into the store "
         "(annotate.personal_data: mask); 1 task left out, whose responses are the same then."
     ]
     fill_store(domain)
@@ -114,7 +114,7 @@ def test_check_tells_of_each_file_and_of_its_beginning_only(tmp_path, monkeypatc
     data = DataSection(demonstrations=[str(demonstrations)], prompts=[str(prompts)], preferences=[str(preferences)])
     said: list[str] = []
     domain = domain_of(tmp_path, said, data, personal_data="mask")
-    in_store = "it is masked in the store (annotate.personal_data: mask)."
+    in_store = "it is masked on its way into the store (annotate.personal_data: mask)."
     assert personal_data_notices(domain) == [
         f"{prompts}: personal data in 1 of 5 rows: EMAIL 1 (line 2); {in_store}",
         f"{preferences}: personal data in 1 of 1 row: EMAIL 1 (line 1); {in_store}",
@@ -137,7 +137,7 @@ def test_the_recipes_files_are_screened_and_told_of_once(tmp_path):
     import_named_files(domain)
     import_named_files(domain)
     assert said[1:] == [
-        "prefs.jsonl: personal data in 1 of 1 row: EMAIL 1 (line 1); it is masked in the store "
+        "prefs.jsonl: personal data in 1 of 1 row: EMAIL 1 (line 1); it is masked on its way into the store "
         "(annotate.personal_data: mask)"
     ]
     with domain.service() as service:
