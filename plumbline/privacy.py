@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from plumbline.domain import Domain
 from plumbline.errors import DataError, counted
-from plumbline.preferences.screening import Findings, Screen
+from plumbline.preferences.screening import Findings, Screen, texts_of
 from plumbline.preferences.validation import task_fault, task_key
 from plumbline.runs import write_synced
 
@@ -61,7 +61,7 @@ def _look_at(file: Path, screen: Screen) -> tuple[Findings, bool]:
         for row in raw_rows(file):
             if characters > LOOKED_AT:
                 return found, False
-            characters += len(json.dumps(row.shown, ensure_ascii=False, default=str))
+            characters += sum(map(len, texts_of(row.shown)))
             found.add(row.line, screen.kinds(row.shown))
     except DataError:  # told by the checks of the data themselves
         pass

@@ -32,8 +32,8 @@ from plumbline.recipe_privacy import RetentionSection
 log = logging.getLogger(__name__)
 
 ACTION = "retention"
-AT_ONCE = 2000
-"""Rows that one transaction deletes, so that annotators need not wait."""
+AT_ONCE, LOOKED_FOR = 500, 50_000
+"""Rows that one transaction deletes, so that annotators need not wait, and that are looked for at a time."""
 
 FIRST_AFTER, AGAIN_AFTER = timedelta(minutes=1), timedelta(days=1)
 
@@ -104,9 +104,9 @@ def pseudonymise(
     assert settings.names_days is not None
     now = clock()
     with store.write() as connection:
-        # Locked, because signing in writes this row.
+        # Locked, because signing in writes this row; not against answers, which only refer to it.
         known = select(Annotator.__table__).where(Annotator.annotator_id == person.annotator_id)
-        row = connection.execute(known.with_for_update()).one()
+        row = connection.execute(known.with_for_update(key_share=True)).one()
         idle = _is_idle(now - timedelta(days=settings.names_days))
         still = connection.execute(select(Annotator.id).where(Annotator.id == row.id, idle)).one_or_none()
         if still is None or _admins(connection, locked=True) == {person.annotator_id}:
@@ -185,15 +185,15 @@ def _is_idle(since: datetime) -> ColumnElement[bool]:
     Those whose names came with an imported file have neither signed in nor had a task: a second import would bring the
     name back.
     """
-    of_them = Annotator.id
+    # Sets, each found once, because no index leads from a person to what they did in all projects.
     here = or_(
         Annotator.signed_in_at.is_not(None),
-        *(exists().where(table.annotator_id == of_them) for table in (Account, Lease, Battle)),
+        *(Annotator.id.in_(select(table.annotator_id)) for table in (Account, Lease, Battle)),
     )
     active = or_(
         Annotator.created_at >= since,
         and_(Annotator.signed_in_at.is_not(None), Annotator.signed_in_at >= since),
-        *(exists().where(table.annotator_id == of_them, moment >= since) for table, moment in _MOMENTS),
+        *(Annotator.id.in_(select(table.annotator_id).where(moment >= since)) for table, moment in _MOMENTS),
     )
     return and_(Annotator.erased_at.is_(None), ~Annotator.simulated, here, ~active)
 
@@ -211,13 +211,13 @@ _MOMENTS: tuple[tuple[Any, Any], ...] = (
 
 def _idle_people(connection: Connection, since: datetime) -> list[Idle]:
     rows = connection.execute(select(Annotator.__table__).where(_is_idle(since))).all()
-    people = []
-    for row in rows:
-        moments = [row.created_at, row.signed_in_at]
-        for table, moment in _MOMENTS:
-            moments.append(connection.execute(select(func.max(moment)).where(table.annotator_id == row.id)).scalar())
-        last = max(moment for moment in moments if moment is not None)
-        people.append(Idle(row.annotator_id, row.name, last))
+    seen = {row.id: max(row.created_at, row.signed_in_at or row.created_at) for row in rows}
+    for table, moment in _MOMENTS if rows else ():
+        newest = select(table.annotator_id, func.max(moment)).where(moment.is_not(None)).group_by(table.annotator_id)
+        for annotator, at in connection.execute(newest):
+            if annotator in seen:
+                seen[annotator] = max(seen[annotator], at)
+    people = [Idle(row.annotator_id, row.name, seen[row.id]) for row in rows]
     return sorted(people, key=lambda person: (person.last_seen, person.annotator_id))
 
 
@@ -278,14 +278,20 @@ def _kinds_of_records(before: datetime) -> list[_Records]:
 
 
 def _deleted(store: Store, kind: _Records) -> Iterator[int]:
-    """Delete what is old of a kind, piece by piece; yields the size of each."""
+    """Delete what is old of a kind, piece by piece; yields the size of each.
+
+    It is looked for without a lock: of a large store that takes longer than annotators should wait.
+    """
     while True:
-        with store.write() as connection:
-            if store.is_sqlite:  # what is deleted is overwritten with zeros
-                connection.exec_driver_sql("PRAGMA secure_delete = ON")
-            keys = connection.execute(select(*kind.key).where(kind.old).limit(AT_ONCE)).all()
-            if not keys:
-                return
+        with store.read() as connection:
+            keys = [tuple(key) for key in connection.execute(select(*kind.key).where(kind.old).limit(LOOKED_FOR))]
+        for start in range(0, len(keys), AT_ONCE):
             # Asked once more: a draft may have been saved anew meanwhile.
-            those = tuple_(*kind.key).in_([tuple(key) for key in keys]) & kind.old
-            yield connection.execute(delete(kind.table).where(those)).rowcount
+            those = tuple_(*kind.key).in_(keys[start : start + AT_ONCE]) & kind.old
+            with store.write() as connection:
+                if store.is_sqlite:  # what is deleted is overwritten with zeros
+                    connection.exec_driver_sql("PRAGMA secure_delete = ON")
+                number = connection.execute(delete(kind.table).where(those)).rowcount
+            yield number
+        if len(keys) < LOOKED_FOR:
+            return

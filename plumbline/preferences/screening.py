@@ -78,7 +78,7 @@ class Screen:
         """How much of each kind is in all texts of a value as JSON has it."""
         if self.action == "off":
             return Counter()
-        return Counter(span.kind for text in _texts(value) for span in find(text, self.settings.regions))
+        return Counter(span.kind for text in texts_of(value) for span in find(text, self.settings.regions))
 
     def kinds_of_task(self, task: NewTask) -> Counter[str]:
         """How much of each kind is in a task: prompt, responses, and what else its row holds."""
@@ -120,12 +120,15 @@ def _contents(task: NewTask) -> list[str]:
     return [message["content"] for message in task.prompt]
 
 
-def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict | list | tuple):
-        for one in value.values() if isinstance(value, dict) else value:
-            yield from _texts(one)
+def texts_of(value: Any) -> Iterator[str]:
+    """All texts of a value as JSON has it, however deeply nested, in no order."""
+    left = [value]
+    while left:
+        one = left.pop()
+        if isinstance(one, str):
+            yield one
+        elif isinstance(one, dict | list | tuple):
+            left += one.values() if isinstance(one, dict) else one
 
 
 def _changed(value: Any, change: Callable[[str], str]) -> Any:

@@ -1,5 +1,7 @@
 """Retention: names of people who are gone, and records that say nothing any more; judgements are never deleted."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
@@ -178,3 +180,25 @@ def test_a_store_of_before_counts_whoever_has_an_account_as_signed_in(address, m
         row = connection.execute(select(Annotator.__table__)).one()
     assert row.annotator_id == account.annotator_id and row.signed_in_at is not None
     again.close()
+
+
+def test_a_sign_in_at_the_same_moment_is_waited_for(staffed, store, clock, by_name):
+    settings = keep(names_days=50)
+    (anna,), _ = names_due(store, settings, clock=clock)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def sign_in():
+        with store.write():
+            by_name.start(staffed["Anna"])
+            begun.set()
+            go_on.wait(10)
+
+    with ThreadPoolExecutor(2) as pool:
+        signing_in = pool.submit(sign_in)
+        assert begun.wait(10)
+        retaining = pool.submit(pseudonymise, store, anna, settings, clock=clock)
+        with pytest.raises(TimeoutError):
+            retaining.result(0.2)
+        go_on.set()
+        signing_in.result(10)
+        assert retaining.result(10) is None
