@@ -259,7 +259,7 @@ def _kinds_of_records(before: datetime) -> list[_Records]:
             "drafts", Draft, (Draft.task_id, Draft.annotator_id, Draft.purpose), and_(Draft.saved_at < before, ~held)
         ),
         _Records("sessions", LoginSession, (LoginSession.id,), LoginSession.expires_at < before),
-        _Records("failed sign-ins", Throttle, (Throttle.key,), Throttle.last_at < before),
+        _Records("counts of sign-ins and requests", Throttle, (Throttle.key,), Throttle.last_at < before),
         _Records("tokens", ApiToken, (ApiToken.id,), or_(ApiToken.revoked_at < before, ApiToken.expires_at < before)),
         # Sending is given up after a day. Progress stays: it keeps the same step from being told again.
         _Records(
