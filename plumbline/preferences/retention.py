@@ -25,7 +25,7 @@ from plumbline.preferences.account_tables import Account, ApiToken, Delivery, Lo
 from plumbline.preferences.erasure import Erased, erase_person
 from plumbline.preferences.queue import OPEN
 from plumbline.preferences.store import Store
-from plumbline.preferences.tables import Annotator, Answer, Battle, Draft, Lease, Tally
+from plumbline.preferences.tables import Annotator, Answer, Battle, Draft, Lease, QuizResult, Tally
 from plumbline.preferences.turn import now_utc
 from plumbline.recipe_privacy import RetentionSection
 
@@ -203,6 +203,7 @@ _MOMENTS: tuple[tuple[Any, Any], ...] = (
     (Lease, Lease.created_at),
     (Draft, Draft.saved_at),
     (Battle, Battle.created_at),
+    (QuizResult, QuizResult.tried_at),
     (LoginSession, LoginSession.expires_at),
     (Account, Account.changed_at),
 )

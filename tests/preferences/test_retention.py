@@ -173,7 +173,7 @@ def test_a_store_of_before_counts_whoever_has_an_account_as_signed_in(address, m
     account = accounts.create("Ada", "admin", password=PASSWORD)
     with accounts.store.write() as connection:
         connection.execute(text("ALTER TABLE annotators DROP COLUMN signed_in_at"))
-        connection.execute(text("UPDATE alembic_version SET version_num = '0004'"))
+        connection.execute(text("UPDATE alembic_version SET version_num = '0005'"))
     accounts.store.close()
     again = Store.open(address)
     with again.read() as connection:
