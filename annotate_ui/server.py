@@ -20,6 +20,7 @@ from uvicorn.supervisors import Multiprocess
 from annotate_ui.app import build_app
 from plumbline.console import console
 from plumbline.errors import UserError
+from plumbline.preferences.retention import Daily
 from plumbline.preferences.service import PreferenceService
 from plumbline.preferences.store import Store
 from plumbline.preferences.webhook_sender import Sender
@@ -59,6 +60,7 @@ class AppFactory:
         store = Store.open(self.store, create=False)
         service = PreferenceService(store, project=self.project, lease=self.lease, rules=self.rules)
         start_webhooks(service, self.settings)
+        start_retention(service, self.settings)
         return build_app(service, self.setup, self.settings)
 
 
@@ -104,6 +106,7 @@ def serve(
                 _run_several(_factory(service, setup, settings), settings, listener)
             else:
                 start_webhooks(service, settings)
+                start_retention(service, settings)
                 app = build_app(service, setup, settings, arena=arena)
                 # uvicorn closes on either signal, then hands it on.
                 uvicorn.Server(server_config(app, settings)).run(sockets=[listener])
@@ -124,6 +127,15 @@ def start_webhooks(service: PreferenceService, settings: AnnotateSection) -> Sen
     sender = Sender(service.store, project=service.project, subscriptions=subscriptions, clock=service.clock)
     sender.start()
     return sender
+
+
+def start_retention(service: PreferenceService, settings: AnnotateSection) -> Daily | None:
+    """Clear old records once a day, from a thread of this process; None where the recipe keeps everything."""
+    if settings.retention.names_days is None and settings.retention.records_days is None:
+        return None
+    daily = Daily(service.store, settings.retention, clock=service.clock)
+    daily.start()
+    return daily
 
 
 def server_config(app: Any, settings: AnnotateSection, **more: Any) -> uvicorn.Config:

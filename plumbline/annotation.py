@@ -35,23 +35,26 @@ def fill_store(domain: Domain) -> None:
     """
     from plumbline.preferences.checks_file import read_checks
     from plumbline.preferences.validation import task_key
+    from plumbline.privacy import ScreenedTasks
 
     if domain.run.manifest("sample") is None:
         return
     checks = domain.recipe.annotate.checks
+    screened = ScreenedTasks(domain)
     with _one_at_a_time(domain.run):
         memory = domain.run.root / FILLED
         earlier = set(json.loads(memory.read_text())) if memory.exists() else set()
-        tasks = list(_tasks(domain))
+        tasks = list(screened.of(_tasks(domain)))
         sampled = {task_key(task.prompt, [response.text for response in task.responses]) for task in tasks}
         with domain.service() as service:
             write_synced(memory, json.dumps(sorted(earlier | sampled)))  # first, so that a kill forgets no task
             service.set_overlap(domain.recipe.annotate.judgements_per_prompt)
-            service.add_tasks(tasks)
+            added = service.add_tasks(tasks)
             retired = service.retire(earlier - sampled)
             if checks and checks.file:
                 service.checks.load(read_checks(checks.file, domain.recipe.name))
             write_synced(memory, json.dumps(sorted(sampled)))
+        screened.tell(new=added.new)
     if retired:
         domain.notify(
             f"closed unfinished: {counted(retired, 'task')} with earlier responses; what was judged of them stays."
@@ -122,15 +125,20 @@ def import_named_files(domain: Domain) -> None:
     if not domain.recipe.data.preferences:
         return
     from plumbline.preferences.importers import import_preferences
+    from plumbline.preferences.screening import Screen
+    from plumbline.privacy import what_becomes_of_it
 
+    screen = Screen(domain.recipe.annotate.personal_data)
     with domain.service() as service:
         for file in domain.recipe.data.preferences:
-            report = import_preferences(file.path, service, format=file.format)
+            report = import_preferences(file.path, service, format=file.format, screen=screen)
             if report.taken or report.rejected:
                 domain.notify(f"{file.path.name}: {counted(report.taken, 'judgement')} imported as {report.format}")
             if report.rejected:
                 rejected = counted(report.rejected, "row")
                 domain.notify(f"{file.path.name}: {rejected} set aside in {report.rejected_path}")
+            if report.personal.rows and report.taken:
+                domain.notify(f"{file.path.name}: {report.personal.told()}; {what_becomes_of_it(domain)}")
 
 
 def simulated_settings(domain: Domain) -> SimulatedSection:

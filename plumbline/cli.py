@@ -29,7 +29,7 @@ from plumbline.cli_parts import RUNS, Overrides, RecipeFile, RunName, RunsFolder
 from plumbline.cli_parts import open_chain as _chain
 from plumbline.cli_queue import queue
 from plumbline.cli_records import add_commands as add_record_commands
-from plumbline.cli_records import tokens
+from plumbline.cli_records import tell_names_due, tokens
 from plumbline.cli_users import need_an_admin, users
 from plumbline.errors import UserError, WaitingForPeople, counted
 from plumbline.logs import quieten
@@ -88,6 +88,7 @@ def check(
     """Validate a recipe and its data; print the plan, model sizes and estimated memory. Nothing is changed."""
     from plumbline.plan import print_plan
     from plumbline.preflight import preflight
+    from plumbline.privacy import personal_data_notices
 
     if as_json and not deep:
         raise UserError("--json prints what --deep finds: give both.")
@@ -96,6 +97,7 @@ def check(
     chain = _chain(recipe, overrides, run, runs, "check", create=False)
     found = preflight(chain.domain)
     if not as_json:
+        found.notices.extend(personal_data_notices(chain.domain))
         print_plan(chain, found)
     if deep:
         _check_deeply(chain, samples, as_json)
@@ -192,6 +194,7 @@ def annotate(
     need_an_admin(chain)
     with chain.domain.service() as service:
         publish_guideline(chain.domain, service)
+        tell_names_due(chain, service)
         setup = Setup.of_recipe(chain.recipe)
         arena = _arena(chain, service) if settings.arena else None
         serve(
@@ -284,13 +287,17 @@ def import_(
     """Import preferences that people gave elsewhere. Faulty rows are set aside in a file; nothing is taken twice."""
     from plumbline.inputs import shown_store
     from plumbline.preferences.importers import import_preferences
+    from plumbline.preferences.screening import Screen
+    from plumbline.privacy import what_becomes_of_it
 
     if run and not new:
         _refuse_unknown_run(run, runs, "give --new to make it")
     domain = _chain(recipe, overrides, run, runs, "import").domain
     with domain.service() as service:
-        report = import_preferences(file, service, format=format)
+        report = import_preferences(file, service, format=format, screen=Screen(domain.recipe.annotate.personal_data))
     _tell(f"{file}: {report.summary}")
+    if report.personal.rows:
+        _tell(f"{file}: {report.personal.told()}; {what_becomes_of_it(domain)}")
     if report.taken:
         _tell(f"they are in {shown_store(domain)}, project {domain.recipe.name}")
     if report.rejected:

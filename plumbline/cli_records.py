@@ -1,4 +1,4 @@
-"""`plumbline export`, `audit`, `erase` and `tokens`: what leaves the store, what is kept of it, and who may read it."""
+"""`plumbline export`, `audit`, `erase`, `retain`, `tokens`: what leaves the store, what stays, and who may read it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ from plumbline.preferences.formats import EXPORTED
 from plumbline.preferences.records import FLAG, JUDGEMENT, SKIP
 
 if TYPE_CHECKING:
+    from plumbline.chain import Chain
     from plumbline.preferences.erasure import Erased
+    from plumbline.preferences.retention import DueNow
+    from plumbline.preferences.service import PreferenceService
+    from plumbline.recipe_privacy import RetentionSection
     from plumbline.trained_on import Traces
 
 log = logging.getLogger(__name__)
@@ -27,6 +31,7 @@ def add_commands(app: typer.Typer) -> None:
     app.command()(export)
     app.command()(audit)
     app.command()(erase)
+    app.command()(retain)
     app.add_typer(tokens, name="tokens")
 
 
@@ -128,7 +133,6 @@ def erase(
 ) -> None:
     """Erase a person from the store of a run; list the models that learned from their judgements."""
     from plumbline.preferences import erasure
-    from plumbline.trained_on import rewrite_snapshots, traces_of
 
     if keep == remove:
         raise UserError("say what becomes of their judgements: --keep-judgements or --remove-judgements.")
@@ -140,7 +144,86 @@ def erase(
         raise UserError("nothing was changed.")
     with domain.service(create=False) as service:
         erased = erasure.erase(service.store, name, remove_judgements=remove, keep_texts=keep_texts)
-    typer.echo(f"{name} was erased; what is kept of them is called {erased.pseudonym}.")
+    _tell_erased(erased, recipe, runs, rewrite=rewrite)
+
+
+def retain(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    run: RunName = None,
+    runs: RunsFolder = RUNS,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what is due, and change nothing.")] = False,
+    rewrite: Annotated[
+        bool, typer.Option("--rewrite-snapshots", help="Take the names out of snapshots in the run folders too.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Delete records, and put random names in place of people's, that are older than `annotate.retention` says."""
+    from dataclasses import replace
+
+    from plumbline.preferences import erasure, retention
+
+    domain = open_chain(recipe, overrides, run, runs, "retain", create=False).domain
+    settings = domain.recipe.annotate.retention
+    if settings.names_days is None and settings.records_days is None:
+        raise UserError(
+            "the recipe keeps everything: set annotate.retention.names_days or annotate.retention.records_days."
+        )
+    with domain.service(create=False) as service:
+        due = retention.what_is_due(service.store, settings)
+        _tell_due(due, settings)
+        if dry_run or not (due.people or due.records):
+            return
+        if not yes and not typer.confirm(f"Change {domain.store} so? This cannot be undone"):
+            raise UserError("nothing was changed.")
+        if due.records and settings.records_days is not None:
+            gone = retention.clear_records(service.store, days=settings.records_days)
+            _tell(f"deleted: {retention.told(gone) or 'nothing'}")
+        tried = [retention.pseudonymise(service.store, person, settings) for person in due.people]
+        erased = [one for one in tried if one is not None]
+        clean = erasure.clean_files(service.store)
+    for one in erased:
+        _tell_erased(replace(one, clean=clean), recipe, runs, rewrite=rewrite)
+    if len(erased) < len(due.people):
+        typer.echo(f"{len(due.people) - len(erased)} of them came back meanwhile: left as they are.")
+
+
+def tell_names_due(chain: Chain, service: PreferenceService) -> None:
+    """Say, when the app opens, how many people `plumbline retain` would give a random name."""
+    settings = chain.recipe.annotate.retention
+    if settings.names_days is None:
+        return
+    from plumbline.preferences.retention import names_due
+
+    people, _ = names_due(service.store, settings)
+    if people:
+        chain.notify(
+            f"neither signed in nor worked for {settings.names_days} days: {counted(len(people), 'name')}; to put "
+            f"random ones in their place: plumbline retain {chain.arguments}"
+        )
+
+
+def _tell_due(due: DueNow, settings: RetentionSection) -> None:
+    if settings.records_days is not None:
+        from plumbline.preferences.retention import told
+
+        typer.echo(f"records that ended over {settings.records_days} days ago: {told(due.records) or 'none'}")
+    if settings.names_days is None:
+        return
+    texts = "their reasons and edited responses stay" if settings.keep_texts else "without reasons and edited responses"
+    what = f"they get a random name; their judgements stay, {texts}" if due.people else "nobody"
+    typer.echo(f"neither signed in nor worked for {settings.names_days} days: {what}")
+    for person in due.people:
+        typer.echo(f"  {person.name}, last seen {person.last_seen:%Y-%m-%d}")
+    for person in due.spared:
+        typer.echo(f"  {person.name}, last seen {person.last_seen:%Y-%m-%d}: stays, being the last admin")
+
+
+def _tell_erased(erased: Erased, recipe: Path, runs: Path, *, rewrite: bool) -> None:
+    """Say what became of a person, and what is left of them in the run folders."""
+    from plumbline.trained_on import rewrite_snapshots, traces_of
+
+    typer.echo(f"{erased.name} was erased; what is kept of them is called {erased.pseudonym}.")
     _tell_counts(erased)
     traces = traces_of(erased, runs)
     rewritten = rewrite_snapshots(traces, erased) if rewrite else []

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from plumbline.recipe_privacy import PersonalDataSection, RetentionSection
 from plumbline.recipe_section import Section, Share
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -168,6 +169,12 @@ class AnnotateSection(Section):
         ge=1,
         le=64,
         description="Server processes; more than one needs PostgreSQL, and leaves the arena out.",
+    )
+    personal_data: PersonalDataSection = Field(
+        default_factory=PersonalDataSection, description="What becomes of personal data before it enters the store."
+    )
+    retention: RetentionSection = Field(
+        default_factory=RetentionSection, description="How long names and records are kept; default: for ever."
     )
     webhooks: list[Webhook] = Field(default_factory=list, description="Addresses that are told what happens.")
     arena: ArenaSection | None = Field(None, description="The arena; without this section there is none.")

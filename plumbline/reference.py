@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from plumbline import recipe, recipe_annotate
+from plumbline import recipe, recipe_annotate, recipe_privacy
 
 INTRODUCTION = """# Recipe reference
 
@@ -40,6 +40,8 @@ SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("`annotate.rubric[]`", recipe_annotate.RubricAxis),
     ("`annotate.checks`", recipe_annotate.ChecksSection),
     ("`annotate.quiz`", recipe_annotate.QuizSection),
+    ("`annotate.personal_data`", recipe_privacy.PersonalDataSection),
+    ("`annotate.retention`", recipe_privacy.RetentionSection),
     ("`annotate.webhooks[]`", recipe_annotate.Webhook),
     ("`annotate.arena`", recipe_annotate.ArenaSection),
     ("`annotate.simulated`", recipe_annotate.SimulatedSection),

@@ -96,17 +96,40 @@ def erase(
         StoreError: there is nobody of this name, or it is a simulated annotator.
     """
     with store.write() as connection:
-        if store.is_sqlite:  # what is deleted or replaced is overwritten with zeros
-            connection.exec_driver_sql("PRAGMA secure_delete = ON")
         person = _person(connection, name)
-        renew_tallies(connection, person.id)
-        projects = _projects(connection, person.id)
-        pseudonym = f"erased-{secrets.token_hex(6)}"
-        erased = _erase(connection, person, pseudonym, remove=remove_judgements, keep_texts=keep_texts)
-        values = {"name": pseudonym, "name_key": pseudonym, "settings": {}, "erased_at": clock()}
-        connection.execute(update(Annotator).where(Annotator.id == person.id).values(**values))
-        _tell(connection, store, erased, projects, actor=actor, at=clock())
+        erased = erase_person(
+            connection, store, person, remove=remove_judgements, keep_texts=keep_texts, actor=actor, at=clock()
+        )
     return replace(erased, clean=clean_files(store))
+
+
+def erase_person(
+    connection: Connection,
+    store: Store,
+    person: Row[Any],
+    *,
+    remove: bool,
+    keep_texts: bool,
+    actor: str | None,
+    at: datetime,
+    why: str | None = None,
+) -> Erased:
+    """Erase a person in a transaction that is open; see `erase`. The files are not cleaned (`clean_files`).
+
+    Args:
+        person: their row.
+        why: what made it happen, for the audit log, where nobody asked for it.
+    """
+    if store.is_sqlite:  # what is deleted or replaced is overwritten with zeros
+        connection.exec_driver_sql("PRAGMA secure_delete = ON")
+    renew_tallies(connection, person.id)
+    projects = _projects(connection, person.id)
+    pseudonym = f"erased-{secrets.token_hex(6)}"
+    erased = _erase(connection, person, pseudonym, remove=remove, keep_texts=keep_texts)
+    values = {"name": pseudonym, "name_key": pseudonym, "settings": {}, "erased_at": at}
+    connection.execute(update(Annotator).where(Annotator.id == person.id).values(**values))
+    _tell(connection, store, erased, projects, actor=actor, at=at, why=why)
+    return erased
 
 
 def _erase(connection: Connection, person: Row[Any], pseudonym: str, *, remove: bool, keep_texts: bool) -> Erased:
@@ -147,6 +170,7 @@ def _tell(
     *,
     actor: str | None,
     at: datetime,
+    why: str | None,
 ) -> None:
     """Write the audit log's entry, and tell the webhooks of each project."""
     details = {
@@ -155,6 +179,7 @@ def _tell(
         "answers": erased.answers,
         "reopened": erased.reopened,
         "decisions": list(erased.decisions),
+        **({"why": why} if why else {}),
     }
     who = erased.annotator_id
     audit.record(connection, at=at, project=None, actor=actor, action=ERASE, subject=who, details=details)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import bindparam, delete, insert, literal, select
+from sqlalchemy import bindparam, delete, insert, literal, select, update
 
 from plumbline.preferences.account_tables import Account, LoginSession
 from plumbline.preferences.store import Store
@@ -64,9 +64,11 @@ class LoginSessions:
         token, now = secrets.token_urlsafe(TOKEN_BYTES), self.clock()
         with self.store.write() as connection:
             connection.execute(delete(LoginSession).where(LoginSession.expires_at <= now))
+            person = known_annotator(connection, annotator_id).id
+            connection.execute(update(Annotator).where(Annotator.id == person).values(signed_in_at=now))
             values = {
                 "token_digest": digest_of(token, accounts=self.accounts),
-                "annotator_id": known_annotator(connection, annotator_id).id,
+                "annotator_id": person,
                 "created_at": now,
                 "expires_at": now + self.lifetime,
             }

@@ -29,7 +29,7 @@ from plumbline.preferences import audit
 if TYPE_CHECKING:
     from plumbline.preferences.webhooks import Subscription
 
-SCHEMA_VERSION = "0005"
+SCHEMA_VERSION = "0006"
 """The newest migration; written into every store."""
 
 BUSY_SECONDS = 30

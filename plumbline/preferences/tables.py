@@ -97,7 +97,7 @@ class Project(Base):
 class Annotator(Base):
     """A person or a simulated annotator; `name_key` is the case-folded name.
 
-    Of an erased person (`erased_at`) the name is a pseudonym.
+    Of an erased person (`erased_at`) the name is a pseudonym. `signed_in_at` is when the newest session began.
     """
 
     __tablename__ = "annotators"
@@ -109,6 +109,7 @@ class Annotator(Base):
     settings: Mapped[dict[str, Any]]
     created_at: Mapped[datetime]
     erased_at: Mapped[datetime | None]
+    signed_in_at: Mapped[datetime | None]
 
 
 class Task(Base):

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 from typer.testing import CliRunner
 
 from plumbline.cli import app
@@ -166,3 +167,36 @@ def test_a_token_that_reads_names_says_so(domain):
     plumbline("tokens", "add", domain, "dashboard")
     payroll, dashboard = plumbline("tokens", "list", domain).splitlines()
     assert payroll.endswith("reads names") and not dashboard.endswith("reads names")
+
+
+def test_retain_says_what_is_due_and_does_it(domain, tmp_path):
+    with pytest.raises(UserError, match=r"keeps everything: set annotate\.retention\.names_days"):
+        plumbline("retain", domain)
+    store = Store.open(tmp_path / "runs" / "r" / "preferences.db")
+    with store.write() as connection:  # all of Ottilie's work was long ago, and so was a task that she left
+        theirs = "annotator_id = (SELECT id FROM annotators WHERE name = :name)"
+        for statement in (
+            "UPDATE annotators SET created_at = '2020-01-01 00:00:00' WHERE name = :name",
+            f"UPDATE leases SET created_at = '2020-01-01 00:00:00' WHERE {theirs}",
+            f"UPDATE answers SET judged_at = '2020-01-02 00:00:00' WHERE {theirs}",
+            "INSERT INTO leases (lease_id, project_id, task_id, annotator_id, state, slot, shown_order, created_at, "
+            "expires_at) SELECT 'left', project_id, task_id, annotator_id, 'released', false, '[0, 1]', created_at, "
+            f"created_at FROM leases WHERE {theirs} LIMIT 1",
+        ):
+            connection.execute(text(statement), {"name": NAME} if ":name" in statement else {})
+    kept = ["annotate.retention.names_days=365", "annotate.retention.records_days=30"]
+    said = plumbline("retain", domain, *kept, "--dry-run")
+    assert "records that ended over 30 days ago: leases without an answer: 1" in said
+    assert f"{NAME}, last seen 2020-01-02" in said and "Ben" not in said
+    with pytest.raises(UserError, match="nothing was changed"):
+        plumbline("retain", domain, *kept)
+    said = plumbline("retain", domain, *kept, "--yes", "--rewrite-snapshots")
+    assert "deleted: leases without an answer: 1" in said
+    assert f"{NAME} was erased" in said and "kept: 2 judgements" in said
+    assert "runs/r/ppo" in said, "it learned from her judgements"
+    with store.read() as connection:
+        names = set(connection.execute(text("SELECT name FROM annotators")).scalars())
+    store.close()
+    assert NAME not in names and "Ben" in names
+    said = plumbline("retain", domain, *kept, "--yes")
+    assert "365 days: nobody" in said and "days ago: none" in said

@@ -23,7 +23,7 @@ from plumbline.preferences.pairs import EDIT_MARGIN
 from plumbline.preferences.records import ALL_BAD, NewResponse, NewTask
 from plumbline.preferences.rules import Rules
 from plumbline.preferences.service import PreferenceService
-from plumbline.preferences.store import Store
+from plumbline.preferences.store import SCHEMA_VERSION, Store
 from plumbline.preferences.tables import Guideline
 from plumbline.recipe_annotate import RubricAxis
 from tests.preferences.conftest import new_task, new_tasks
@@ -261,7 +261,7 @@ def test_a_manifest_says_what_is_in_the_file(judged, tmp_path):
     assert manifest["sha256"] == report.sha256 == hashlib.sha256((tmp_path / "x.jsonl").read_bytes()).hexdigest()
     assert (manifest["format"], manifest["rows"], manifest["judgements"], manifest["people"]) == ("trl", 6, 1, 1)
     assert manifest["annotators"] == {"Anna": 1}
-    assert manifest["store_version"] == "0005"
+    assert manifest["store_version"] == SCHEMA_VERSION
     assert manifest["filters"]["pseudonyms"] is False
     again = export_preferences(judged, tmp_path / "y.json", format="argilla")
     assert [path.name for path in again.files] == ["y.json", "y.json.manifest.json", "y.json.settings.json"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -22,7 +23,9 @@ from plumbline.preferences.formats import IMPORTED, check_format
 from plumbline.preferences.importers.base import Importer, RowFault, as_new_judgement
 from plumbline.preferences.importers.files import RawRow, raw_rows
 from plumbline.preferences.records import NewJudgement
+from plumbline.preferences.screening import Findings, Screen
 from plumbline.preferences.service import PreferenceService
+from plumbline.preferences.validation import task_fault
 
 IMPORTERS = {name: cast(Importer, import_module(f"{__name__}.{name}")) for name in IMPORTED}
 """By format; the first one that recognises a row decides."""
@@ -40,6 +43,7 @@ class ImportReport:
         present: judgements that the store had already.
         repeated: judgements that the file holds more than once; only the first counts above.
         rejected: rows that were set aside, in `rejected_path`.
+        personal: the personal data in the rows.
     """
 
     format: str
@@ -49,6 +53,7 @@ class ImportReport:
     repeated: int
     rejected: int
     rejected_path: Path | None
+    personal: Findings = field(default_factory=Findings)
 
     @property
     def summary(self) -> str:
@@ -65,7 +70,12 @@ class ImportReport:
 
 
 def import_preferences(
-    path: str | Path, service: PreferenceService, *, format: str | None = None, rejected_path: Path | None = None
+    path: str | Path,
+    service: PreferenceService,
+    *,
+    format: str | None = None,
+    rejected_path: Path | None = None,
+    screen: Screen | None = None,
 ) -> ImportReport:
     """Read a file of preferences into the store.
 
@@ -74,6 +84,7 @@ def import_preferences(
         format: one of `IMPORTERS`; detected from the first rows when not given.
         rejected_path: where faulty rows go; default `<file>.rejected.jsonl` beside the file, or in the working
             directory where that folder cannot be written.
+        screen: what becomes of personal data; default: it is reported.
 
     Raises:
         UserError: no such file, an empty one, an unknown format, nothing in it is of any known format, or all its rows
@@ -93,7 +104,7 @@ def import_preferences(
     importer = IMPORTERS[format] if format else _detect(path, first)
     try:
         with _Rejected(rejected_path or _beside(path)) as rejected:
-            reading = _Reading(importer, service.project, rejected)
+            reading = _Reading(importer, service.project, rejected, screen or Screen())
             taken = service.take(reading.judgements(chain(first, rows)))
     except OSError as error:
         raise UserError(f"{path}: rows to be set aside cannot be written ({error.strerror or error}).") from error
@@ -104,7 +115,14 @@ def import_preferences(
         )
     place = rejected.path if rejected.rows else None
     return ImportReport(
-        importer.FORMAT, reading.read, taken.taken, taken.present, reading.repeated, rejected.rows, place
+        importer.FORMAT,
+        reading.read,
+        taken.taken,
+        taken.present,
+        reading.repeated,
+        rejected.rows,
+        place,
+        reading.personal,
     )
 
 
@@ -127,8 +145,10 @@ class _Reading:
     importer: Importer
     project: str
     rejected: _Rejected
+    screen: Screen
     read: int = 0
     repeated: int = 0
+    personal: Findings = field(default_factory=Findings)
     _keys: set[str] = field(default_factory=set, init=False)
 
     def judgements(self, rows: Iterable[RawRow]) -> Iterator[NewJudgement]:
@@ -139,6 +159,7 @@ class _Reading:
                 continue
             try:
                 found = [as_new_judgement(one, self.importer.FORMAT, self.project) for one in self._of(raw.value)]
+                found = self._screened(raw, found)
             except RowFault as fault:
                 self.rejected.add(raw, str(fault))
                 continue
@@ -148,6 +169,22 @@ class _Reading:
                 if key not in self._keys:
                     self._keys.add(key)
                     yield judgement
+
+    def _screened(self, raw: RawRow, found: list[NewJudgement]) -> list[NewJudgement]:
+        """The judgements as they may enter the store."""
+        kinds: Counter[str] = Counter()
+        for judgement in found:
+            kinds |= self.screen.kinds_of_judgement(judgement)  # of one row, so mostly of the same texts
+        self.personal.add(raw.line, kinds)
+        if not kinds or self.screen.action == "report":
+            return found
+        if self.screen.action == "set_aside":
+            raise RowFault(f"personal data: {', '.join(sorted(kinds))}")
+        masked = [self.screen.masked_judgement(judgement) for judgement in found]
+        for judgement in masked:
+            if fault := task_fault(judgement.task):
+                raise RowFault(f"with personal data masked, {fault}")
+        return masked
 
     def _of(self, row: Any) -> Iterable[Any]:
         if not isinstance(row, dict):

@@ -1,0 +1,13 @@
+"""When somebody signed in last, which retention asks for."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0006"
+down_revision = "0005"
+
+
+def upgrade() -> None:
+    """Add the column; whoever has an account counts as signed in now, because nothing says when they did."""
+    op.add_column("annotators", sa.Column("signed_in_at", sa.DateTime(timezone=True), nullable=True))
+    op.execute("UPDATE annotators SET signed_in_at = CURRENT_TIMESTAMP WHERE id IN (SELECT annotator_id FROM accounts)")
