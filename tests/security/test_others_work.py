@@ -218,5 +218,5 @@ def test_what_others_said_is_in_no_answer_to_an_annotator(world: World) -> None:
     told = [world.call(call, "Bob").text for call in BOARD_CALLS if call.rpartition("/")[2] in read]
     told += [world.ask(f"/{page}/config", method="GET", who="Bob").text for page in ("annotate", "arena")]
     assert any("question" in text for text in told)
-    for text in (one.replace("js.no_reason_adjudication", "") for one in told):  # words that every page has
+    for text in (one.replace("no_reason_adjudication", "") for one in told):  # words that every page has
         assert not any(secret in text for secret in ("Vera", "policy-", "gold", "repeat", "adjudication", "sft", "dpo"))
