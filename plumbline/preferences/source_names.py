@@ -7,8 +7,8 @@ whole words in any case, a version or size behind them included (`Qwen2.5-0.5B-I
 - well-known ones that mean nothing else (`ChatGPT`, `OpenAI`): wherever they stand, but where the conversation itself
   speaks of them: whoever asks about ChatGPT gets it as an answer;
 - well-known ones that are ordinary words too (Claude, a person; Gemini, a star sign; llama, an animal), and policies
-  that are called by a plain word: where the response speaks of itself (`I am Claude`, `I was made by Google`), and the
-  well-known ones with a version too (`Gemini 1.5`).
+  whose names are letters alone (`ppo`, also an insurance plan; `helpful`): where the response speaks of itself (`I am
+  Claude`, `I was made by Google`), and the well-known ones with a version too (`Gemini 1.5`).
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class SourceNames:
 
     Attributes:
         own: of the run; hidden wherever they stand.
-        plain: of the run, but ordinary words: hidden where a response speaks of itself.
+        plain: of the run, but words of other texts too: hidden where a response speaks of itself.
         well_known: whether the names of well-known models, assistants and their makers are looked for too.
     """
 
@@ -109,7 +109,7 @@ class SourceNames:
     def of_run(cls, recipe: Recipe, *, well_known: bool = True) -> SourceNames:
         """The names of a recipe's policies, of its base model and the model's family, and those that it adds."""
         policies = [name for name in ("base", "sft", *recipe.align_names) if name.lower() not in COMMON]
-        plain = tuple(name for name in policies if re.fullmatch(r"[a-z]{4,}", name))
+        plain = tuple(name for name in policies if name.isalpha())  # in health a PPO is a plan, and a DPO an officer
         model = Path(recipe.model.name).name
         family = re.match(r"[A-Za-z]{4,}", model)
         words = [one for one in (model, family[0] if family else "") if one and one.lower() not in COMMON]

@@ -89,9 +89,9 @@ def test_the_names_of_a_recipe():
     plain["model"] = "Qwen/Qwen2.5-0.5B-Instruct"
     plain["annotate"] = {**plain.get("annotate", {}), "hide_names": ["Nordlys 2", "kto"]}
     names = SourceNames.of(Recipe.model_validate(plain))
-    assert names == SourceNames(("sft", "dpo-b1", "Qwen2.5-0.5B-Instruct", "Qwen", "Nordlys 2", "kto"), ("kind",))
+    assert names == SourceNames(("dpo-b1", "Qwen2.5-0.5B-Instruct", "Qwen", "Nordlys 2", "kto"), ("sft", "kind"))
     plain["model"] = "meta-llama/Llama-3.2-1B"
-    assert SourceNames.of(Recipe.model_validate(plain)).plain == ("kind", "Llama")  # an animal too
+    assert SourceNames.of(Recipe.model_validate(plain)).plain == ("sft", "kind", "Llama")  # an animal too
     plain["annotate"]["mask_names"] = False
     assert SourceNames.of(Recipe.model_validate(plain)) is None
 
