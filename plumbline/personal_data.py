@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
@@ -47,12 +47,14 @@ class Span(NamedTuple):
     end: int
 
 
-def find(text: str, regions: Sequence[str] = REGIONS) -> list[Span]:
+def find(text: str, regions: Sequence[str] = REGIONS, own: Collection[str] = ()) -> list[Span]:
     """What looks like personal data, in order, without overlaps.
 
     Args:
         regions: countries (ISO 3166, two letters) in whose form telephone numbers may be written; with a country's code
             (`+49 …`) they are found wherever they are from.
+        own: what is nobody's personal data, such as the shop's address and hotline: as `comparable` writes it, and
+            `@shop.example` for all addresses of a domain.
     """
     if not _MAYBE.search(text):
         return []
@@ -63,12 +65,22 @@ def find(text: str, regions: Sequence[str] = REGIONS) -> list[Span]:
     for span in sorted(found, key=lambda one: one.start):  # stable: of two that begin together the surer one stays
         if not kept or span.start >= kept[-1].end:
             kept.append(span)
-    return kept
+    return [span for span in kept if not _is_own(comparable(text[span.start : span.end]), own)] if own else kept
 
 
-def mask(text: str, regions: Sequence[str] = REGIONS) -> str:
+def comparable(text: str) -> str:
+    """An address, or a number however it is grouped, in one form: `+1 (555) 010-99` becomes `+155501099`."""
+    return re.sub(r"[^\w@.+%'&~-]" if "@" in text else r"[^\w+]", "", text).casefold()
+
+
+def _is_own(found: str, own: Collection[str]) -> bool:
+    at = found.find("@")
+    return found in own or (at >= 0 and found[at:] in own)
+
+
+def mask(text: str, regions: Sequence[str] = REGIONS, own: Collection[str] = ()) -> str:
     """The text with each span replaced by its kind, such as `[EMAIL]`; masking once more changes nothing."""
-    while spans := find(text, regions):
+    while spans := find(text, regions, own):
         pieces, end = [], 0
         for span in spans:
             pieces += [text[end : span.start], f"[{span.kind}]"]

@@ -28,6 +28,13 @@ class PersonalDataSection(Section):
         description="Countries (two letters) in whose form telephone numbers without a country's code are written.",
     )
 
+    own: list[Annotated[str, Field(min_length=3, max_length=200)]] = Field(
+        default_factory=list,
+        max_length=1000,
+        description="Addresses and numbers that are nobody's, such as `help@shop.example`, the hotline, or "
+        "`@shop.example` for all addresses there: not looked for.",
+    )
+
     @model_validator(mode="before")
     @classmethod
     def _short_form(cls, value: Any) -> Any:

@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from plumbline.conversations import Conversation
 from plumbline.errors import counted
-from plumbline.personal_data import find, mask
+from plumbline.personal_data import Span, comparable, find, mask
 from plumbline.preferences.records import NewJudgement, NewResponse, NewTask
 from plumbline.preferences.validation import response_key, task_key
 from plumbline.recipe_privacy import PersonalDataSection
@@ -78,7 +79,7 @@ class Screen:
         """How much of each kind is in all texts of a value as JSON has it."""
         if self.action == "off":
             return Counter()
-        return Counter(span.kind for text in texts_of(value) for span in find(text, self.settings.regions))
+        return Counter(span.kind for text in texts_of(value) for span in self._find(text))
 
     def kinds_of_task(self, task: NewTask) -> Counter[str]:
         """How much of each kind is in a task: prompt, responses, and what else its row holds."""
@@ -113,7 +114,14 @@ class Screen:
         return replace(response, text=self._mask(response.text), meta=_changed(response.meta, self._mask))
 
     def _mask(self, text: str) -> str:
-        return mask(text, self.settings.regions)
+        return mask(text, self.settings.regions, self._own)
+
+    def _find(self, text: str) -> list[Span]:
+        return find(text, self.settings.regions, self._own)
+
+    @cached_property
+    def _own(self) -> frozenset[str]:
+        return frozenset(map(comparable, self.settings.own))
 
 
 def _contents(task: NewTask) -> list[str]:

@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from benchmarks.personal_data import labelled, score
-from plumbline.personal_data import KINDS, check_regions, find, mask
+from plumbline.personal_data import KINDS, check_regions, comparable, find, mask
 
 
 def found(text, *regions):
@@ -43,6 +43,13 @@ def found(text, *regions):
 )  # fmt: skip
 def test_what_has_a_form_of_its_own_is_found(text, expected):
     assert found(text) == expected
+
+
+def test_what_is_nobodys_is_not_looked_for():
+    own = {comparable(one) for one in ("Help@shop.example", "@pay.example", "0800 555 0199", "(212) 555-1234")}
+    text = "help@shop.example, ada@shop.example, any.one@PAY.example, call 212.555.1234 or 212-555-1235"
+    assert [text[span.start : span.end] for span in find(text, ("US",), own)] == ["ada@shop.example", "212-555-1235"]
+    assert mask(text, ("US",), own) == text.replace("ada@shop.example", "[EMAIL]").replace("212-555-1235", "[PHONE]")
 
 
 @pytest.mark.parametrize(

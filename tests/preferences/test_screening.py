@@ -142,3 +142,9 @@ def test_the_recipe_says_it_in_one_word():
     assert AnnotateSection().personal_data.action == "report"
     with pytest.raises(ValueError, match="'Germany' is no country in two capital letters"):
         PersonalDataSection(regions=["Germany"])
+
+
+def test_the_shops_own_addresses_are_nobodys():
+    settings = PersonalDataSection(own=["@shop.example", "+1 212 555 1234"])
+    said = {"text": "help@Shop.example, +1 (212) 555-1234, ada@example.org"}
+    assert Screen(settings).kinds(said) == Counter(EMAIL=1)
