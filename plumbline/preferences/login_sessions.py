@@ -63,9 +63,10 @@ class LoginSessions:
         """
         token, now = secrets.token_urlsafe(TOKEN_BYTES), self.clock()
         with self.store.write() as connection:
-            connection.execute(delete(LoginSession).where(LoginSession.expires_at <= now))
             person = known_annotator(connection, annotator_id).id
+            # The person before the sessions, as retention takes them, so that neither waits for the other in a ring.
             connection.execute(update(Annotator).where(Annotator.id == person).values(signed_in_at=now))
+            connection.execute(delete(LoginSession).where(LoginSession.expires_at <= now))
             values = {
                 "token_digest": digest_of(token, accounts=self.accounts),
                 "annotator_id": person,

@@ -140,12 +140,18 @@ def texts_of(value: Any) -> Iterator[str]:
 
 
 def _changed(value: Any, change: Callable[[str], str]) -> Any:
-    """The value with all its texts changed."""
-    if isinstance(value, str):
-        return change(value)
-    if isinstance(value, dict):
-        return {name: _changed(one, change) for name, one in value.items()}
-    return [_changed(one, change) for one in value] if isinstance(value, list | tuple) else value
+    """A copy of the value with all its texts changed, however deeply nested."""
+    top = [value]
+    left: list[Any] = [top]
+    while left:
+        part = left.pop()
+        for place, one in list(part.items() if isinstance(part, dict) else enumerate(part)):
+            if isinstance(one, str):
+                part[place] = change(one)
+            elif isinstance(one, dict | list | tuple):
+                part[place] = dict(one) if isinstance(one, dict) else list(one)
+                left.append(part[place])
+    return top[0]
 
 
 def _new_ids(before: NewTask, after: NewTask) -> dict[str, str]:
@@ -155,8 +161,11 @@ def _new_ids(before: NewTask, after: NewTask) -> dict[str, str]:
     return {response_key(keys[0], old.text): response_key(keys[1], new.text) for old, new in pairs}
 
 
-def _renamed(value: Any, names: dict[str, str]) -> Any:
-    """The value with some names of its objects replaced."""
-    if not isinstance(value, dict):
-        return value
-    return {names.get(name, name): _renamed(one, names) for name, one in value.items()}
+def _renamed(scores: Any, names: dict[str, str]) -> Any:
+    """Scores, `{axis: {response id: level}}`, with the ids of the masked task's responses."""
+    if not isinstance(scores, dict):
+        return scores
+    return {
+        axis: {names.get(name, name): level for name, level in given.items()} if isinstance(given, dict) else given
+        for axis, given in scores.items()
+    }

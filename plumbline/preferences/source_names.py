@@ -28,31 +28,17 @@ if TYPE_CHECKING:
 MASK = "‹▒▒▒›"
 """What is shown in the place of a name; of one length for all, and in no text otherwise."""
 
-UNAMBIGUOUS = (
-    *("ChatGPT", "OpenAI", "InstructGPT", "GPT-2", "GPT-3", "GPT-4", "GPT-5", "GPT-J", "GPT-NeoX", "DeepSeek"),
-    *("DeepMind", "Qwen", "Tongyi", "Mixtral", "Mistral AI", "Meta AI", "Google AI", "Google Bard", "Claude AI"),
-    *("Llama 2", "Llama 3", "Llama 4", "TinyLlama", "CodeLlama", "SmolLM", "OLMo", "StableLM", "Stability AI"),
-    *("WizardLM", "InternLM", "ChatGLM", "HuggingChat", "OpenAssistant", "Open Assistant", "LAION", "xAI"),
+UNAMBIGUOUS = tuple(
+    """ChatGPT, Chat GPT, OpenAI, InstructGPT, GPT-2, GPT-3, GPT-4, GPT-5, GPT-J, GPT-NeoX, DeepSeek, DeepMind, Qwen,
+    Tongyi, Mixtral, Mistral AI, Meta AI, Google AI, Google Bard, Claude AI, Llama 2, Llama 3, Llama 4, TinyLlama,
+    CodeLlama, SmolLM, OLMo, StableLM, Stability AI, WizardLM, InternLM, ChatGLM, HuggingChat, OpenAssistant,
+    Open Assistant, LAION, xAI""".replace("\n    ", " ").split(", ")
 )
-AMBIGUOUS = (
-    *("Claude", "Gemini", "Gemma", "Llama", "Alpaca", "Vicuna", "Mistral", "Grok", "Bard", "Copilot", "Bing"),
-    *(
-        "Phi",
-        "Falcon",
-        "Zephyr",
-        "Pythia",
-        "Bloom",
-        "Dolly",
-        "Orca",
-        "Hermes",
-        "Nova",
-        "Kimi",
-        "Ernie",
-        "Yi",
-        "Command",
-    ),
-    *("Alexa", "Siri", "Cortana", "Anthropic", "Google", "Meta", "Microsoft", "Alibaba", "Alibaba Cloud", "Amazon"),
-    *("Apple", "Baidu", "Tencent", "Cohere", "Perplexity", "Nvidia", "IBM", "Hugging Face", "EleutherAI", "Databricks"),
+AMBIGUOUS = tuple(
+    """Claude, Gemini, Gemma, Llama, Alpaca, Vicuna, Mistral, Grok, Bard, Copilot, Bing, Phi, Falcon, Zephyr, Pythia,
+    Bloom, Dolly, Orca, Hermes, Nova, Kimi, Ernie, Yi, Command, Alexa, Siri, Cortana, Anthropic, Google, Meta,
+    Microsoft, Alibaba, Alibaba Cloud, Amazon, Apple, Baidu, Tencent, Cohere, Perplexity, Nvidia, IBM, Hugging Face,
+    EleutherAI, Databricks""".replace("\n    ", " ").split(", ")
 )
 COMMON = ("base", "aligned", "baseline", "model", "policy")
 """Names of policies that stand in any text, so that they give nothing away."""
@@ -63,7 +49,7 @@ _VERSION = rf"(?P<version>{_JOINED}(?:[ \u00a0](?:v?\d{{1,2}}(?:\.\d+)*b?|{_TIER
 _TELLING_VERSION = re.compile(rf"[-‑_/]\w|\d\.\d|\db\b|\b(?:{_TIERS})\b", re.IGNORECASE)
 
 _SPEAKER = r"(?:(?:language\s+)?model|assistant|chatbot|AI|Sprachmodell|Assistent|KI)"
-_FILLERS = r"(?:(?:the|a|an|company|team|people|researchers|at|called|named|der|die|das|dem|firma|namens)\s+)*"
+_FILLERS = r"(?:(?:the|a|an|company|team|people|researchers|at|of|called|named|der|die|das|dem|firma|namens)\s+)*"
 _QUOTES = r"[\"'“„*_`]*"
 _I_AM = re.compile(
     rf"(?<!\w)(?:I\s+am|I['’]m|my\s+name\s+is|call\s+me|{_SPEAKER}\s+(?:called|named|namens)|ich\s+bin|ich\s+heiße|"
@@ -71,11 +57,17 @@ _I_AM = re.compile(
     re.IGNORECASE,
 )
 _MADE_BY = re.compile(
-    r"(?<!\w)(?:I|I['’]m|my|me|as\s+an?|ich|mich|als)(?!\w)[^.!?\n]{0,80}(?<!\w)"
+    r"(?<!\w)(?:I|I['’]m|my|me|as\s+an?|ich|mich|mein|meine|als)(?!\w)[^.!?\n]{0,80}(?<!\w)"
     r"(?:(?:made|created|trained|developed|built|designed|released|provided|powered|tuned|operated)\s+(?:by|at)|"
-    rf"{_SPEAKER}\s+(?:by|from|of|von)|(?:wurde|entwickelt|trainiert|erstellt)\s+(?:von|bei))\s+{_FILLERS}{_QUOTES}$",
+    rf"{_SPEAKER}\s+(?:by|from|of|von)|(?:wurde|entwickelt|trainiert|erstellt)\s+(?:von|bei)|"
+    rf"(?:creator|developer|maker|Entwickler|Hersteller)s?\s+(?:is|are|ist|sind))\s+{_FILLERS}{_QUOTES}$",
     re.IGNORECASE,
 )
+_OPENING = re.compile(
+    r"(?:^|[.!?\n]\s*)(?:(?:hi|hello|hey|hallo)(?!\w)[^.!?\n]{0,30}[,!.]\s*)?(?:this\s+is\s+|hier\s+ist\s+)?[\"'“„*_`]*$",
+    re.IGNORECASE,
+)
+_SPEAKING = re.compile(r"[\"'”“*_`]*\s+(?:here|speaking|hier)(?!\w)", re.IGNORECASE)
 _AS = re.compile(rf"(?<!\w)(?:as|als)\s+{_QUOTES}$", re.IGNORECASE)
 _THEN_COMMA = re.compile(r"[\"'”“*_`]*\s?,")
 _LEFT = 120
@@ -187,6 +179,8 @@ class SourceNames:
         left = text[max(0, start - _LEFT) : start]
         if _I_AM.search(left) or _MADE_BY.search(left):
             return True
+        if _SPEAKING.match(text, candidate.end()) and _OPENING.search(left):
+            return True
         return bool(_AS.search(left) and _THEN_COMMA.match(text, candidate.end()))
 
     def _settled(self, text: str) -> int:
@@ -204,7 +198,7 @@ class SourceNames:
 
     @cached_property
     def _first_words(self) -> frozenset[str]:
-        """What the names begin with, however they are spelled; empty where one does not begin with a letter."""
+        """What the names begin with, in every spelling that `_pattern` takes; empty where one begins with no letter."""
         parts = [_parts(name.casefold()) for name in self._all]
         spelled = ("".join(name[:number]) for name in parts for number in range(1, len(name) + 1))
         begins = [_LETTERS.match(name) for name in spelled]

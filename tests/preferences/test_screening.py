@@ -2,18 +2,20 @@
 
 import json
 from collections import Counter
+from typing import Any
 
 import pytest
 
 from plumbline.errors import UserError
 from plumbline.preferences.exporters import export_preferences
 from plumbline.preferences.importers import import_preferences
-from plumbline.preferences.screening import Findings, Screen
+from plumbline.preferences.screening import Findings, Screen, texts_of
 from plumbline.preferences.service import PreferenceService
 from plumbline.preferences.store import Store
 from plumbline.preferences.validation import response_key, task_key
 from plumbline.recipe_annotate import AnnotateSection
 from plumbline.recipe_privacy import PersonalDataSection
+from tests.preferences.conftest import new_task
 
 
 def row(prompt, chosen, rejected):
@@ -148,3 +150,14 @@ def test_the_shops_own_addresses_are_nobodys():
     settings = PersonalDataSection(own=["@shop.example", "+1 212 555 1234"])
     said = {"text": "help@Shop.example, +1 (212) 555-1234, ada@example.org"}
     assert Screen(settings).kinds(said) == Counter(EMAIL=1)
+
+
+def test_what_is_nested_deep_is_masked_too():
+    nested: Any = "ada@example.org"
+    for _ in range(5000):
+        nested = [nested]
+    task = new_task("where?", meta={"deep": nested, "kept": [1, None, {"at": ("bo@example.org",)}]})
+    masked = screen("mask").masked_task(task)
+    assert list(texts_of(masked.meta["deep"])) == ["[EMAIL]"]
+    assert masked.meta["kept"] == [1, None, {"at": ["[EMAIL]"]}]
+    assert task.meta["kept"] == [1, None, {"at": ("bo@example.org",)}], "the row that was read stays as it was"

@@ -39,6 +39,10 @@ def asked(text="Who are you?"):
         "Als {Gemini}, ein Sprachmodell, weiß ich das nicht.",
         "The {dpo} run, {qwen-based} or {Qwen2.5-0.5B-Instruct}? {NORDLYS}!",
         "I am {helpful}, the policy.",
+        "{Claude} here! Happy to help.",
+        "Hello there, this is {Claude} speaking.",
+        "My creator is {Anthropic}, and I was trained by the team of {Google}.",
+        "Ask {Chat GPT} or {chat-gpt}.",
     ],
 )
 def test_what_tells_the_model_is_masked(text):
@@ -58,6 +62,8 @@ def test_what_tells_the_model_is_masked(text):
         "The baseball team drafts; a model of the base policy.",
         "Be helpful, as helpful as you are.",
         "Qwentin plays the sdpo.",
+        "This is Claude Monet, who was born here.",
+        "Put the llama here, and Nova there.",
         "Meta analysis of the anthropic principle.",
     ],
 )
