@@ -100,7 +100,7 @@ def build_app(
         app.include_router(arena_routes(ArenaDesk(setup, arena), sessions, say))
         pages.append(arena_page(setup, masks=arena.arena.rules.mask))
     add_pages(app, pages, sessions, setup)
-    app.add_middleware(Guard, hosts=own_hosts(settings), pages=gradio_pages(app))
+    app.add_middleware(Guard, hosts=own_hosts(settings), pages=gradio_pages(app), say=say)
     return app
 
 

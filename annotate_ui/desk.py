@@ -5,9 +5,11 @@ No rule lives here. Every call names the annotator of the server-side session; t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from annotate_ui.calls import Nothing
@@ -18,9 +20,9 @@ from annotate_ui.messages import (
     HistoryMessage,
     JudgeMessage,
     LeaseMessage,
+    OwnMessage,
     QuizMessage,
     ReleaseMessage,
-    ReopenMessage,
     SkipMessage,
 )
 from annotate_ui.render import (
@@ -29,10 +31,12 @@ from annotate_ui.render import (
     render_graded,
     render_guideline,
     render_history,
+    render_own,
     render_quiz,
     render_task,
     time_left,
 )
+from plumbline.errors import StoreError
 from plumbline.preferences.counting import LiveCounts
 from plumbline.preferences.pace import Pace
 from plumbline.preferences.records import ALL_BAD, JUDGEMENT, Assignment, NeedsConsent, NeedsQuiz, NoWork
@@ -41,6 +45,7 @@ from plumbline.preferences.validation import digest
 
 if TYPE_CHECKING:
     from annotate_ui.setup import Setup
+    from plumbline.preferences.records import Card, GivenAnswer
     from plumbline.preferences.service import PreferenceService
 
 HISTORY_PAGE = 20
@@ -85,6 +90,7 @@ class Desk:
             self.renew,
             self.draft,
             self.history,
+            self.own,
             self.guideline,
             self.consent,
             self.quiz,
@@ -136,7 +142,7 @@ class Desk:
             return {"notice": self.setup.texts("board.nothing_to_undo")}
         return {**self._show(annotator_id, assignment), "notice": self.setup.texts("board.reopened")}
 
-    def reopen(self, annotator_id: str, message: ReopenMessage) -> Reply:
+    def reopen(self, annotator_id: str, message: OwnMessage) -> Reply:
         """Show one of the annotator's answers again, to correct it."""
         assignment = self.service.reopen(message.answer_id, annotator_id)
         return {**self._show(annotator_id, assignment), "notice": self.setup.texts("board.reopened_this")}
@@ -167,6 +173,13 @@ class Desk:
         answers = self.service.own_work(annotator_id, limit=HISTORY_PAGE + 1, before=message.before)
         more = len(answers) > HISTORY_PAGE
         return {"html": render_history(self.setup, answers[:HISTORY_PAGE], first=message.before is None, more=more)}
+
+    def own(self, annotator_id: str, message: OwnMessage) -> Reply:
+        """One of the annotator's own answers in full, to be read; it stays as it is."""
+        found = self.service.own_work(annotator_id, only=message.answer_id)
+        if not found:
+            raise StoreError("this is none of your answers: load the list again.")
+        return {"html": render_own(self.setup, found[0])}
 
     def guideline(self, annotator_id: str, message: Nothing) -> Reply:
         """The guideline in force, for the panel."""
@@ -210,12 +223,12 @@ class Desk:
 
     def _counts(self, annotator_id: str) -> dict[str, Any]:
         counts = self.counts.of(annotator_id)
-        each, remaining = counts.seconds_each, counts.remaining
+        seconds = counts.seconds_left
         return {
             "mine": counts.mine,
-            "remaining": remaining,
+            "remaining": counts.remaining,
             "share": counts.share,
-            "time_left": time_left(self.setup, each * remaining) if each and remaining else None,
+            "time_left": None if seconds is None else time_left(self.setup, seconds),
             "streak": self.pace.check_streak(annotator_id) if self.setup.show_streak else None,
         }
 
@@ -242,16 +255,27 @@ def _earlier(work: Assignment) -> dict[str, Any]:
     given = work.earlier
     if given is None or given.kind != JUDGEMENT:
         return {}
-    best = next(card.response_id for card in work.cards if given.ranking[card.response_id] == 1)
     return {
         "ranks": given.ranking,
         "gaps_between": given.gaps,
         "scores": given.scores,
         "reason": given.reason or "",
         "all_bad": ALL_BAD in given.flags,
-        "edited": {"of": best, "text": given.edited} if given.edited else None,
+        "edited": {"of": _edited_from(work.cards, given), "text": given.edited} if given.edited else None,
         "seconds": given.seconds or 0,
     }
+
+
+def _edited_from(cards: Sequence[Card], given: GivenAnswer) -> str:
+    """The response that an answer improved. Of several best ones the store does not know: the one most alike."""
+    best = [card for card in cards if given.ranking[card.response_id] == 1]
+    return max(best, key=lambda card: _likeness(card.text, given.edited or "")).response_id
+
+
+def _likeness(text: str, other: str) -> float:
+    """The share of neighbouring characters that two texts have in common, wherever they stand."""
+    pairs, others = (Counter(pairwise(one)) for one in (text, other))
+    return 2 * (pairs & others).total() / max(pairs.total() + others.total(), 1)
 
 
 def seconds_until(moment: datetime) -> float:

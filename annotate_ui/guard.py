@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from plumbline.recipe_annotate import LOOPBACK, AnnotateSection
 
 EVERY_ADDRESS = ("0.0.0.0", "::")
-LARGEST_FORM, LARGEST_BODY = 8 * 1024, 256 * 1024  # bytes
+LARGEST_FORM, LARGEST_BODY = 8 * 1024, 1024 * 1024
+"""Bytes. The longest guideline, and the longest improved response with all that is said beside it, fit whatever they
+are written in (a character takes up to 4)."""
 SECONDS_FOR_BODY = 30
 HOST_HEADER = re.compile(r"(?P<name>[\w.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]+)?", re.ASCII)
 READS = ("GET", "HEAD", "OPTIONS")
@@ -63,8 +65,11 @@ WRONG_HOST = "This address is not the annotation app's own: open the address tha
 OTHER_SITE = "This request came from another site."
 NO_PAGE = "There is no such page."
 NO_ADDRESS = "This is no address."
-TOO_LARGE = "This is more than the app takes."
+TOO_LARGE = "This is too long to be stored: shorten it, then send it again."
 TOO_SLOW = "The request took too long to arrive."
+
+Fault = tuple[str, int]
+"""Why a request is refused, and the status that says so."""
 
 
 class Guard:
@@ -76,10 +81,20 @@ class Guard:
             DNS rebinding.
         pages: where Gradio pages are mounted, and whether these have event handlers (`gradio_pages`). Of what Gradio
             serves only the parts that such a page needs are reached: neither files nor uploads nor its API.
+        say: puts a refusal into the language of the interface (`Texts.of_service`).
+
+    Whoever sends JSON is refused in JSON, as `{"error": sentence}`: a page can tell its visitor.
     """
 
-    def __init__(self, app: ASGIApp, hosts: Iterable[str] = LOOPBACK, pages: Mapping[str, bool] | None = None) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        hosts: Iterable[str] = LOOPBACK,
+        pages: Mapping[str, bool] | None = None,
+        say: Callable[[str], str] = str,
+    ) -> None:
         self.app, self.hosts, self.pages = app, frozenset(name.lower() for name in hosts), dict(pages or {})
+        self.say = say
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection."""
@@ -98,28 +113,33 @@ class Guard:
             await send(message)
 
         scope = {**scope, "headers": _without(NOT_BELIEVED, scope["headers"])}
-        refused = self._fault(scope, Headers(scope=scope))
-        if refused is None and scope["method"] not in READS:
-            body = await _whole_body(receive, _largest(Headers(scope=scope)))
-            if isinstance(body, Response):
-                refused = body
-            else:
+        asked = Headers(scope=scope)
+        fault = self._fault(scope, asked)
+        if fault is None and scope["method"] not in READS:
+            body = await _whole_body(receive, _largest(asked))
+            if isinstance(body, bytes):
                 receive = _replayed(body, receive)
-        await (refused or self.app)(scope, receive, send_with_headers)
+            else:
+                fault = body
+        await (self.app if fault is None else self._refusal(*fault, asked))(scope, receive, send_with_headers)
 
-    def _fault(self, scope: Scope, headers: Headers) -> Response | None:
+    def _refusal(self, text: str, status: int, headers: Headers) -> Response:
+        said = self.say(text)
+        return JSONResponse({"error": said}, status) if _sends_json(headers) else PlainTextResponse(said, status)
+
+    def _fault(self, scope: Scope, headers: Headers) -> Fault | None:
         host = headers.get("host", "")
         if not self._is_ours(_hostname(host), scope) or len(headers.getlist("host")) != 1:
-            return PlainTextResponse(WRONG_HOST, 403)
+            return WRONG_HOST, 403
         if scope["method"] not in READS and not _from_our_pages(headers, scope["scheme"], host):
-            return PlainTextResponse(OTHER_SITE, 403)
+            return OTHER_SITE, 403
         if not scope["query_string"].isascii():
-            return PlainTextResponse(NO_ADDRESS, 400)
+            return NO_ADDRESS, 400
         page = self._page_of(scope["path"])
         if page is not None and not self._needed(page, scope["path"][len(page) :]):
-            return PlainTextResponse(NO_PAGE, 404)
+            return NO_PAGE, 404
         if not _fits(headers.get("content-length", "0"), _largest(headers)):
-            return PlainTextResponse(TOO_LARGE, 413)
+            return TOO_LARGE, 413
         return None
 
     def _is_ours(self, name: str | None, scope: Scope) -> bool:
@@ -182,7 +202,11 @@ def _is_address(name: str) -> bool:
 
 def _largest(headers: Headers) -> int:
     """The most bytes that a request may bring: only JSON may be long."""
-    return LARGEST_BODY if headers.get("content-type", "").startswith("application/json") else LARGEST_FORM
+    return LARGEST_BODY if _sends_json(headers) else LARGEST_FORM
+
+
+def _sends_json(headers: Headers) -> bool:
+    return headers.get("content-type", "").startswith("application/json")
 
 
 def _fits(length: str, largest: int) -> bool:
@@ -190,7 +214,7 @@ def _fits(length: str, largest: int) -> bool:
     return length.isdecimal() and len(length) < 20 and int(length) <= largest
 
 
-async def _whole_body(receive: Receive, largest: int) -> bytes | Response:
+async def _whole_body(receive: Receive, largest: int) -> bytes | Fault:
     """The body, read before anybody works on it; a refusal as soon as it is too long, whatever its head said."""
     body = bytearray()
     try:
@@ -198,14 +222,14 @@ async def _whole_body(receive: Receive, largest: int) -> bytes | Response:
             while True:
                 message = await receive()
                 if message["type"] != "http.request":
-                    return PlainTextResponse(TOO_SLOW, 408)  # nobody is there to read it
+                    return TOO_SLOW, 408  # nobody is there to read it
                 body += message.get("body", b"")
                 if len(body) > largest:
-                    return PlainTextResponse(TOO_LARGE, 413)
+                    return TOO_LARGE, 413
                 if not message.get("more_body", False):
                     return bytes(body)
     except TimeoutError:
-        return PlainTextResponse(TOO_SLOW, 408)
+        return TOO_SLOW, 408
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:

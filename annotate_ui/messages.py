@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from annotate_ui.calls import Message
+from plumbline.preferences.validation import MAX_EDITED
 
 # Control characters are in no id, and PostgreSQL takes no NUL; halves of surrogate pairs are no JSON already.
 Identifier = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^\P{Cc}+$")]
@@ -16,7 +17,8 @@ Rank = Annotated[int, Field(ge=1, le=9)]
 Grade = Annotated[int, Field(ge=1, le=4)]
 Step = Annotated[str, Field(max_length=2000)]
 Scores = dict[Identifier, dict[Identifier, Rank]]
-LongText = Annotated[str, Field(max_length=100_000)]
+# Space at the ends is part of what people wrote: code begins with it.
+LongText = Annotated[str, StringConstraints(strip_whitespace=False, max_length=MAX_EDITED)]
 
 
 class LeaseMessage(Message):
@@ -103,8 +105,8 @@ class HistoryMessage(Message):
     before: Identifier | None = None
 
 
-class ReopenMessage(Message):
-    """Names an own answer that is to be corrected."""
+class OwnMessage(Message):
+    """Names an own answer that is to be read, or corrected."""
 
     answer_id: Identifier
 

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from functools import lru_cache
 from itertools import groupby
 from string import ascii_uppercase
 from textwrap import shorten
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
-from annotate_ui.markdown import safe_html
+from annotate_ui.markdown import safe_html, shown_html, shown_plain
 from annotate_ui.nav import PAGES
 from annotate_ui.wording import ago
 from plumbline.preferences.records import ALL_BAD, FLAG, SKIP
 from plumbline.preferences.source_names import MASK
 from plumbline.preferences.turn import now_utc
+from plumbline.preferences.validation import MAX_EDITED
 
 if TYPE_CHECKING:
     from annotate_ui.i18n import Texts
@@ -41,6 +43,9 @@ FOLD_ABOVE = 1500
 SHORT = 120
 """Characters of a text in the list of own answers."""
 
+MOMENT = "\ufffc"
+"""Stands for a moment in a sentence, until it is shown."""
+
 FLAG_KINDS = ("personal-data", "harmful", "broken", "source-named", "other")
 
 
@@ -58,7 +63,8 @@ def render_task(setup: Setup, assignment: Assignment, counts: Mapping[str, Any])
     ]
     earlier = sum(len(message["content"]) for message in assignment.prompt[:-1])
     fold = earlier > FOLD_ABOVE
-    return render_part("task", setup, assignment=assignment, cards=cards, counts=counts, fold=fold, mask=MASK)
+    shown = {"cards": cards, "counts": counts, "fold": fold, "longest": MAX_EDITED, "mask": MASK}
+    return render_part("task", setup, assignment=assignment, **shown)
 
 
 def render_empty(setup: Setup, work: NoWork, counts: Mapping[str, Any]) -> str:
@@ -70,19 +76,32 @@ def render_empty(setup: Setup, work: NoWork, counts: Mapping[str, Any]) -> str:
         counts: `mine` and `remaining` for this annotator, `share` (percent) for the whole project; `time_left`
             (see `time_left`) and `streak`, or None.
     """
-    return render_part("empty", setup, reason=why_no_work(setup.texts, work), counts=counts)
+    reason: str = escape(why_no_work(setup.texts, work))
+    until = work.values.get("until")
+    if until:
+        reason = reason.replace(MOMENT, moment(until, "time"))
+    return render_part("empty", setup, reason=reason, counts=counts)
 
 
 def why_no_work(texts: Texts, work: NoWork) -> str:
-    """The service's reason in the language of the interface; in English where the case is not known."""
+    """The service's reason in the language of the interface; in English where the case is not known.
+
+    A moment in it is told as `MOMENT`: each browser shows it in its own zone.
+    """
     key, values = f"nowork.{work.kind}", work.values
     if values.get("until"):
-        return texts(f"{key}_until", **values)
+        return texts(f"{key}_until", until=MOMENT)
     if values.get("flagged"):
         return texts.counted(f"{key}_flagged", values["flagged"])
     if f"{key}.one" in texts.texts:
         return texts.counted(key, values["left"])
     return texts(key, **values) if key in texts.texts else texts.of_service(work.reason)
+
+
+def moment(when: datetime, shows: Literal["time", "both"] = "both") -> Markup:
+    """A moment as an element that the page shows in the browser's zone and language: its time, or date and time."""
+    plain = f"{when:%H:%M} UTC" if shows == "time" else f"{when:%Y-%m-%d %H:%M} UTC"
+    return Markup('<time datetime="{}" data-shows="{}">{}</time>').format(when.isoformat(), shows, plain)
 
 
 def render_consent(setup: Setup, needed: NeedsConsent, counts: Mapping[str, Any]) -> str:
@@ -113,14 +132,32 @@ def render_history(setup: Setup, answers: Sequence[OwnWork], *, first: bool, mor
         {
             "id": own.answer.answer_id,
             "said": _said(setup.texts, own),
-            "at": own.answer.judged_at.isoformat(),
-            "when": f"{own.answer.judged_at.astimezone():%Y-%m-%d %H:%M}",
+            "at": own.answer.judged_at,
             "prompt": shorten(own.prompt[-1]["content"], SHORT, placeholder=" …"),
             "reason": shorten(own.answer.reason or "", SHORT, placeholder=" …"),
         }
         for own in answers
     ]
     return render_part("history", setup, items=items, first=first, more=more)
+
+
+def render_own(setup: Setup, own: OwnWork) -> str:
+    """An own answer in full: the conversation, what was said of each response, the reason, the improved response."""
+    cards = [
+        {
+            "letter": letter,
+            "text": card.text,
+            "rank": own.answer.ranking.get(card.response_id),
+            "scores": [
+                (axis.question, own.answer.scores[axis.name][card.response_id], axis.levels)
+                for axis in setup.rubric
+                if card.response_id in own.answer.scores.get(axis.name, {})
+            ],
+        }
+        for letter, card in zip(ascii_uppercase, own.cards, strict=False)
+    ]
+    gaps = [setup.texts(f"js.grade_{gap}") for gap in own.answer.gaps]
+    return render_part("own", setup, own=own, cards=cards, gaps=gaps)
 
 
 def time_left(setup: Setup, seconds: float) -> str:
@@ -228,5 +265,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["markdown"] = lambda text: Markup(safe_html(text))
+    environment.filters["markdown"] = lambda text: Markup(shown_html(text))
+    environment.filters["moment"] = moment
+    environment.tests["plain"] = shown_plain
     return environment

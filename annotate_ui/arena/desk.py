@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from annotate_ui.arena.stage import Stage, shown
 from annotate_ui.calls import Message, Nothing
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from annotate_ui.setup import Setup
     from plumbline.conversations import Message as Turn
 
-Prompt = Annotated[str, Field(max_length=4 * MAX_PROMPT)]
+Prompt = Annotated[str, StringConstraints(strip_whitespace=False, max_length=4 * MAX_PROMPT)]
 Characters = Annotated[int, Field(ge=0, le=1_000_000)]
 
 
@@ -85,7 +85,7 @@ class ArenaDesk:
         """Begin a conversation."""
         prompt: Conversation = [{"role": "user", "content": message.prompt}]
         drawn = self._drawn.get(message.drawn or "")
-        if drawn is not None and drawn[-1]["content"].strip() == message.prompt:
+        if drawn is not None and _lines(drawn[-1]["content"]) == _lines(message.prompt):
             prompt = drawn
         self._check(prompt)
         begun = self.arena.start(annotator_id, prompt)
@@ -161,3 +161,8 @@ class ArenaDesk:
 
     def _talk(self, messages: list[Turn]) -> str:
         return render_part("arena_talk", self.setup, messages=messages) if messages else ""
+
+
+def _lines(prompt: str) -> list[str]:
+    """A prompt as a box of the page gives it back: with line ends of its own."""
+    return prompt.strip().splitlines()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 from anyio import CancelScope, CapacityLimiter, to_thread
 
-from annotate_ui.markdown import safe_html
+from annotate_ui.markdown import shown_html, shown_plain
 from plumbline.errors import StoreError, UserError
 from plumbline.preferences.arena import Said
 
@@ -142,6 +142,11 @@ class Stage:
 def shown(said: Pair) -> dict[str, dict[str, Any]]:
     """What both sides said, as sanitised HTML."""
     return {
-        side: {"html": safe_html(one.text), "finished": one.finished, "characters": len(one.text)}
+        side: {
+            "html": shown_html(one.text),
+            "plain": shown_plain(one.text),
+            "finished": one.finished,
+            "characters": len(one.text),
+        }
         for side, one in zip(("left", "right"), said, strict=True)
     }

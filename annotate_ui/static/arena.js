@@ -5,6 +5,7 @@
   const SIDES = ["left", "right"];
   const KEYS = { 1: "left", 2: "right", 3: "tie", 4: "both-bad", ArrowLeft: "left", ArrowRight: "right", "=": "tie", 0: "both-bad" };
   const KEPT_PROMPT = "plumbline:arena-prompt";
+  const KEYS_OFF = "plumbline:keys-off"; // as the list of keys on the board sets it
   const LEADS = ["lead", "admin"];
   const characters = (text) => [...text].length; // as the server counts them
 
@@ -96,8 +97,8 @@
 
     async start() {
       const field = this.part("prompt");
-      const prompt = field.value.trim();
-      if (!prompt) return field.focus();
+      const prompt = field.value; // as it was written: code begins with white space
+      if (!prompt.trim()) return field.focus();
       const going = this.battle?.vote && this.battle.goesOn;
       const drawn = this.drawn?.prompt === prompt ? this.drawn.key : null;
       const reply = going
@@ -128,8 +129,8 @@
     async draw() {
       const reply = await this.ask("draw", {});
       if (!reply) return;
-      this.drawn = { key: reply.drawn, prompt: reply.prompt.trim() };
       this.keepPrompt(reply.prompt);
+      this.drawn = { key: reply.drawn, prompt: this.part("prompt").value };
       this.part("before").innerHTML = reply.before;
       this.part("before").hidden = !reply.before;
       this.part("send").focus();
@@ -275,7 +276,7 @@
         else place.innerHTML = `<p class="pl-nothing"></p>`;
         const nothing = place.querySelector(".pl-nothing");
         if (nothing) nothing.textContent = this.text("empty");
-        this.side(side).querySelector("[data-pl=note]").textContent = said[side].finished ? "" : this.text("cut_off");
+        this.side(side).querySelector("[data-pl=note]").textContent = [said[side].plain && "plain", !said[side].finished && "cut_off"].filter(Boolean).map((key) => this.text(key)).join(" ");
         this.battle.seen[side] = said[side].characters;
         this.battle.whole = true;
       }
@@ -360,7 +361,8 @@
           if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) this.start();
           return;
         }
-        const elsewhere = event.ctrlKey || event.metaKey || event.altKey || event.target.closest?.("input, textarea, select, [role=tab]");
+        const off = event.key.length === 1 && localStorage.getItem(KEYS_OFF);
+        const elsewhere = off || event.ctrlKey || event.metaKey || event.altKey || event.target.closest?.("input, textarea, select, [role=tab]");
         if (elsewhere || !(event.key in KEYS) || this.part("votes").hidden) return;
         event.preventDefault();
         this.vote(KEYS[event.key]);

@@ -2,10 +2,11 @@
 // sanitised HTML; every other text is put into the page as text.
 import { Dialogs, showGuideline } from "./board/dialogs.js";
 import { Draft, forgetDrafts, forgetOldDrafts } from "./board/draft.js";
-import { actionOf } from "./board/keys.js";
+import { actionOf, keysAreOff, showKeys, switchKeys } from "./board/keys.js";
 import { Quiz } from "./board/quiz.js";
 import { call, textsOf } from "./board/server.js";
 import { Task } from "./board/task.js";
+import { showTimes } from "./board/times.js";
 
 const RENEW_AFTER = 1 / 3; // share of the lease's time
 const LOOK_AGAIN_SECONDS = 30;
@@ -28,6 +29,8 @@ class Board extends HTMLElement {
     this.timers = [];
     forgetOldDrafts();
     showGuideline(this);
+    this.part("single-keys").checked = !keysAreOff();
+    showKeys(this);
     this.listen();
     this.next();
   }
@@ -52,13 +55,16 @@ class Board extends HTMLElement {
     this.part("task").setAttribute("aria-busy", "true");
     const { status, body } = await call(this.pending.action, this.pending.message);
     this.sending = false;
-    if (!body || status >= 500) return this.sendLater(status, body?.error);
+    const refused = status >= 400 && status < 500; // it would be refused again
+    if (!refused && (!body || status >= 500)) return this.sendLater(status, body?.error);
     const { action } = this.pending;
     this.pending = null;
     this.part("task").inert = false;
     this.part("task").setAttribute("aria-busy", "false");
     this.showError("");
     if (status === 401) return this.signedOut();
+    if (!body?.error && refused) return this.showError(this.t("refused", { status }), "next", this.t("go_on"));
+    if (status === 413) return this.showError(body.error); // to be shortened here
     this.take(body, action);
   }
 
@@ -81,7 +87,7 @@ class Board extends HTMLElement {
     if (leaves || ANSWERS.includes(action)) this.task?.draft.forget();
     if (deciding) this.next();
     if (action === "consent") showGuideline(this);
-    if (reply.html !== undefined && !deciding) this.showTask(reply);
+    if (reply.html !== undefined && !deciding) this.showTask(reply, action);
     if (reply.notice) this.notify(reply.notice);
   }
 
@@ -118,15 +124,18 @@ class Board extends HTMLElement {
 
   // --- showing ---------------------------------------------------------------------------------------------------
 
-  showTask(reply) {
+  showTask(reply, action) {
     this.timers.forEach(clearInterval);
     const waiting = !reply.task;
     const again = () => document.hidden || this.querySelector("dialog[open]") || this.next();
     if (waiting && !reply.stays) this.timers = [setInterval(again, LOOK_AGAIN_SECONDS * 1000)];
     if (waiting && !this.task && reply.html === this.shownHtml) return; // looked again, nothing new
+    const goesThere = this.shownHtml !== undefined && (action === "reopen" || this.hasFocus());
     this.shownHtml = reply.html;
     this.task?.draft.leave();
     this.part("task").innerHTML = reply.html;
+    showTimes(this.part("task"));
+    showKeys(this.part("task"));
     this.task = waiting ? null : this.openTask(reply.task);
     const form = this.part("quiz");
     this.quiz = form && new Quiz(form, this.t);
@@ -137,8 +146,14 @@ class Board extends HTMLElement {
       this.timers = [setInterval(() => this.renew(), Math.max(1, reply.expires_in * RENEW_AFTER) * 1000)];
     }
     window.scrollTo({ top: 0 });
-    this.querySelector("[data-focus]")?.focus({ preventScroll: true });
+    if (goesThere) this.querySelector("[data-focus]")?.focus({ preventScroll: true });
     if (reply.consent) this.readGuideline();
+  }
+
+  /** Whether the focus is at the shown item, or nowhere: then it is to be at the next one, which is read out so. */
+  hasFocus() {
+    const { activeElement } = document;
+    return activeElement === document.body || this.part("task").parentElement.contains(activeElement);
   }
 
   openTask(sent) {
@@ -223,7 +238,8 @@ class Board extends HTMLElement {
 
   /** Hand the item back, with what was entered; of a correction, the earlier answer stands. */
   async release() {
-    if (!this.task.correcting) await this.task.draft.saveOnServer();
+    if (this.task.correcting) await this.task.draft.saving; // what is given up must not be saved after that
+    else await this.task.draft.saveOnServer();
     this.ask("release", { lease_id: this.task.lease });
   }
 
@@ -338,6 +354,10 @@ class Board extends HTMLElement {
   }
 
   onChoice(input) {
+    if (input === this.part("single-keys")) {
+      switchKeys(input.checked);
+      showKeys(this);
+    }
     if (input.type !== "radio" || !this.task?.shown.contains(input)) return;
     const field = input.closest(".pl-gap, .pl-axis");
     if (field?.matches(".pl-gap")) this.task.setGap(field, Number(input.value));
@@ -347,6 +367,7 @@ class Board extends HTMLElement {
 
   /** Who wants to see earlier turns, or not, wants it for the next items too. */
   onFold(details) {
+    if (details.matches(".pl-own-whole") && details.open) this.dialogs.readOwn(details);
     if (details.matches(".pl-earlier")) localStorage.setItem(EARLIER_OPEN, details.open ? "yes" : "");
   }
 

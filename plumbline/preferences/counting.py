@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from sqlalchemy import bindparam, case, func, select
 
-from plumbline.preferences.pace import Pace
+from plumbline.preferences.pace import Pace, Worked, pace_of_others, recent_work, seconds_left
 from plumbline.preferences.reading import task_counts
 from plumbline.preferences.tables import Annotator, Tally
 from plumbline.preferences.turn import Facet, Turn
@@ -19,6 +20,8 @@ SECONDS_KEPT = 1.0
 
 SHARE = 0.02
 
+TEAM_KEPT = 60.0
+"""Seconds after which it is looked anew how fast the team works."""
 
 STEP = 10
 """With checks, what is left is told in tens, and what the team has done in steps of at least ten judgements."""
@@ -27,13 +30,14 @@ STEP = 10
 class WorkCounts(NamedTuple):
     """Tasks that the annotator judged (`mine`) and has left, and the share of all judgements that is done, in percent.
 
-    `seconds_each` is the annotator's median time for a task, of late; None where it is not known.
+    `seconds_left` is how long what they have left takes, if all work on as of late (see `seconds_left`); None where
+    nothing is left, or it is not known how fast they work.
     """
 
     mine: int
     remaining: int
     share: int
-    seconds_each: float | None
+    seconds_left: float | None
 
 
 class _Seen(NamedTuple):
@@ -54,7 +58,15 @@ class _Count:
     done: int
     required: int
     seconds_each: float | None
+    others_pace: float
     made: float
+
+
+class _Team(NamedTuple):
+    """The team's latest judgements, and when they were read."""
+
+    work: Sequence[Worked]
+    read: float
 
 
 class LiveCounts:
@@ -72,6 +84,7 @@ class LiveCounts:
     def __init__(self, facet: Facet, pace: Pace, *, checks: bool = False) -> None:
         self.facet, self.pace, self.checks = facet, pace, checks
         self._counts: dict[str, _Count] = {}
+        self._team: _Team | None = None
         self._not_before = 0.0
 
     def of(self, annotator_id: str) -> WorkCounts:
@@ -81,7 +94,8 @@ class LiveCounts:
             count = self._counts.get(annotator_id)
             if count is None or self._is_old(count, seen):
                 count = self._counted(turn, annotator_id, seen)
-        return WorkCounts(seen.mine, self._remaining(count, seen), self._share(count), count.seconds_each)
+        remaining = self._remaining(count, seen)
+        return WorkCounts(seen.mine, remaining, self._share(count), self._seconds_left(count, seen, remaining))
 
     def _remaining(self, count: _Count, seen: _Seen) -> int:
         if self.checks:
@@ -89,6 +103,13 @@ class LiveCounts:
         else:
             left = max(0, count.remaining - (seen.answered - count.seen.answered))
         return left if seen.quota is None else max(0, min(left, seen.quota - seen.mine))
+
+    def _seconds_left(self, count: _Count, seen: _Seen, remaining: int) -> float | None:
+        if not count.seconds_each or not remaining:
+            return None
+        missing = count.required - count.done
+        missing = -(-missing // STEP) * STEP if self.checks else missing - (seen.mine - count.seen.mine)
+        return seconds_left(count.seconds_each, remaining, missing, count.others_pace)
 
     def _share(self, count: _Count) -> int:
         steps = max(1, min(100, count.required // STEP)) if self.checks else 100
@@ -106,10 +127,17 @@ class LiveCounts:
         team = task_counts(turn)
         remaining = 0 if row is None else remaining_for(turn, row, team.unfinished)
         each = None if row is None else self.pace.median_seconds(annotator_id)
+        others = self._others_pace(turn, row)
         now = time.monotonic()
         self._not_before = now + (now - began) / SHARE
-        count = self._counts[annotator_id] = _Count(seen, remaining, team.done, team.required, each, now)
+        count = self._counts[annotator_id] = _Count(seen, remaining, team.done, team.required, each, others, now)
         return count
+
+    def _others_pace(self, turn: Turn, annotator: int | None) -> float:
+        now = time.monotonic()
+        if self._team is None or now - self._team.read > TEAM_KEPT:
+            self._team = _Team(recent_work(turn), now)
+        return pace_of_others(self._team.work, annotator, turn.now)
 
 
 _MINE = Annotator.annotator_id == bindparam("annotator_id")

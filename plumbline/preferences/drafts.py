@@ -11,8 +11,9 @@ from plumbline.errors import StoreError
 from plumbline.preferences.tables import Draft, RowId
 from plumbline.preferences.turn import Actor, Turn
 
-MAX_DRAFT = 256 * 1024
-"""Bytes of a draft as JSON: an improved response and a reason of the longest kind, with room to spare."""
+MAX_DRAFT = 512 * 1024
+"""Bytes of a draft as JSON: an improved response and a reason of the longest kind, in any script (a character takes up
+to 4 bytes), with room to spare."""
 
 
 def checked_draft(content: Any) -> dict[str, Any]:

@@ -24,6 +24,7 @@ def own_answers(
     before: str | None,
     kinds: Collection[str],
     names: SourceNames | None,
+    only: str | None = None,
 ) -> list[OwnWork]:
     """The annotator's current answers of these kinds that were given here, the newest first.
 
@@ -32,6 +33,7 @@ def own_answers(
     Args:
         before: only those older than this answer of theirs: the last one of the page before.
         names: to be masked in the responses.
+        only: none but the answer with this id.
 
     Raises:
         StoreError: they gave no answer `before`.
@@ -40,6 +42,8 @@ def own_answers(
         Answer.annotator_id == annotator, Answer.lease_id.is_not(None), Answer.kind.in_(kinds), current()
     )
     query = query.where(Answer.task_id.not_in(asked_again(turn, annotator)))
+    if only is not None:
+        query = query.where(Answer.answer_id == only)
     if before is not None:
         query = query.where(Answer.id < own_answer(turn, annotator, before).id)
     rows = turn.connection.execute(query.order_by(Answer.id.desc()).limit(limit))

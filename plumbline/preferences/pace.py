@@ -1,16 +1,66 @@
-"""How fast and how well an annotator works, to be told to them."""
+"""How fast and how well an annotator works, to be told to them, and how fast the team does."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import datetime, timedelta
 from statistics import median
+from typing import NamedTuple
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 
-from plumbline.preferences.records import JUDGEMENT
+from plumbline.preferences.records import ADJUDICATION, JUDGEMENT, WORK
 from plumbline.preferences.tables import Answer, Tally
-from plumbline.preferences.turn import Facet, known_annotator
+from plumbline.preferences.turn import Facet, Turn, known_annotator
 
 LAST = 20
+
+OF_LATE = timedelta(hours=1)
+"""The team's pace is that of the last hour: who stopped before that does not count."""
+
+LATEST = 5000
+"""Answers of the store, all projects together, among which the team's are looked for: reading more would take long."""
+
+
+class Worked(NamedTuple):
+    """Who judged (row id), and when."""
+
+    annotator: int
+    at: datetime
+
+
+def recent_work(turn: Turn) -> list[Worked]:
+    """The team's judgements of late that bring the project forward."""
+    latest = select(func.max(Answer.id)).scalar_subquery()
+    query = (
+        select(Answer.annotator_id, Answer.judged_at)
+        .where(Answer.id > latest - LATEST, Answer.project_id == turn.project_id)
+        .where(Answer.kind == JUDGEMENT, Answer.lease_id.is_not(None), Answer.supersedes_id.is_(None))
+        .where(Answer.purpose.in_((WORK, ADJUDICATION)))
+    )
+    since = turn.now - OF_LATE
+    work = (Worked._make(row) for row in turn.connection.execute(query))
+    return [one for one in work if one.at is not None and one.at >= since]
+
+
+def pace_of_others(work: Sequence[Worked], annotator: int | None, now: datetime) -> float:
+    """Judgements a second by everybody but this annotator, from the first of `work` until now."""
+    others = sum(one.annotator != annotator for one in work)
+    if not others:
+        return 0.0
+    return others / max((now - min(one.at for one in work)).total_seconds(), 1.0)
+
+
+def seconds_left(each: float, remaining: int, missing: int, others_pace: float) -> float:
+    """How long an annotator has to do: until they have done all of theirs, or the team has done everything.
+
+    Args:
+        each: seconds that one judgement takes them.
+        remaining: tasks that are left for them.
+        missing: judgements that are wanted of all.
+        others_pace: judgements a second by the others.
+    """
+    return min(each * remaining, max(missing, 0) / (1 / each + others_pace))
 
 
 class Pace(Facet):

@@ -199,7 +199,7 @@ class NoWork:
         reason: a sentence for the annotator.
         kind: the case, for pages in other languages: `paused`, `quota`, `guideline`, `empty`, `finished`, `yours-done`,
             `reserved`, `held`, `adjudicated`, `quiz`, `quiz-failed`.
-        values: what the sentence states: `left`, `flagged`, `quota`, `until` (a time, HH:MM), `why`, `right`, `of`,
+        values: what the sentence states: `left`, `flagged`, `quota`, `until` (a moment), `why`, `right`, `of`,
             `needed`.
     """
 

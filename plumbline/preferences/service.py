@@ -25,7 +25,7 @@ from plumbline.preferences import queue
 from plumbline.preferences.adjudication import NOT_THEIRS, Adjudication, may_adjudicate, next_dispute
 from plumbline.preferences.answers import NewAnswer, answer_lease, is_superseded, last_answer
 from plumbline.preferences.checks import Checks
-from plumbline.preferences.drafts import checked_draft, put_draft
+from plumbline.preferences.drafts import checked_draft, drop_draft, put_draft
 from plumbline.preferences.guidelines import Guidelines
 from plumbline.preferences.handing import next_lease, reopened_lease
 from plumbline.preferences.intake import Intake
@@ -235,7 +235,9 @@ class PreferenceService(Intake):
     def release(self, lease_id: str, annotator_id: str, *, aside: bool = False) -> bool:
         """Give a held task back unanswered; of a correction, the earlier answer stands. Repeating it does nothing.
 
-        Something else follows, and the same task only where nothing else is left for this annotator.
+        What was entered for a task is kept. What was entered for a correction is dropped: whoever gives that up sees
+        what they said when they open it again. Something else follows, and the same task only where nothing else is
+        left for this annotator.
 
         Args:
             aside: they only leave, so that others need not wait: the same task follows, where it is still free then.
@@ -247,10 +249,15 @@ class PreferenceService(Intake):
             StoreError: the lease is not theirs.
         """
         with self.turn() as turn:
-            lease = queue.own_lease(turn, acting(turn, annotator_id), lease_id)
+            actor = acting(turn, annotator_id)
+            lease = queue.own_lease(turn, actor, lease_id)
             if lease.state == queue.OPEN:
                 queue.end_lease(turn, lease, queue.SET_ASIDE if aside else queue.RELEASED)
-            return lease.supersedes_id is not None
+            if lease.supersedes_id is None:
+                return False
+            if not aside and (lease.state == queue.OPEN or _was_left(turn, actor, lease)):
+                drop_draft(turn, lease)
+            return True
 
     def save_draft(self, lease_id: str, annotator_id: str, content: dict[str, Any]) -> str | None:
         """Keep what the annotator entered for a task; the next assignment of the same task brings it back.
@@ -402,6 +409,7 @@ class PreferenceService(Intake):
         limit: int = 20,
         before: str | None = None,
         kinds: Collection[str] = (JUDGEMENT, SKIP, FLAG),
+        only: str | None = None,
     ) -> list[OwnWork]:
         """What the annotator said, the newest first, a page at a time: their current answers, to be looked through.
 
@@ -409,6 +417,7 @@ class PreferenceService(Intake):
 
         Args:
             before: the `answer_id` that the page before ended with; None for the first page.
+            only: the `answer_id` of the one that is wanted; nothing comes where it is none of theirs, or was corrected.
 
         Raises:
             StoreError: they gave no answer `before`.
@@ -416,7 +425,7 @@ class PreferenceService(Intake):
         with self.look() as turn:
             annotator = known_annotator(turn.connection, annotator_id)
             names = self.rules.names
-            return own_answers(turn, annotator.id, limit=limit, before=before, kinds=kinds, names=names)
+            return own_answers(turn, annotator.id, limit=limit, before=before, kinds=kinds, names=names, only=only)
 
     def progress(self) -> Progress:
         """How far the project is."""
@@ -475,3 +484,11 @@ class PreferenceService(Intake):
         until = turn.now + self.lease
         turn.connection.execute(update(Lease).where(Lease.id == lease.id).values(expires_at=until))
         return queue.as_assignment(turn, actor, lease, until, self.rules)
+
+
+def _was_left(turn: Turn, actor: Actor, lease: Row[Any]) -> bool:
+    """Whether the time of a lease was over, and its task is not in the annotator's hands again."""
+    if lease.state != queue.EXPIRED:
+        return False
+    held = queue.held_lease(turn, actor)
+    return held is None or held.task_id != lease.task_id

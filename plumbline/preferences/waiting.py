@@ -48,10 +48,9 @@ def why_nothing(turn: Turn, actor: Actor) -> NoWork:
             *(Lease.project_id == turn.project_id, Lease.state == OPEN, Lease.slot, Lease.expires_at > turn.now)
         )
     ).scalar_one()
-    clock = f"{first.astimezone():%H:%M}" if first else ""
-    until = f" until {clock}" if first else ""
+    until = f" until {first:%H:%M} UTC" if first else ""
     held = f"Other annotators hold the remaining tasks{until}."
-    return NoWork(f"{held} Look in again then: what they leave comes back to you.", "held", {"until": clock})
+    return NoWork(f"{held} Look in again then: what they leave comes back to you.", "held", {"until": first})
 
 
 def remaining_for(turn: Turn, annotator: int, unfinished: int) -> int:

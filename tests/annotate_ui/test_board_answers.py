@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from random import Random
 from typing import Any
 
 import pytest
@@ -180,8 +181,18 @@ TEXTS = st.lists(st.sampled_from(["tea", "cup", " ", "  ", "\n", ".", "<b>", "�
 )
 DIFFS = """async (pairs) => {
     const { diffWords } = await import("/assets/board/diff.js");
-    return pairs.map(([before, after]) => diffWords(before, after));
+    return pairs.map(([before, after, mostSteps]) => diffWords(before, after, mostSteps));
 }"""
+
+
+def in_common(before: list[str], after: list[str]) -> int:
+    """The length of the longest common subsequence."""
+    best = [0] * (len(after) + 1)
+    for one in before:
+        above = best[:]
+        for index, other in enumerate(after):
+            best[index + 1] = above[index] + 1 if one == other else max(best[index], above[index + 1])
+    return best[-1]
 
 
 def test_a_diff_says_what_became_of_every_word(browser: Any, address: str) -> None:
@@ -191,15 +202,47 @@ def test_a_diff_says_what_became_of_every_word(browser: Any, address: str) -> No
     @settings(max_examples=20, deadline=None, derandomize=True)
     @given(st.lists(st.tuples(TEXTS, TEXTS), min_size=20, max_size=40))
     def check(pairs: list[tuple[str, str]]) -> None:
-        for (before, after), pieces in zip(pairs, page.evaluate(DIFFS, pairs), strict=True):
+        for (before, after), found in zip(pairs, page.evaluate(DIFFS, pairs), strict=True):
+            pieces = found["pieces"]
+            assert found["whole"]
             assert "".join(text for kind, text in pieces if kind != "ins") == before
             assert "".join(text for kind, text in pieces if kind != "del") == after
             assert before != after or all(kind == "same" for kind, _ in pieces)
 
     check()
     found = page.evaluate(DIFFS, [["the old red cup", "the new blue cup"], ["a b c d", "a c d e"]])
-    assert found == [
+    assert [one["pieces"] for one in found] == [
         [["same", "the "], ["del", "old red"], ["ins", "new blue"], ["same", " cup"]],
         [["same", "a "], ["del", "b "], ["same", "c d"], ["ins", " e"]],
     ]
     page.close()
+
+
+def test_long_texts_are_compared_word_by_word_and_what_is_not_is_told(open_page: OpenPage, service: Any) -> None:
+    random = Random(1)
+    pairs = [["".join(random.choices("水茶火土木", k=random.randrange(30))) for _ in range(2)] for _ in range(300)]
+    words = [f"tea{random.randrange(1000)}" for _ in range(2500)]
+    texts = [" ".join(words), " ".join(random.choice((word, word, "cup")) for word in words)]
+    service.add_tasks([new_task("kettle", [f"{texts[0]} one", f"{texts[1]} two"])])
+    page = open_page("Ada")
+    for (before, after), found in zip(pairs, page.evaluate(DIFFS, pairs), strict=True):  # each character is a word
+        kept = sum(len(text) for kind, text in found["pieces"] if kind == "same")
+        assert (found["whole"], kept) == (True, in_common(list(before), list(after)))
+    whole, rough = page.evaluate(DIFFS, [texts[:2], [*texts[:2], 10_000]])
+    assert (whole["whole"], rough["whole"]) == (True, False)
+    kept = [text for kind, text in whole["pieces"] if kind == "same"]
+    assert len(kept) > 100
+    for found in (whole, rough):
+        assert "".join(text for kind, text in found["pieces"] if kind != "ins") == texts[0]
+        assert "".join(text for kind, text in found["pieces"] if kind != "del") == texts[1]
+    press(page, "d")
+    page.wait_for_selector("dialog[open] del >> nth=50")
+    assert page.locator("[data-pl=diff] .pl-note").count() == 0
+    told = page.evaluate(r"""async () => {
+        const { showDiff } = await import("/assets/board/diff.js");
+        const place = document.createElement("div");
+        const different = [0, 1].map((side) => Array.from({ length: 30000 }, (_, n) => `${side}-${n}`).join("\n"));
+        showDiff(place, ...different, (key) => key);
+        return place.firstChild.textContent;
+    }""")
+    assert told == "diff_rough"

@@ -252,7 +252,7 @@ GRADIO_ROUTES = [
 def test_gradio_s_own_routes_are_closed(client: TestClient, route: str) -> None:
     for answer in (client.get(f"/annotate/{route}"), client.post(f"/annotate/{route}", json={})):
         assert answer.status_code == 404
-        assert answer.text == guard.NO_PAGE
+        assert guard.NO_PAGE in answer.text
 
 
 @pytest.mark.parametrize(

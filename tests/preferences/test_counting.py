@@ -11,6 +11,7 @@ from plumbline.errors import StoreError
 from plumbline.preferences import counting, handing
 from plumbline.preferences.checks_file import Check
 from plumbline.preferences.counting import LiveCounts
+from plumbline.preferences.pace import seconds_left
 from plumbline.preferences.records import GOLD, Assignment, NoWork
 from plumbline.preferences.rules import Rules
 from plumbline.preferences.schedule import CHECK
@@ -162,3 +163,36 @@ def test_leases_that_are_over_are_looked_for_once_a_second(service, clock, commi
     assert len(commits) == 1
     clock.advance(minutes=15)
     assert isinstance(service.lease_next(ben), Assignment)
+
+
+def test_the_time_that_is_left_counts_on_what_others_do_of_late(service, clock, monkeypatch):
+    service.add_tasks(new_tasks(100))
+    anna, ben, cem = (service.sign_in(name).annotator_id for name in ("Anna", "Ben", "Cem"))
+
+    def work_on(*people: str) -> None:
+        for _ in range(10):
+            clock.advance(1)
+            for who in people:
+                work = service.lease_next(who)
+                service.judge(work.lease_id, who, best_first(work), idempotency_key=work.lease_id, seconds=60.0)
+
+    counts = live_counts(service)
+    assert counts.of(anna).seconds_left is None
+    work_on(anna)
+    count_again(counts, monkeypatch)
+    monkeypatch.setattr(counting, "TEAM_KEPT", -1.0)
+    assert counts.of(anna).seconds_left == 90 * 60
+    clock.advance(2 * 60)
+    work_on(anna, ben, cem)
+    clock.advance(1)
+    left = counts.of(anna)
+    assert left.remaining == 60
+    assert left.seconds_left == pytest.approx(60 / (1 / 60 + 20 / 600))
+    clock.advance(2 * 60)
+    assert counts.of(anna).seconds_left == 60 * 60, "they have stopped"
+
+
+def test_nobody_is_told_a_longer_time_than_their_own_tasks_take():
+    assert seconds_left(60.0, 10, 1000, 0.0) == 600
+    assert seconds_left(60.0, 10, 4, 1 / 60) == 120
+    assert seconds_left(60.0, 10, -1, 0.0) == 0

@@ -50,6 +50,23 @@ def test_a_draft_survives_reload_expiry_and_restart_and_goes_with_the_answer(add
     store.close()
 
 
+@pytest.mark.parametrize(("aside", "late"), [(False, 0), (False, 60), (True, 0)])
+def test_a_correction_that_is_given_up_leaves_no_draft_but_one_that_is_only_left_does(service, clock, aside, late):
+    service.add_tasks(new_tasks(1))
+    who = person(service)
+    judge(service, who)
+    correction = service.reopen_last(who)
+    service.save_draft(correction.lease_id, who, {"reason": "on second thoughts"})
+    clock.advance(late)
+    service.lease_next(person(service, "Ben"))  # what is over is noticed
+    assert service.release(correction.lease_id, who, aside=aside)
+    again = service.reopen_last(who)
+    assert again.draft == ({"reason": "on second thoughts"} if aside else None)
+    service.save_draft(again.lease_id, who, {"reason": "third"})
+    service.release(correction.lease_id, who, aside=aside)  # sent again: it is of the lease before
+    assert service.lease_next(who).draft == {"reason": "third"}
+
+
 @pytest.mark.parametrize(
     ("content", "fault"),
     [

@@ -32,7 +32,7 @@ ACTORS = {"annotate-work": "Bob", "lead-work": "Lea", "arena-work": "Bob", "peop
 ONLY_LEADS = ("/annotate-work/decide_as_lead", "/arena-work/board")
 BOARD_CALLS = [
     *(f"/annotate-work/{name}" for name in ("next", "decide", "judge", "skip", "flag", "undo", "reopen", "release")),
-    *(f"/annotate-work/{name}" for name in ("renew", "draft", "history", "guideline", "consent", "quiz")),
+    *(f"/annotate-work/{name}" for name in ("renew", "draft", "history", "own", "guideline", "consent", "quiz")),
     "/annotate-work/decide_as_lead",
     *(
         f"/arena-work/{name}"

@@ -1,6 +1,7 @@
 // The dialogs of the board: skip, flag, keys, my work, comparing two responses, accepting the guideline.
 import { showDiff } from "./diff.js";
 import { call, make } from "./server.js";
+import { showTimes } from "./times.js";
 
 export class Dialogs {
   constructor(root, t) {
@@ -36,8 +37,19 @@ export class Dialogs {
   async myWork(fail) {
     const { body } = await call("history", {});
     if (body?.html === undefined) return fail(body?.error);
-    this.root.querySelector("[data-pl=work-list]").innerHTML = body.html;
+    const list = this.root.querySelector("[data-pl=work-list]");
+    list.innerHTML = body.html;
+    showTimes(list);
     this.open("work");
+  }
+
+  /** Fill an opened own answer with all of it. */
+  async readOwn(details) {
+    const place = details.querySelector("[data-pl=own-whole]");
+    if (place.childElementCount) return;
+    const { body } = await call("own", { answer_id: details.dataset.answer });
+    if (body?.html === undefined) place.textContent = body?.error ?? this.t("unreachable");
+    else place.innerHTML = body.html;
   }
 
   /** Older answers below those that are shown. */
@@ -48,6 +60,7 @@ export class Dialogs {
     const list = this.root.querySelector("[data-pl=work-list]");
     const before = list.children.length;
     list.insertAdjacentHTML("beforeend", body.html);
+    showTimes(list);
     list.children[before]?.querySelector("button")?.focus();
   }
 
@@ -62,7 +75,7 @@ export class Dialogs {
     const [from, to] = selects;
     [from.value, to.value] = [marked.dataset.response, other.dataset.response];
     const place = this.root.querySelector("[data-pl=diff]");
-    const show = () => showDiff(place, task.texts[from.value], task.texts[to.value]);
+    const show = () => showDiff(place, task.texts[from.value], task.texts[to.value], this.t);
     selects.forEach((select) => (select.onchange = show));
     show();
     this.open("diff");

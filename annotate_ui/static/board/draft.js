@@ -38,7 +38,7 @@ export class Draft {
     const kept = readKept(this.place);
     const begin = kept && kept.at >= (task.begin.at ?? 0) ? kept : task.begin;
     // The key names this view of the task: sent again after a lost answer, it does not count twice.
-    this.key = kept?.key ?? crypto.randomUUID();
+    this.key = kept?.key ?? newKey();
     this.ranks = new Map(Object.entries(begin.ranks ?? {}));
     this.gaps = new Map(Object.entries(begin.gaps ?? {}));
     this.scores = structuredClone(begin.scores ?? {});
@@ -82,7 +82,8 @@ export class Draft {
     clearTimeout(this.timer);
     if (!this.unsaved) return;
     this.unsaved = false;
-    const { status, body } = await call("draft", { lease_id: this.lease, content: this.content() }, { last });
+    this.saving = call("draft", { lease_id: this.lease, content: this.content() }, { last });
+    const { status, body } = await this.saving;
     if (this.over) return;
     const taken = status === 200 && !body?.error;
     if (taken) this.tell(this.unsaved ? "" : "saved");
@@ -90,7 +91,8 @@ export class Draft {
     this.refused(status, body);
     if (taken || status === 200) return;
     this.unsaved = true;
-    if (status !== 401) this.later(Math.min(this.pause * 2, LONGEST_PAUSE));
+    const final = status >= 400 && status < 500; // it would be refused again, until something else is entered
+    if (!final) this.later(Math.min(this.pause * 2, LONGEST_PAUSE));
   }
 
   /** An answer is on its way, which carries all of it. */
@@ -107,8 +109,15 @@ export class Draft {
   /** Another task is shown. */
   leave() {
     this.over = true;
+    this.unsaved = false;
     clearTimeout(this.timer);
   }
+}
+
+/** 128 random bits. Not `crypto.randomUUID`, which browsers have at https and localhost alone. */
+function newKey() {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
 /** Forget all drafts of this browser: somebody else may sit here next. The server has them. */

@@ -5,12 +5,35 @@ const ANYWHERE = { u: "undo", w: "work", g: "guideline", "?": "help" };
 const ON_TASK = { s: "skip", f: "flag", b: "allBad", e: "edit", d: "compare", n: "note", r: "scores", h: "release" };
 const MOVES = { ArrowUp: -1, ArrowLeft: -1, ArrowDown: 1, ArrowRight: 1 };
 
+const KEYS_OFF = "plumbline:keys-off"; // who dictates, or hits keys by accident, has no keys of one character
+
+export function keysAreOff() {
+  return Boolean(localStorage.getItem(KEYS_OFF));
+}
+
+export function switchKeys(on) {
+  localStorage.setItem(KEYS_OFF, on ? "" : "yes");
+}
+
+/** Let buttons name their key only where it does something. */
+export function showKeys(root) {
+  const [on, off] = ["aria-keyshortcuts", "data-keyshortcuts"];
+  const [from, to] = keysAreOff() ? [on, off] : [off, on];
+  for (const button of root.querySelectorAll(`[${from}]`)) {
+    const key = button.getAttribute(from);
+    if (key.length > 1) continue;
+    button.setAttribute(to, key);
+    button.removeAttribute(from);
+  }
+}
+
 /** What a key press asks of the board, as a function; undefined for keys that are not ours. */
 export function actionOf(event, board) {
   if (event.isComposing || event.repeat || document.querySelector("dialog[open]")) return undefined;
   const typing = event.target.closest?.(TEXT_FIELDS);
   if (typing) return inText(event, typing, board);
   if (event.ctrlKey || event.altKey || event.metaKey) return undefined;
+  if (event.key.length === 1 && keysAreOff()) return undefined;
   const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
   const { task } = board;
   if (Object.hasOwn(ANYWHERE, key)) return () => board[ANYWHERE[key]]();

@@ -101,7 +101,8 @@ export class Task {
   /** The improved response, where it differs from what it was. */
   improved() {
     const { edited } = this.draft;
-    return edited && edited.text.trim() && edited.text !== this.texts[edited.of] ? edited : null;
+    const text = edited?.text.trim();
+    return text && text !== this.texts[edited.of]?.trim() ? edited : null;
   }
 
   /** What to send; null, with the reason told, where something is missing. */
@@ -375,7 +376,7 @@ export class Task {
 
   showEdits() {
     const { edited } = this.draft;
-    if (edited) showDiff(this.part("edit-diff"), this.texts[edited.of] ?? "", edited.text);
+    if (edited) showDiff(this.part("edit-diff"), this.texts[edited.of] ?? "", edited.text, this.t);
   }
 
   /** Begin anew from the response that is best now. */
