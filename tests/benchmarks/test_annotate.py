@@ -17,7 +17,7 @@ from benchmarks.annotate.levels import fill
 from benchmarks.annotate.server import Server
 from plumbline.preferences.store import Store
 
-ANNOTATORS, ITEMS, OVERLAP = 8, 300, 2
+ANNOTATORS, ITEMS, OVERLAP = 8, 2000, 2  # more than a fast machine judges in both rounds
 Result = TypeVar("Result")
 
 

@@ -21,8 +21,10 @@ from plumbline.preferences.records import Assignment, NeedsConsent, NeedsQuiz, N
 from plumbline.preferences.rules import Rules
 from plumbline.preferences.service import PreferenceService
 from plumbline.preferences.tables import QuizResult
+from plumbline.recipe import Recipe
 from plumbline.recipe_annotate import AnnotateSection, QuizSection
 from tests.preferences.conftest import best_first, new_tasks, rows_of
+from tests.small_domain import small_recipe
 
 QUIZ = Quiz(
     (
@@ -290,10 +292,11 @@ def test_all_faults_of_a_quiz_are_told_at_once(tmp_path):
 def test_the_recipes_quiz_is_among_the_rules(tmp_path):
     path = tmp_path / "quiz.jsonl"
     path.write_text(written([FINE], ".jsonl"))
-    section = AnnotateSection(quiz=QuizSection(file=path, pass_share=1, attempts=5, ask_again=True))
-    quiz = Rules.of(section).quiz
+    recipe = Recipe.model_validate(small_recipe())
+    asked = QuizSection(file=path, pass_share=1, attempts=5, ask_again=True)
+    quiz = Rules.of(recipe.model_copy(update={"annotate": AnnotateSection(quiz=asked)})).quiz
     assert (quiz.questions[0].right, quiz.pass_share, quiz.attempts, quiz.ask_again) == ({1}, 1, 5, True)
-    assert Rules.of(AnnotateSection()).quiz is None
+    assert Rules.of(recipe).quiz is None
 
 
 TEXT = st.text(
