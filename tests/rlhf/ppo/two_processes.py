@@ -151,6 +151,7 @@ def main(folder: Path, output: Path) -> None:
     found["watch"]["resumed_step"] = again.state.global_step
     if trainer.is_world_process_zero():
         (output / "found.json").write_text(json.dumps(found))
+    torch.distributed.barrier()  # whoever leaves first would pull the other down
     torch.distributed.destroy_process_group()
 
 
