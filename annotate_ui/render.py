@@ -16,6 +16,7 @@ from markupsafe import Markup, escape
 from annotate_ui.markdown import safe_html, shown_html, shown_plain
 from annotate_ui.nav import PAGES
 from annotate_ui.wording import ago
+from plumbline.numbers import signed
 from plumbline.preferences.records import ALL_BAD, FLAG, SKIP
 from plumbline.preferences.source_names import MASK
 from plumbline.preferences.turn import now_utc
@@ -268,4 +269,5 @@ def _environment() -> Environment:
     environment.filters["markdown"] = lambda text: Markup(shown_html(text))
     environment.filters["moment"] = moment
     environment.tests["plain"] = shown_plain
+    environment.globals["signed"] = signed
     return environment

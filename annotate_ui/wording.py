@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from plumbline.errors import counted
+from plumbline.numbers import signed
 from plumbline.preferences.quality import Figure
 from plumbline.preferences.quality.forecast import Forecast
 
@@ -21,12 +22,12 @@ def percents(figure: Figure) -> str:
 
 def number(figure: Figure) -> str:
     """`0.47`, or a dash; a real minus."""
-    return "–" if figure.value is None else _signed(figure.value)
+    return "–" if figure.value is None else signed(figure.value)
 
 
 def numbers(figure: Figure) -> str:
     """The interval of a coefficient: `0.41 to 0.53`; empty where there is none."""
-    return "" if figure.low is None or figure.high is None else f"{_signed(figure.low)} to {_signed(figure.high)}"
+    return "" if figure.low is None or figure.high is None else f"{signed(figure.low)} to {signed(figure.high)}"
 
 
 def seconds(value: float) -> str:
@@ -62,7 +63,3 @@ def ago(then: datetime | None, now: datetime) -> str:
         else counted(round(size / 1440), "day")
     )
     return f"in {amount}" if minutes > 0 else f"{amount} ago"
-
-
-def _signed(value: float) -> str:
-    return f"{value:.2f}".replace("-", "−")

@@ -52,6 +52,7 @@ def open_arena(domain: Domain, store: Store) -> ArenaSetup:
         at_once=section.at_once,
         votes_per_person=section.votes_per_person,
         margin=section.margin,
+        compared=len(section.compared(domain.recipe.align_names)),
     )
 
 
@@ -61,9 +62,8 @@ def policy_folders(domain: Domain, section: ArenaSection) -> dict[str, Path]:
     Raises:
         UserError: a name is no policy of the recipe, or the baseline or all others are not finished.
     """
-    recipe = domain.recipe
-    known = ["base", "sft", *recipe.align_names]
-    asked = list(dict.fromkeys([section.baseline, *(section.policies or recipe.align_names)]))
+    known = ["base", "sft", *domain.recipe.align_names]
+    asked = [section.baseline, *section.compared(domain.recipe.align_names)]
     unknown = [name for name in asked if name not in known]
     if unknown:
         raise UserError(f"annotate.arena names the policy {unknown[0]!r}; this recipe makes {', '.join(known)}.")
@@ -88,4 +88,4 @@ def arena_results(domain: Domain) -> dict[str, Any]:
 
     section = arena_section(domain)
     with domain.service(create=False) as service:
-        return leaderboard_of(service, section)
+        return leaderboard_of(service, section, compared=len(section.compared(domain.recipe.align_names)))

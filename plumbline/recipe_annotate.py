@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -106,6 +107,10 @@ class ArenaSection(Section):
     at_once: int = Field(2, ge=1, description="Turns that are answered at the same time; others wait.")
     votes_per_person: int = Field(100, ge=1, description="Votes of one person that count in the ranking.")
     margin: float = Field(0.05, gt=0, lt=0.5, description="Win rates within this of one half count as no difference.")
+
+    def compared(self, aligned: Sequence[str]) -> list[str]:
+        """The policies compared with the baseline, finished or not; `aligned` are all that the recipe aligns."""
+        return [name for name in dict.fromkeys(self.policies or aligned) if name != self.baseline]
 
 
 class AnnotateSection(Section):

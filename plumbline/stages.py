@@ -299,7 +299,7 @@ def _votes_of_arena(domain: Domain) -> dict[str, Any]:
     if section is None:
         return {}
     with domain.service() as service:
-        board = leaderboard_of(service, section)
+        board = leaderboard_of(service, section, compared=len(section.compared(domain.recipe.align_names)))
     return {"arena": board} if board["votes"]["counted"] else {}
 
 

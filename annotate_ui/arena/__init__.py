@@ -28,6 +28,7 @@ class ArenaSetup:
         at_once: turns that are answered at the same time.
         votes_per_person: votes of one person that count in the ranking.
         margin: win rates within this of one half count as no difference.
+        compared: policies that the recipe compares with the baseline, those that are not finished among them.
     """
 
     arena: Arena
@@ -35,3 +36,4 @@ class ArenaSetup:
     at_once: int = 2
     votes_per_person: int = 100
     margin: float = 0.05
+    compared: int = 1

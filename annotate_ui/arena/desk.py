@@ -5,8 +5,8 @@ The page never names a model: only its own battles by their ids.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
+from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -18,8 +18,9 @@ from annotate_ui.messages import ConsentMessage, Identifier, Seconds
 from annotate_ui.render import render_consent_dialog, render_part, why_no_work
 from plumbline.conversations import Conversation, prompt_key
 from plumbline.preferences.arena import MAX_PROMPT, NotAnsweredError, Round, check_prompt
-from plumbline.preferences.arena_votes import Vote, read_votes
+from plumbline.preferences.arena_votes import read_votes, votes_state
 from plumbline.preferences.guidelines import Guidelines
+from plumbline.preferences.kept import Kept
 from plumbline.preferences.leaderboard import leaderboard
 from plumbline.preferences.records import NeedsConsent, NeedsQuiz, NoWork
 
@@ -67,8 +68,8 @@ class ArenaDesk:
         self.stage = Stage(given.arena, given.speakers, given.at_once)
         self.guidelines = Guidelines(self.arena.store, project=self.arena.project, clock=self.arena.clock)
         self._drawn = {prompt_key(prompt): prompt for prompt in given.arena.rules.prompts}
-        self._board: tuple[list[Vote], dict[str, Any]] | None = None
-        self._board_lock = threading.Lock()
+        self._board = Kept()
+        self._erased: datetime | None = None
 
     def state(self, annotator_id: str, message: Nothing) -> Mapping[str, Any]:
         """The conversation that is open, after a reload."""
@@ -129,16 +130,23 @@ class ArenaDesk:
         self.given.speakers.check(prompt)
 
     def _leaderboard(self) -> dict[str, Any]:
-        """Worked out anew when the votes have changed: there are new ones, or somebody was erased."""
-        votes = read_votes(self.arena.store, self.arena.project)
-        with self._board_lock:
-            if self._board is None or self._board[0] != votes:
-                given = self.given
-                board = leaderboard(
-                    votes, baseline=self.arena.rules.baseline, cap=given.votes_per_person, margin=given.margin
-                )
-                self._board = (votes, board)
-            return self._board[1]
+        """Worked out anew when the votes have changed, but not so often that it keeps the machine busy."""
+        arena, given = self.arena, self.given
+
+        def work_out() -> dict[str, Any]:
+            return leaderboard(
+                read_votes(arena.store, arena.project),
+                baseline=arena.rules.baseline,
+                cap=given.votes_per_person,
+                margin=given.margin,
+                compared=given.compared,
+            )
+
+        state = votes_state(arena.store, arena.project)
+        if state.erased != self._erased:  # a name that is erased is not shown a moment longer
+            self._board, self._erased = Kept(), state.erased
+        board: dict[str, Any] = self._board.get(state, work_out)
+        return board
 
     def _show(self, shown_round: Round | NoWork) -> dict[str, Any]:
         if isinstance(shown_round, NeedsConsent):

@@ -1,20 +1,20 @@
 """Tasks on which annotators disagree, and the adjudicator who decides.
 
 When the last wanted judgement of a task with overlap is in, it is stored how far the judgements disagree (see
-`scoring.disagreement`); a correction measures it anew. Tasks above the recipe's `adjudicate_above` wait for an
-adjudicator who has said nothing of them yet, the most disputed first. The adjudicator sees what every annotator sees:
-neither names nor rankings of others.
+`scoring.disagreement`); a correction measures it anew, and so does another overlap. Tasks above the recipe's
+`adjudicate_above` wait for an adjudicator who has said nothing of them yet, the most disputed first. The adjudicator
+sees what every annotator sees: neither names nor rankings of others.
 
 The adjudicator's judgement stands beside the others, with the purpose `adjudication`; nothing is overruled or removed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, and_, select, text, update
+from sqlalchemy import ColumnElement, Row, and_, bindparam, select, text, update
 
 from plumbline.conversations import Conversation
 from plumbline.preferences.account_tables import LEADS, Account
@@ -118,19 +118,23 @@ def disputed(turn: Turn, rules: Rules) -> ColumnElement[bool]:
     return and_(Task.project_id == turn.project_id, waiting, Task.flagged == 0, ~Task.retired)
 
 
-def measure(turn: Turn, task_id: int) -> None:
-    """Store how far the judgements of a task disagree; nothing while some are missing."""
+def measure(turn: Turn, task_ids: Sequence[int]) -> None:
+    """Store how far the judgements of each task disagree; nothing of tasks that miss some."""
     # Locked, so that of two judgements at once the second sees the first. A weak lock, because whoever writes an answer
     # to the task shares its key, and two of them would wait for each other.
-    query = select(Task.judged, Task.wanted, Task.disagreement).where(Task.id == task_id)
-    task = turn.connection.execute(query.with_for_update(key_share=True)).one()
-    found = None
-    if task.judged >= task.wanted:
-        judged = (Answer.task_id == task_id) & (Answer.kind == JUDGEMENT) & (Answer.purpose == WORK)
-        rankings = select(Answer.ranks).where(judged, current()).order_by(Answer.id)
-        found = disagreement(turn.connection.execute(rankings).scalars().all())
-    if found != task.disagreement:
-        turn.connection.execute(update(Task).where(Task.id == task_id).values(disagreement=found))
+    query = select(Task.id, Task.judged, Task.wanted, Task.disagreement).where(Task.id.in_(task_ids))
+    tasks = turn.connection.execute(query.order_by(Task.id).with_for_update(key_share=True)).all()
+    rankings: dict[int, list[list[int]]] = {task.id: [] for task in tasks if task.judged >= task.wanted}
+    if rankings:
+        judged = Answer.task_id.in_(rankings) & (Answer.kind == JUDGEMENT) & (Answer.purpose == WORK)
+        said = select(Answer.task_id, Answer.ranks).where(judged, current()).order_by(Answer.id)
+        for task_id, ranks in turn.connection.execute(said):
+            rankings[task_id].append(ranks)
+    found = {task.id: disagreement(rankings.get(task.id, ())) for task in tasks}
+    changed = [{"task": task.id, "found": found[task.id]} for task in tasks if found[task.id] != task.disagreement]
+    if changed:
+        measured = update(Task).where(Task.id == bindparam("task")).values(disagreement=bindparam("found"))
+        turn.connection.execute(measured, changed)
 
 
 def settle(turn: Turn, task_id: int, kind: str) -> None:

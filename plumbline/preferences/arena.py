@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Row, insert, select, update
+from sqlalchemy import Row, func, insert, select, update
 
 from plumbline.conversations import Conversation, Message
 from plumbline.errors import StoreError
@@ -380,8 +380,11 @@ class Arena(Facet):
         """The pair with the fewest votes and turns under way; of equals any."""
         sources = Battle.left["source"].as_string(), Battle.right["source"].as_string()
         counts = Battle.vote.is_not(None) | (Battle.revealed_at.is_(None) & (Battle.created_at > turn.now - UNDER_WAY))
-        rows = turn.connection.execute(select(*sources).where(Battle.project_id == turn.project_id, counts))
-        fought = Counter(frozenset(row) for row in rows)
+        of_project = (Battle.project_id == turn.project_id) & counts
+        rows = turn.connection.execute(select(*sources, func.count()).where(of_project).group_by(*sources))
+        fought: Counter[frozenset[str]] = Counter()
+        for left, right, number in rows:
+            fought[frozenset((left, right))] += number
         fewest = min(fought[frozenset(pair)] for pair in self.rules.pairs)
         return self.chance.choice([pair for pair in self.rules.pairs if fought[frozenset(pair)] == fewest])
 

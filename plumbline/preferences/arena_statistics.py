@@ -30,6 +30,17 @@ CONTROL_RESAMPLES = 200
 DEFINED_AT_LEAST = 0.8
 """Share of resamples in which an estimate must be defined, to have an interval."""
 
+MOST_STEPS, LONGEST_STEP, CLOSE = 100, 2.0, 1e-9
+"""Of Newton's method, in units of log-odds."""
+
+FIT_FAULTS = (
+    "",
+    "all votes went the same way",
+    "all texts differ in length by the same share",
+    "length tells wins from losses without fault, so the two cannot be told apart",
+)
+"""Why there is no regression on length; the first means that there is one."""
+
 
 class Estimate(NamedTuple):
     """A number with its 95% interval; the bounds are None where resampling shows no spread or is not defined."""
@@ -54,8 +65,8 @@ def strengths(votes: Sequence[Vote], baseline: str, *, resamples: int, seed: int
     matrices = _win_matrices(votes, names)  # (n, policies²), one vote each
     drawn = cluster_weights(votes, resamples=resamples, seed=seed)
     size = len(names)
-    points = _elo(matrices.sum(axis=0).reshape(size, size))
-    resampled = np.array([_elo(row.reshape(size, size)) for row in drawn @ matrices])
+    points = _elo(matrices.sum(axis=0).reshape(1, size, size))[0]
+    resampled = _elo((drawn @ matrices).reshape(-1, size, size))
     return {name: _estimate(points[i], resampled[:, i]) for i, name in enumerate(names)}
 
 
@@ -88,15 +99,16 @@ def length_controlled(votes: Sequence[Vote], policy: str, baseline: str, *, resa
     own = between(votes, policy, baseline)
     scores = np.array([score_of(vote, policy) for vote in own])
     longer = np.array([_log_ratio(vote, policy) for vote in own])
-    fault = _fit_fault(scores, longer, np.ones(len(own)))
+    once = np.ones((1, len(own)))
+    fault = FIT_FAULTS[_fit_faults(scores, longer, once)[0]]
     if fault:
         return Controlled(None, fault)
-    value = _rate_at_equal_length(scores, longer, np.ones(len(own)))
+    value = float(_rates_at_equal_length(scores, longer, once)[0])
     drawn = cluster_weights(own, resamples=min(resamples, CONTROL_RESAMPLES), seed=seed)
-    defined = [row for row in drawn if not _fit_fault(scores, longer, row)]
+    defined = drawn[_fit_faults(scores, longer, drawn) == 0]
     if len(defined) < DEFINED_AT_LEAST * len(drawn):
         return Controlled(Estimate(value, None, None))
-    return Controlled(_estimate(value, np.array([_rate_at_equal_length(scores, longer, row) for row in defined])))
+    return Controlled(_estimate(value, _rates_at_equal_length(scores, longer, defined)))
 
 
 class WithoutOne(NamedTuple):
@@ -115,23 +127,25 @@ def leave_one_out(votes: Sequence[Vote], baseline: str) -> dict[str, WithoutOne]
 
     Policies that lose all their votes with one annotator, and everything where only one annotator voted, are left out.
     """
-    people = sorted({vote.annotator for vote in votes})
-    whole = _rates(votes, baseline)
-    found: dict[str, list[tuple[int, float, str]]] = {name: [] for name in whole}
-    for person in people:
-        rest = [vote for vote in votes if vote.annotator != person]
-        rates, ranks = _rates(rest, baseline), ranking(rest, baseline)
-        for name in found:
-            if name in rates:
-                found[name].append((ranks[name], rates[name], person))
+    names = _connected(votes, baseline)
+    people, who = np.unique([vote.annotator for vote in votes], return_inverse=True)
+    if len(names) < 2 or len(people) < 2:
+        return {}
+    size = len(names)
+    own = np.zeros((len(people), size * size))
+    np.add.at(own, who, _win_matrices(votes, names))
+    wins = (own.sum(axis=0) - own).reshape(-1, size, size)
+    whole = own.sum(axis=0).reshape(size, size)
+    ranks, (rates, met) = _ranks(wins), _against_first(wins)
+    all_rates, _ = _against_first(whole[None])
     return {
         name: WithoutOne(
-            (min(rank for rank, _, _ in seen), max(rank for rank, _, _ in seen)),
-            (min(rate for _, rate, _ in seen), max(rate for _, rate, _ in seen)),
-            max(seen, key=lambda one, name=name: abs(one[1] - whole[name]))[2],  # type: ignore[misc]
+            (int(ranks[:, i].min()), int(ranks[:, i].max())),
+            (float(rates[:, i].min()), float(rates[:, i].max())),
+            str(people[np.abs(rates[:, i] - all_rates[0, i]).argmax()]),
         )
-        for name, seen in found.items()
-        if len(seen) == len(people) > 1
+        for i, name in enumerate(names)
+        if i and met[:, i].all()
     }
 
 
@@ -140,8 +154,9 @@ def ranking(votes: Sequence[Vote], baseline: str) -> dict[str, int]:
     names = _connected(votes, baseline)
     if len(names) < 2:
         return {}
-    points = np.round(_elo(_win_matrices(votes, names).sum(axis=0).reshape(len(names), -1)), 6)
-    return {name: 1 + int((points > points[i]).sum()) for i, name in enumerate(names)}
+    size = len(names)
+    ranks = _ranks(_win_matrices(votes, names).sum(axis=0).reshape(1, size, size))[0]
+    return {name: int(ranks[i]) for i, name in enumerate(names)}
 
 
 def between(votes: Iterable[Vote], policy: str, other: str) -> list[Vote]:
@@ -164,7 +179,9 @@ def cluster_weights(votes: Sequence[Vote], *, resamples: int, seed: int) -> Floa
     for names in ([vote.annotator for vote in votes], [vote.prompt for vote in votes]):
         groups, member = np.unique(names, return_inverse=True)
         if len(groups) > 1:
-            times = rng.multinomial(len(groups), np.full(len(groups), 1 / len(groups)), size=resamples)
+            drawn = rng.integers(len(groups), size=(resamples, len(groups)))
+            drawn += len(groups) * np.arange(resamples)[:, None]
+            times = np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape)
             weights *= times[:, member]
     return weights[weights.sum(axis=1) > 0]
 
@@ -175,12 +192,6 @@ def _estimate(value: float, drawn: Floats) -> Estimate:
         return Estimate(float(value), None, None)
     low, high = np.percentile(drawn, [2.5, 97.5])
     return Estimate(float(value), min(float(low), float(value)), max(float(high), float(value)))
-
-
-def _rates(votes: Sequence[Vote], baseline: str) -> dict[str, float]:
-    names = {name for vote in votes for name in (vote.left, vote.right)} - {baseline}
-    met = {name: between(votes, name, baseline) for name in sorted(names)}
-    return {name: float(np.mean([score_of(vote, name) for vote in own])) for name, own in met.items() if own}
 
 
 def _connected(votes: Sequence[Vote], baseline: str) -> list[str]:
@@ -205,14 +216,44 @@ def _win_matrices(votes: Sequence[Vote], names: Sequence[str]) -> Floats:
 
 
 def _elo(wins: Floats) -> Floats:
-    """Strengths in Elo points above the first policy."""
-    import choix
+    """Bradley-Terry strengths in Elo points above the first policy, `(R, policies)`, of wins `(R, policies, policies)`.
 
-    compared = (wins + wins.T) > 0
-    compared[0, 1:] = compared[1:, 0] = True  # so that a resample without a pair's votes keeps it connected
-    fitted = choix.ilsr_pairwise_dense(wins + compared * VIRTUAL_TIES / 2)
-    points: Floats = ELO * (fitted - fitted[0])
+    All R at once by Newton's method: fitting hundreds of resamples one by one takes seconds.
+    """
+    compared = (wins + wins.swapaxes(1, 2)) > 0
+    compared[:, 0, 1:] = compared[:, 1:, 0] = True  # so that a resample without a pair's votes keeps it connected
+    wins = wins + compared * VIRTUAL_TIES / 2
+    games, own = wins + wins.swapaxes(1, 2), np.arange(wins.shape[1])
+    fitted = np.zeros(wins.shape[:2])
+    for _ in range(MOST_STEPS):
+        expected = 1 / (1 + np.exp(fitted[:, None, :] - fitted[:, :, None]))
+        slope = (wins - games * expected).sum(axis=2)
+        bend = -games * expected * (1 - expected)
+        bend[:, own, own] = -bend.sum(axis=2)
+        step = np.linalg.solve(bend[:, 1:, 1:], slope[:, 1:, None])[:, :, 0].clip(-LONGEST_STEP, LONGEST_STEP)
+        fitted[:, 1:] += step
+        if np.abs(step).max() < CLOSE:
+            break
+    points: Floats = ELO * fitted
     return points
+
+
+def _ranks(wins: Floats) -> NDArray[np.int64]:
+    """Places by strength, `(R, policies)`, among the policies that are connected with the first one in each row."""
+    met = (wins + wins.swapaxes(1, 2)) > 0
+    reached = np.zeros(wins.shape[:2], dtype=bool)
+    reached[:, 0] = True
+    for _ in range(wins.shape[1]):
+        reached |= (met & reached[:, None, :]).any(axis=2)
+    points = np.round(_elo(wins * (reached[:, :, None] & reached[:, None, :])), 6)
+    points[~reached] = -np.inf
+    return 1 + (points[:, None, :] > points[:, :, None]).sum(axis=2)
+
+
+def _against_first(wins: Floats) -> tuple[Floats, NDArray[np.bool_]]:
+    """Win rates over the first policy, `(R, policies)`, and whether there are votes between the two."""
+    games = wins[:, :, 0] + wins[:, 0, :]
+    return np.divide(wins[:, :, 0], games, out=np.zeros_like(games), where=games > 0), games > 0
 
 
 def _log_ratio(vote: Vote, policy: str) -> float:
@@ -220,26 +261,33 @@ def _log_ratio(vote: Vote, policy: str) -> float:
     return longer if vote.left == policy else -longer
 
 
-def _fit_fault(scores: Floats, longer: Floats, weights: Floats) -> str:
-    """Why the regression has no finite answer; empty where it has one."""
+def _fit_faults(scores: Floats, longer: Floats, weights: Floats) -> NDArray[np.int64]:
+    """Why the regression of each row of weights `(R, n)` has no finite answer, as indexes into `FIT_FAULTS`."""
     there = weights > 0
-    won, lost = longer[there & (scores > 0)], longer[there & (scores < 1)]
-    if not len(won) or not len(lost):
-        return "all votes went the same way"
-    if np.ptp(longer[there]) == 0:
-        return "all texts differ in length by the same share"
-    if won.max() <= lost.min() or lost.max() <= won.min():
-        return "length tells wins from losses without fault, so the two cannot be told apart"
-    return ""
+    won, lost = there & (scores > 0), there & (scores < 1)
+
+    def range_of(some: NDArray[np.bool_]) -> tuple[Floats, Floats]:
+        return np.where(some, longer, np.inf).min(axis=1), np.where(some, longer, -np.inf).max(axis=1)
+
+    (won_least, won_most), (lost_least, lost_most) = range_of(won), range_of(lost)
+    least, most = range_of(there)
+    one_way = ~won.any(axis=1) | ~lost.any(axis=1)
+    told_apart = (won_most <= lost_least) | (lost_most <= won_least)
+    return np.select([one_way, least == most, told_apart], [1, 2, 3], 0)
 
 
-def _rate_at_equal_length(scores: Floats, longer: Floats, weights: Floats) -> float:
-    from sklearn.linear_model import LogisticRegression
-
-    # Each vote is a win and a loss, weighted by its score.
-    inputs = np.concatenate([longer, longer])[:, None]
-    outcomes = np.repeat([1, 0], len(scores))
-    weighted = np.concatenate([weights * scores, weights * (1 - scores)])
-    kept = weighted > 0
-    fitted = LogisticRegression(C=np.inf).fit(inputs[kept], outcomes[kept], sample_weight=weighted[kept])
-    return float(1 / (1 + math.exp(-fitted.intercept_[0])))
+def _rates_at_equal_length(scores: Floats, longer: Floats, weights: Floats) -> Floats:
+    """The regression's prediction at no difference, for each row of weights `(R, n)`; by Newton's method."""
+    inputs = np.column_stack([np.ones(len(longer)), longer / longer.std()])
+    products = inputs[:, :, None] * inputs[:, None, :]
+    fitted = np.zeros((len(weights), 2))
+    for _ in range(MOST_STEPS):
+        expected = 1 / (1 + np.exp(-fitted @ inputs.T))
+        slope = (weights * (scores - expected)) @ inputs
+        bend = np.tensordot(weights * expected * (1 - expected), products, axes=1)
+        step = np.linalg.solve(bend, slope[:, :, None])[:, :, 0].clip(-LONGEST_STEP, LONGEST_STEP)
+        fitted += step
+        if np.abs(step).max() < CLOSE:
+            break
+    rates: Floats = 1 / (1 + np.exp(-fitted[:, 0]))
+    return rates

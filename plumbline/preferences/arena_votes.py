@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
+from typing import NamedTuple
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from plumbline.conversations import question_key
 from plumbline.preferences.arena import BOTH_BAD, LEFT, TIE
@@ -69,6 +71,23 @@ def read_votes(store: Store, project: str) -> list[Vote]:
             )
             for row in turn.connection.execute(query)
         ]
+
+
+class VotesState(NamedTuple):
+    """How many votes there are, when the last one was given, and when somebody was erased last."""
+
+    votes: int
+    last: datetime | None
+    erased: datetime | None
+
+
+def votes_state(store: Store, project: str) -> VotesState:
+    """What changes when there is another vote, or somebody was erased."""
+    with Facet(store, project=project).look() as turn:
+        voted = (Battle.project_id == turn.project_id) & Battle.vote.is_not(None)
+        votes = turn.connection.execute(select(func.count(), func.max(Battle.voted_at)).where(voted)).one()
+        erased = turn.connection.execute(select(func.max(Annotator.erased_at))).scalar_one_or_none()
+        return VotesState(*votes, erased)
 
 
 def counted_votes(votes: Iterable[Vote], cap: int) -> list[Vote]:

@@ -11,17 +11,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, insert, or_, select, update
+from sqlalchemy import ColumnElement, Row, Select, insert, or_, select
 
 from plumbline.conversations import Conversation
 from plumbline.errors import StoreError
 from plumbline.preferences import audit
 from plumbline.preferences.answers import FLAG
 from plumbline.preferences.queue import change_task
-from plumbline.preferences.queue_control import RESTART
 from plumbline.preferences.records import ADJUDICATION, DISMISSAL
-from plumbline.preferences.tables import Annotator, Answer, Tally, Task, current
-from plumbline.preferences.turn import Facet, Turn, acting, count
+from plumbline.preferences.tables import Annotator, Answer, Task, current
+from plumbline.preferences.turn import Facet, Turn, acting, count, restart_queue
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ class FlagDecisions(Facet):
         with self.turn() as turn:
             # All tallies first: whoever answers locks their tally, then the task. What was above where annotators
             # stand in the queue may be free now.
-            turn.connection.execute(update(Tally).where(Tally.project_id == turn.project_id).values(**RESTART))
+            restart_queue(turn)
             lead = acting(turn, lead_id)
             task = (Task.key == task_id) & (Task.project_id == turn.project_id)
             row = turn.connection.execute(select(Task.id).where(task).with_for_update()).one_or_none()

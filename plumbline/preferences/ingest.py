@@ -14,10 +14,11 @@ from sqlalchemy import Select, bindparam, insert, select, update
 from plumbline.conversations import prompt_key
 from plumbline.errors import StoreError, UserError
 from plumbline.preferences import audit
+from plumbline.preferences.adjudication import measure
 from plumbline.preferences.records import Added, NewJudgement, NewTask, Taken
 from plumbline.preferences.store import insert_new
 from plumbline.preferences.tables import Answer, Guideline, Project, Tally, Task
-from plumbline.preferences.turn import Turn, enrol, ensure_tally
+from plumbline.preferences.turn import Turn, enrol, ensure_tally, restart_queue
 from plumbline.preferences.validation import dense_ranks, digest, response_key, task_fault, task_key
 
 BATCH = 500
@@ -35,6 +36,34 @@ def add_batch(turn: Turn, tasks: Sequence[NewTask], *, wanted: int | None = None
     overlap = select(Project.judgements_per_task).where(Project.id == turn.project_id)
     usual = turn.connection.execute(overlap).scalar_one() if wanted is None else wanted
     return _add_rows(turn, [_task_row(turn, task, 0 if task.origin.startswith("import:") else usual) for task in tasks])
+
+
+def ask_batch(turn: Turn, wanted: int, *, after: int) -> int | None:
+    """Ask for so many judgements of the next tasks that ask for another number.
+
+    Args:
+        wanted: judgements of each task, 1 or more.
+        after: row id; tasks up to it were looked at.
+
+    Returns:
+        The last task's row id; None where there was none.
+    """
+    if not turn.connection.execute(_asking_otherwise(turn, wanted, after).limit(1)).first():
+        return None
+    # Tasks that were full may be open again, above where the annotators stand in the queue. Before the tasks, because
+    # whoever answers locks their tally first.
+    restart_queue(turn)
+    query = _asking_otherwise(turn, wanted, after).order_by(Task.id).limit(BATCH).with_for_update(key_share=True)
+    tasks = turn.connection.execute(query).scalars().all()
+    if tasks:
+        turn.connection.execute(update(Task).where(Task.id.in_(tasks)).values(wanted=wanted))
+        measure(turn, tasks)
+    return tasks[-1] if tasks else None
+
+
+def _asking_otherwise(turn: Turn, wanted: int, after: int) -> Select[int]:
+    handed_out = (Task.project_id == turn.project_id) & (Task.wanted > 0) & Task.check_kind.is_(None)
+    return select(Task.id).where(handed_out, Task.wanted != wanted, Task.id > after)
 
 
 def retire_batch(turn: Turn, keys: Sequence[str]) -> int:

@@ -6,13 +6,12 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TypeVar
 
-from sqlalchemy import select, update
+from sqlalchemy import update
 
 from plumbline.errors import StoreError
-from plumbline.preferences.ingest import BATCH, add_batch, retire_batch, take_batch
-from plumbline.preferences.queue_control import RESTART
+from plumbline.preferences.ingest import BATCH, add_batch, ask_batch, retire_batch, take_batch
 from plumbline.preferences.records import Added, NewJudgement, NewTask, Taken
-from plumbline.preferences.tables import Project, Tally, Task
+from plumbline.preferences.tables import Project
 from plumbline.preferences.turn import Facet
 
 Item = TypeVar("Item")
@@ -22,19 +21,19 @@ class Intake(Facet):
     """Adding tasks and judgements, in batches, from streams of any length."""
 
     def set_overlap(self, judgements_per_task: int) -> None:
-        """Ask for this many judgements of each task, of those that are there and of those to come; it begins with 1."""
+        """Ask for this many judgements of each task, of those that are there and of those to come; it begins with 1.
+
+        In batches, so that annotators need not wait until all tasks are changed. After a crash the next call goes on.
+        """
         if judgements_per_task < 1:
             raise StoreError(f"judgements_per_task is {judgements_per_task}: at least one judgement is needed.")
         with self.turn() as turn:
-            project = Project.id == turn.project_id
-            overlap = select(Project.judgements_per_task).where(project).with_for_update()
-            if turn.connection.execute(overlap).scalar_one() == judgements_per_task:
-                return
+            project = (Project.id == turn.project_id) & (Project.judgements_per_task != judgements_per_task)
             turn.connection.execute(update(Project).where(project).values(judgements_per_task=judgements_per_task))
-            handed_out = (Task.project_id == turn.project_id) & (Task.wanted > 0) & Task.check_kind.is_(None)
-            turn.connection.execute(update(Task).where(handed_out).values(wanted=judgements_per_task))
-            # Tasks that were full may be open again, above where the annotators stand in the queue.
-            turn.connection.execute(update(Tally).where(Tally.project_id == turn.project_id).values(**RESTART))
+        last: int | None = 0
+        while last is not None:
+            with self.turn() as turn:
+                last = ask_batch(turn, judgements_per_task, after=last)
 
     def add_tasks(self, tasks: Iterable[NewTask]) -> Added:
         """Add tasks from a stream. A task that is there (same prompt, same responses) is left alone.

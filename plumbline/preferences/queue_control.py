@@ -15,11 +15,8 @@ from plumbline.errors import StoreError, counted
 from plumbline.preferences import queue
 from plumbline.preferences.adjudication import ADJUDICATORS, take_back_disputes
 from plumbline.preferences.tables import OPEN_TASK, Annotator, Lease, PoolMember, Tally, Task, TaskAllowance
-from plumbline.preferences.turn import TOP, Facet, Turn, ensure_tally, known_annotator
+from plumbline.preferences.turn import Facet, Turn, ensure_tally, known_annotator, restart_queue
 from plumbline.preferences.validation import checked_name, note_fault
-
-RESTART = {"cursor_deferral": TOP.deferral, "cursor": TOP.task}
-"""Values of a tally whose annotator looks through the queue from the top."""
 
 HIGHEST_PRIORITY = 2**31 - 2
 TASKS_AT_ONCE = 500
@@ -96,7 +93,7 @@ class QueueControl(Facet):
         if wrong:
             raise StoreError(f"{wrong[0]} is no priority: it is from {-HIGHEST_PRIORITY} to {HIGHEST_PRIORITY}.")
         with self.turn() as turn:
-            _restart(turn)
+            restart_queue(turn)
             rows = _ids(turn, priorities)
             if rows:
                 turn.connection.execute(
@@ -110,7 +107,7 @@ class QueueControl(Facet):
         """Keep tasks for the members of a pool, or with None for nobody in particular; returns how many."""
         name = None if pool is None else _pool_name(pool)
         with self.turn() as turn:
-            _restart(turn)
+            restart_queue(turn)
             rows = _known_ids(turn, task_ids)
             for part in _parts(sorted(rows.values())):
                 turn.connection.execute(update(Task).where(Task.id.in_(part)).values(pool=name))
@@ -125,7 +122,7 @@ class QueueControl(Facet):
         """
         name = _pool_name(pool)
         with self.turn() as turn:
-            _restart(turn)
+            restart_queue(turn)
             members = [known_annotator(turn.connection, one).id for one in dict.fromkeys(annotator_ids)]
             turn.connection.execute(
                 delete(PoolMember).where(PoolMember.project_id == turn.project_id, PoolMember.pool == name)
@@ -154,7 +151,7 @@ class QueueControl(Facet):
     def restrict(self, task_id: str, annotator_ids: Collection[str] | None) -> None:
         """Hand a task to these annotators only; with None, to everybody again. Who holds it may finish it."""
         with self.turn() as turn:
-            _restart(turn)
+            restart_queue(turn)
             (task,) = _known_ids(turn, [task_id]).values()
             named = [known_annotator(turn.connection, one).id for one in dict.fromkeys(annotator_ids or ())]
             turn.connection.execute(delete(TaskAllowance).where(TaskAllowance.task_id == task))
@@ -339,14 +336,6 @@ def _parts(items: Iterable[Any]) -> Iterator[list[Any]]:
     iterator = iter(items)
     while part := list(islice(iterator, TASKS_AT_ONCE)):
         yield part
-
-
-def _restart(turn: Turn) -> None:
-    """Let everybody look through the queue from the top: something free may soon be above where they stand.
-
-    To be called before tasks are changed: whoever answers locks their tally first, then the task.
-    """
-    turn.connection.execute(update(Tally).where(Tally.project_id == turn.project_id).values(**RESTART))
 
 
 def _pool_name(pool: str) -> str:

@@ -1,11 +1,15 @@
-"""A test of a win rate that may be looked at after every vote: it stays valid whenever one stops.
+"""A test of a win rate that may be looked at after every vote: whether the votes are enough, and for whom.
 
-Confidence sequences by betting, after Waudby-Smith and Ramdas, "Estimating means of bounded random variables by
-betting" (JRSS B 86, 2024; arXiv:2010.09686), the hedged capital process with predictable plug-in bets (section 4.4):
-for each candidate mean m, two gamblers bet that the mean is higher, or lower; m is refuted when their capital reaches
-1/alpha, which under m happens with probability at most alpha, at all times together (Ville's inequality). Scores in
-[0, 1] of any kind are allowed, so ties count as 0.5. What it needs is that every next score has the same mean, given
-those before: it speaks of voters and prompts like those who voted.
+Votes of one person hang together, so the person is the unit. Their win rates are pooled by a random-effects model with
+the variance of Hartung and Knapp and quantiles of Student's t (Hartung and Knapp 2001, doi:10.1002/sim.791); the
+variance is never below that of the model, after Röver, Knapp and Friede (2015, doi:10.1186/s12874-015-0091-1). The
+rates are taken to scatter by `SCATTER` at least: that a few people agree by chance does not show that all people do.
+
+The claim is looked at anew when the votes have grown by half, at most 20 times, each time at a twentieth of alpha. So
+it errs at any of these times with probability alpha at most (alpha spending, Lan and DeMets 1983,
+doi:10.1093/biomet/70.3.659, with Bonferroni's bound), as far as Student's t holds for people's rates: it is an
+approximation, and docs/arena.md has simulations. It speaks of people like those who voted, if how much somebody votes
+does not hang on how they vote. Beside it there is a weaker claim, of those alone who voted.
 """
 
 from __future__ import annotations
@@ -20,124 +24,144 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Verdict = Literal["better", "worse", "no difference", "open"]
 
-GRID = np.linspace(0.0, 1.0, 401)
-"""Candidate means; one half is among them."""
+LOOKS = tuple(math.ceil(16 * 1.5**number) for number in range(20))
+"""Numbers of votes at which the claims are looked at, 16 to some 35,000."""
 
-BOLDNESS = 0.5
-"""Largest share of the capital that a bet may lose."""
+SCATTER = 0.1
+"""Standard deviation of people's win rates, at least."""
 
-BLOCK = 1024
-
-FORETELL_FROM, FAR = 10, 100_000
-"""With fewer votes, or when more than so many are needed, nothing is foretold."""
+MOST_PEOPLE = 1000
+"""Where more would be needed, nothing is foretold."""
 
 
 class Sequential(NamedTuple):
     """What may be said after the votes so far.
 
     Attributes:
-        verdict: whether the policy is better or worse than the baseline, or no different by more than the margin.
-        low, high: bounds of its win rate, valid at all times together.
-        votes: that were looked at.
-        more: about how many further votes decide, if they fall as until now; 0 when decided, None when nobody can say.
+        verdict: for people like those who voted, whether the policy is better or worse than the baseline, or no
+            different by more than the margin.
+        low, high: bounds of its win rate among such people.
+        among: the verdict for those alone who voted, each weighing the same: better, worse or open.
+        people, votes: that were looked at.
+        more: about how many further votes of the same people decide, if they fall as until now.
+        more_people: where these do not, about how many further people do.
+        at_odds: the verdict is held back, because another interval of the same rate leaves it open.
     """
 
-    verdict: Verdict
-    low: float
-    high: float
-    votes: int
-    more: int | None
+    verdict: Verdict = "open"
+    low: float = 0.0
+    high: float = 1.0
+    among: Verdict = "open"
+    people: int = 0
+    votes: int = 0
+    more: int | None = None
+    more_people: int | None = None
+    at_odds: bool = False
 
 
-def sequential_test(scores: Sequence[float], *, alpha: float = 0.05, margin: float = 0.05) -> Sequential:
+class _Pooled(NamedTuple):
+    """Votes by person: `counts` of each, the pooled rate, its variance, and what it is made of.
+
+    `own` is the mean of the rates of those who voted, and `noise` its variance by the votes alone.
+    """
+
+    counts: Floats
+    rate: float
+    variance: float
+    between: float
+    within: float
+    own: float
+    noise: float
+
+
+def sequential_test(
+    scores: Sequence[float], people: Sequence[str], *, alpha: float = 0.05, margin: float = 0.05
+) -> Sequential:
     """Test a policy's win rate against one half, after every vote.
 
     Args:
         scores: in the order of the votes; 1 a win, 0.5 a tie, 0 a loss.
-        alpha: bound of the probability that the true win rate ever lies outside of the bounds.
+        people: who gave each vote.
+        alpha: bound of the probability that the verdict is ever wrong.
         margin: win rates within this of one half count as no difference.
     """
-    values = np.asarray(scores, dtype=float)
-    low, high = confidence_sequence(values, alpha=alpha)
-    verdict: Verdict = "open"
+    looked = max((look for look in LOOKS if look <= len(scores)), default=0)
+    if not looked:
+        return Sequential()
+    level = alpha / len(LOOKS)
+    pooled = _pooled(np.asarray(scores[:looked], dtype=float), people[:looked])
+    number = len(pooled.counts)
+    half = _half(pooled.variance, number - 1, level) if number > 1 else 1.0
+    low, high = max(0.0, pooled.rate - half), min(1.0, pooled.rate + half)
+    noise = _half(pooled.noise, looked - number + 1, level)
+    verdict = _verdict(low, high, margin)
+    # Without a margin: two who contradict each other are not "no different".
+    among = _verdict(pooled.own - noise, pooled.own + noise, 0.0)
+    found = Sequential(verdict, low, high, among, number, looked)
+    if verdict != "open":
+        return found
+    more = _votes_to_come(pooled, len(scores), level, margin)
+    return found._replace(more=more, more_people=_people_to_come(pooled, level, margin) if more is None else None)
+
+
+def _pooled(scores: Floats, people: Sequence[str]) -> _Pooled:
+    """The random-effects model (DerSimonian and Laird 1986) of each person's win rate."""
+    _, who = np.unique(people, return_inverse=True)
+    counts = np.bincount(who).astype(float)
+    rates = np.bincount(who, weights=scores) / counts
+    # One vote's worth of the largest variance is added: votes that are all the same are not certain.
+    within = (((scores - rates[who]) ** 2).sum() + 0.25) / (len(scores) - len(counts) + 1)
+    own, noise = float(rates.mean()), float(within * (1 / counts).sum() / len(counts) ** 2)
+    if len(counts) < 2:
+        return _Pooled(counts, own, math.inf, SCATTER**2, within, own, noise)
+    weights = counts / within
+    spread = (weights * (rates - scores.mean()) ** 2).sum()
+    scale = weights.sum() - (weights**2).sum() / weights.sum()
+    between = max(SCATTER**2, (spread - (len(counts) - 1)) / scale)
+    weights = 1 / (between + within / counts)
+    rate = (weights * rates).sum() / weights.sum()
+    inflation = max(1.0, (weights * (rates - rate) ** 2).sum() / (len(counts) - 1))
+    return _Pooled(counts, float(rate), inflation / weights.sum(), between, within, own, noise)
+
+
+def _half(variance: float, freedom: int, level: float) -> float:
+    """Half of an interval's width."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(freedom, 1 - level / 2)) * math.sqrt(variance)
+
+
+def _verdict(low: float, high: float, margin: float) -> Verdict:
     if low > 0.5:
-        verdict = "better"
-    elif high < 0.5:
-        verdict = "worse"
-    elif low >= 0.5 - margin and high <= 0.5 + margin:
-        verdict = "no difference"
-    more = 0 if verdict != "open" else _votes_to_come(values, alpha, margin)
-    return Sequential(verdict, low, high, len(values), more)
+        return "better"
+    if high < 0.5:
+        return "worse"
+    return "no difference" if low >= 0.5 - margin and high <= 0.5 + margin else "open"
 
 
-def confidence_sequence(scores: Floats, *, alpha: float) -> tuple[float, float]:
-    """Bounds of the mean of scores in [0, 1] at the end of the sequence; they hold at all its times together."""
-    refuted = ever_refuted(scores, GRID, alpha=alpha)
-    kept = GRID[~refuted]
-    if not len(kept):  # no mean fits, so scores did not come from one; nothing is claimed
-        return 0.0, 1.0
-    return float(kept[0]), float(kept[-1])
+def _decides(half: float, gap: float, margin: float) -> bool:
+    """Whether bounds so far from a rate, which is itself so far from one half, decide."""
+    return half < gap or gap + half <= margin
 
 
-def ever_refuted(scores: Floats, means: Floats, *, alpha: float) -> NDArray[np.bool_]:
-    """For each candidate mean, whether the capital of those who bet against it ever reached 1/alpha.
-
-    Args:
-        scores: `(votes,)` in [0, 1].
-        means: `(candidates,)` in [0, 1].
-        alpha: level.
-
-    Returns:
-        `(candidates,)`.
-    """
-    bets = _bets(scores, alpha)
-    threshold = math.log(2 / alpha)  # each gambler begins with half of the capital
-    up, down = np.zeros(len(means)), np.zeros(len(means))
-    refuted = np.zeros(len(means), dtype=bool)
-    with np.errstate(divide="ignore"):
-        most_up = BOLDNESS / means  # infinite at 0, and at 1 below: there no bet can lose more than allowed
-        most_down = BOLDNESS / (1 - means)
-    for start in range(0, len(scores), BLOCK):
-        drawn, bet = scores[start : start + BLOCK, None], bets[start : start + BLOCK, None]
-        rising = up + np.log1p(np.minimum(bet, most_up) * (drawn - means)).cumsum(axis=0)
-        falling = down + np.log1p(-np.minimum(bet, most_down) * (drawn - means)).cumsum(axis=0)
-        refuted |= (np.maximum(rising, falling) >= threshold).any(axis=0)
-        up, down = rising[-1], falling[-1]
-    return refuted
-
-
-def _bets(scores: Floats, alpha: float) -> Floats:
-    """The predictable plug-in bets: each depends on earlier scores alone."""
-    count = np.arange(1, len(scores) + 1)
-    mean = (0.5 + scores.cumsum()) / (count + 1)
-    variance = (0.25 + ((scores - mean) ** 2).cumsum()) / (count + 1)
-    before = np.concatenate([[0.25], variance[:-1]])
-    return np.sqrt(2 * math.log(2 / alpha) / (before * count * np.log(count + 1)))
-
-
-def _votes_to_come(scores: Floats, alpha: float, margin: float) -> int | None:
-    """About how many further votes decide, if they fall as until now; None when too few or too many to say."""
-    if len(scores) < FORETELL_FROM:
+def _votes_to_come(pooled: _Pooled, votes: int, level: float, margin: float) -> int | None:
+    """How many further votes of the same people decide; None where all their votes would not."""
+    number, looked = len(pooled.counts), pooled.counts.sum()
+    if number < 2:
         return None
-    # The rate and spread seen so far, drawn a little to the middle.
-    mean = (1 + scores.sum()) / (2 + len(scores))
-    variance = (0.5 + ((scores - mean) ** 2).sum()) / (2 + len(scores))
-    gap = abs(mean - 0.5)
-    # To show a difference the bounds must come nearer than the gap; to show none, they must fit into the margin.
-    needed = [_votes_for(width, variance, alpha) for width in (gap, margin - gap) if width > 0.002]
-    total = min(needed, default=FAR)
-    return max(total - len(scores), 1) if total < FAR else None
+    for look in LOOKS:
+        precision = (1 / (pooled.between + pooled.within / (pooled.counts * look / looked))).sum()
+        if look > votes and _decides(_half(1 / precision, number - 1, level), abs(pooled.rate - 0.5), margin):
+            return look - votes
+    return None
 
 
-def _votes_for(width: float, variance: float, alpha: float) -> int:
-    """Votes after which the bounds are about `width` from the mean.
-
-    The best fixed bet needs 2 variance log(2/alpha) / width². The bets above, which know nothing beforehand, need more
-    by a factor that grows with the logarithm of the votes; its constants are fitted to simulations.
-    """
-    votes = ideal = 2 * variance * math.log(2 / alpha) / width**2
-    for _ in range(50):
-        votes = ideal * max(1.3, math.log(votes + 1) / 2.8) + 2
-        if votes > FAR:
-            return FAR
-    return math.ceil(votes)
+def _people_to_come(pooled: _Pooled, level: float, margin: float) -> int | None:
+    """How many further people decide who vote as often as those before; None where that is too many to say."""
+    number = len(pooled.counts)
+    each = pooled.between + pooled.within / pooled.counts.mean()
+    for more in range(1, MOST_PEOPLE):
+        half = _half(each / (number + more), number + more - 1, level)
+        if _decides(half, abs(pooled.rate - 0.5), margin):
+            return more
+    return None

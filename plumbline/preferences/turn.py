@@ -257,3 +257,12 @@ def as_annotator(row: Row[Any]) -> records.Annotator:
 def _differences(stored: dict[str, Any], asked: dict[str, Any]) -> str:
     pairs = {name: (stored.get(name, "not set"), asked.get(name, "not set")) for name in sorted(stored | asked)}
     return "; ".join(f"{name}: {there} there, {here} here" for name, (there, here) in pairs.items() if there != here)
+
+
+def restart_queue(turn: Turn) -> None:
+    """Let everybody look through the queue from the top: something free may soon be above where they stand.
+
+    To be called before tasks are changed: whoever answers locks their tally first, then the task.
+    """
+    top = {"cursor_deferral": TOP.deferral, "cursor": TOP.task}
+    turn.connection.execute(update(Tally).where(Tally.project_id == turn.project_id).values(**top))

@@ -52,7 +52,7 @@ def app(service: PreferenceService, monkeypatch: pytest.MonkeyPatch) -> Any:
         return found and Session(found.annotator_id, found.name, role)
 
     monkeypatch.setattr(Sessions, "read", with_role)
-    monkeypatch.setattr("plumbline.preferences.quality.report.REST", 0.0)
+    monkeypatch.setattr("plumbline.preferences.kept.REST", 0.0)
     service.set_overlap(2)
     service.add_tasks([new_task("first"), new_task("second"), new_task("third")])
     return build_app(service, Setup("Support", pages=("annotate", "lead")))

@@ -26,7 +26,7 @@ def lead(service: PreferenceService, open_page: Callable[..., Any], monkeypatch:
         return found and Session(found.annotator_id, found.name, "lead")
 
     monkeypatch.setattr(Sessions, "read", as_lead)
-    monkeypatch.setattr("plumbline.preferences.quality.report.REST", 0.0)
+    monkeypatch.setattr("plumbline.preferences.kept.REST", 0.0)
     service.set_overlap(2)
     service.add_tasks([new_task("first"), new_task("second")])
     page = open_page("Lea")

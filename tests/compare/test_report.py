@@ -81,6 +81,6 @@ def test_votes_of_the_arena_are_in_the_report(tmp_path):
     votes = [Vote("Anna", f"p{number}", "dpo", "sft", 1.0 if number % 8 else 0.5) for number in range(60)]
     page = report(PROMPTS, tmp_path, arena=leaderboard(votes, baseline="sft", cap=50, margin=0.05, resamples=50))
     assert "50 votes of 1" in page
-    assert "Enough: dpo is better than sft." in page
+    assert "dpo is better than sft for the one annotator who voted" in page
     assert "DPO over SFT" in page
     assert "in the arena" not in report(PROMPTS, tmp_path)

@@ -94,7 +94,7 @@ def test_the_leaderboard_on_the_command_line(recipe, tmp_path):
             arena.said(battle, Said(f"a {number}", True), Said(f"b {number}", True))
             arena.vote(who, battle, "left" if left_is_dpo else "right")
     shown = plumbline_arena(recipe, tmp_path)
-    assert "Enough: dpo is better than sft." in shown.output
+    assert "dpo is better than sft for the one annotator who voted" in shown.output
     board = json.loads(plumbline_arena(recipe, tmp_path, "--json").output)
     assert (board["policies"][0]["policy"], board["policies"][0]["wins"]) == ("dpo", 30)
 

@@ -4,7 +4,7 @@ import pytest
 from sqlalchemy import func, select
 
 from plumbline.errors import StoreError
-from plumbline.preferences import handing
+from plumbline.preferences import handing, ingest
 from plumbline.preferences.accounts import ADMIN, ANNOTATOR, LEAD, Accounts
 from plumbline.preferences.records import ADJUDICATION, GOLD, WORK, Assignment, NoWork
 from plumbline.preferences.rules import Rules
@@ -195,3 +195,38 @@ def test_work_in_hand_goes_back_when_an_adjudicator_takes_a_case(service):
     assert service.lease_next(lead).lease_id == case.lease_id
     service.release(case.lease_id, lead)
     assert service.lease_next(lead).task_id == work.task_id
+
+
+def test_another_overlap_shows_the_disputes_of_tasks_that_are_full_by_it(service, monkeypatch):
+    monkeypatch.setattr(ingest, "BATCH", 2)  # three tasks are more than one batch
+    service.set_overlap(3)
+    service.add_tasks(new_tasks(3, 3))
+    judge_all(service, person(service, "Anna"), (1, 2, 3), (1, 2, 3), (1, 2, 3))
+    judge_all(service, person(service, "Ben"), (3, 2, 1), (3, 2, 1), (1, 2, 3))
+    assert disputes(service) == []  # the third judgement is missing
+    service.set_overlap(2)
+    assert service.progress().missing == 0
+    assert disputes(service) == [("task 0", 2, 1.0), ("task 1", 2, 1.0)]
+    service.set_overlap(3)  # open again: nothing is disputed before all is said, and Anna and Ben get no work
+    assert (disputes(service), service.progress().missing) == ([], 3)
+    judge_all(service, person(service, "Cleo"), (3, 2, 1), (3, 2, 1), (1, 2, 3))
+    assert disputes(service) == [("task 0", 3, 0.667), ("task 1", 3, 0.667)]
+
+
+def test_an_overlap_that_broke_off_is_asked_for_again(service, monkeypatch):
+    monkeypatch.setattr(ingest, "BATCH", 2)
+    service.add_tasks(new_tasks(5, 2))
+    measure, batches = ingest.measure, []
+
+    def dies_in_the_second(turn, tasks):
+        batches.append(tasks)
+        if len(batches) == 2:
+            raise RuntimeError
+        measure(turn, tasks)
+
+    with monkeypatch.context() as patched, pytest.raises(RuntimeError):
+        patched.setattr(ingest, "measure", dies_in_the_second)
+        service.set_overlap(4)
+    assert service.progress().required == 2 * 4 + 3 * 2
+    service.set_overlap(4)
+    assert service.progress().required == 5 * 4

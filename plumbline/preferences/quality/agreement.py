@@ -27,6 +27,9 @@ PUBLISHED = (0.63, 0.77)
 FIRST, SECOND = (np.array(side) for side in zip(*combinations(range(MAX_RESPONSES), 2), strict=True))
 AGREED, PAIRS, SAME, CHOSEN, TAU, TAUS, ALPHA = range(7)  # columns of the sums; ALPHA is the first of 9 × 9
 
+ALL_EQUAL = "everybody says that all responses are equal"
+"""Why there is no agreement where nobody prefers anything: whoever does not look, says the same."""
+
 
 class Couples(NamedTuple):
     """Each two judgements of the same task by two annotators.
@@ -37,6 +40,7 @@ class Couples(NamedTuple):
         pairs: `(C,)`, pairs of responses.
         same, chosen: `(C,)`, pairs on which neither says tie, and those of them with the same choice.
         tau: `(C,)`, Kendall's tau-b; nan where one of them ranks all responses the same.
+        prefers: `(C,)`, whether one of them at least prefers one response to another.
     """
 
     a: Indexes
@@ -46,6 +50,7 @@ class Couples(NamedTuple):
     same: Floats
     chosen: Floats
     tau: Floats
+    prefers: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -91,6 +96,7 @@ def find_couples(overlap: Overlap) -> Couples:
         same=(both & (one == other)).sum(axis=1).astype(np.float64),
         chosen=both.sum(axis=1).astype(np.float64),
         tau=np.divide(product, spread, out=np.full(len(a), np.nan), where=spread > 0),
+        prefers=(one != 0).any(axis=1) | (other != 0).any(axis=1),
     )
 
 
@@ -100,6 +106,9 @@ def agreement_of(overlap: Overlap, couples: Couples) -> Agreement:
         why = _why_none(overlap)
         return Agreement(undefined(why), undefined(why), undefined(why), undefined(why), 0)
     sums = sums_by_prompt(overlap, couples)
+    if not couples.prefers.any():
+        nothing = undefined(ALL_EQUAL, len(sums))
+        return Agreement(nothing, nothing, nothing, nothing, len(sums))
     drawn = resampled_sums(sums) if len(sums) >= LEAST_CLUSTERS else None
     total = sums.sum(axis=0)
     return Agreement(
@@ -173,14 +182,20 @@ def alpha_of(sums: Floats) -> Floats:
 
 
 def agreement_by_person(overlap: Overlap, couples: Couples) -> dict[int, Figure]:
-    """Of each annotator (row id): mean agreement of their judgements with those of others, as a share of pairs."""
+    """Of each annotator (row id): mean agreement of their judgements with those of others, as a share of pairs.
+
+    Undefined where neither they nor the others ever prefer anything.
+    """
     judgement_mean = by_judgement(len(overlap.task), couples)
+    telling = {int(one) for side in (couples.a, couples.b) for one in overlap.annotator[side[couples.prefers]]}
     people = {}
     for person in np.unique(overlap.annotator):
         values = judgement_mean[overlap.annotator == person]
         values = values[np.isfinite(values)]
-        if len(values):
+        if len(values) and int(person) in telling:
             people[int(person)] = mean_share(values.tolist())
+        elif len(values):
+            people[int(person)] = undefined("they and the others say that all responses are equal", len(values))
     return people
 
 
@@ -243,7 +258,7 @@ def _alpha(overlap: Overlap, total: Floats, drawn: Floats | None, n: int) -> Fig
     import krippendorff
 
     if not np.isfinite(alpha_of(total[None, ALPHA:])[0]):
-        return undefined("nothing to compare: everybody calls all responses equal", n)
+        return undefined(ALL_EQUAL, n)
     counts, _ = value_counts(overlap)
     value = float(krippendorff.alpha(value_counts=_ranked_twice(counts), level_of_measurement="ordinal"))
     if value > 1 - 1e-12:

@@ -100,11 +100,14 @@ def _consistency(repeats: Sequence[OwnJudgement]) -> Figure:
         return undefined(
             "no task was shown to them a second time; the recipe's annotate.checks.repeat_share lets that happen"
         )
-    agreed = [agreement_of_two(one.ranks, one.earlier) for one in repeats if one.earlier is not None]
+    said = [(one.ranks, one.earlier) for one in repeats if one.earlier is not None]
+    agreed = [agreement_of_two(now, before) for now, before in said]
     if len(agreed) < LEAST:
         return undefined(
             f"too few yet: {len(agreed)} of the {LEAST} tasks shown a second time that this needs", len(agreed)
         )
+    if all(len(set(now)) == len(set(before)) == 1 for now, before in said):
+        return undefined("they said each time that all responses are equal", len(agreed))
     return mean_share(agreed)
 
 

@@ -55,23 +55,24 @@ def recent_times(turn: Turn) -> list[datetime]:
     return [when for when in turn.connection.execute(query).scalars() if when is not None and when >= since]
 
 
-def forecast(times: Sequence[datetime], missing: int, now: datetime) -> Forecast:
+def forecast(times: Sequence[datetime], missing: int, now: datetime, *, required: int) -> Forecast:
     """The pace and the end.
 
     Args:
         times: of the latest judgements.
-        missing: judgements that are still wanted.
+        missing: judgements that are still wanted, of the `required` ones.
         now: the present moment.
     """
     slots, by_hour = _slots(times, now), _by_hour(times, now)
     working = slots[slots > 0]
+    nothing_missing = "all is judged" if required else "no task is handed out yet"
     if len(working) < LEAST_SLOTS:
         seen = counted(len(working), "quarter")
         why = f"too early to say: there was work in {seen} of an hour, and it takes {LEAST_SLOTS}"
-        return Forecast(undefined(why, len(times)), undefined(why), None, why if missing else "all is judged", by_hour)
+        return Forecast(undefined(why, len(times)), undefined(why), None, why if missing else nothing_missing, by_hour)
     per_hour = _pace(working, len(times))
     if not missing:
-        return Forecast(per_hour, Figure(0.0, 0.0, 0.0), None, "all is judged", by_hour)
+        return Forecast(per_hour, Figure(0.0, 0.0, 0.0), None, nothing_missing, by_hour)
     hours = Figure(*(missing / pace if pace else None for pace in (per_hour.value, per_hour.high, per_hour.low)))  # type: ignore[arg-type]
     with_pauses = _pace(slots, len(times))
     if not with_pauses.low or not with_pauses.high:

@@ -32,6 +32,9 @@ def reliability_of(overlap: Overlap, couples: Couples) -> dict[int, Figure]:
     if sum(count > 0 for count in counts.values()) < LEAST_PEOPLE:
         why = f"needs {LEAST_PEOPLE} people who judged the same tasks: of two who disagree, either may be right"
         return {person: undefined(why, counts[person]) for person in people}
+    if len(np.unique(labels[2])) < 2:
+        why = "everybody says the same of every pair, so nothing tells who knows what is right"
+        return {person: undefined(why, counts[person]) for person in people}
     accuracy = _accuracy(*labels)
     figures = {}
     for person in people:

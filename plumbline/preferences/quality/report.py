@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -12,6 +10,7 @@ from typing import Any
 from sqlalchemy import Row, func, select
 
 from plumbline.preferences.judgement_stream import pseudonym_of
+from plumbline.preferences.kept import Kept
 from plumbline.preferences.quality.agreement import (
     Agreement,
     Couples,
@@ -35,12 +34,6 @@ from plumbline.preferences.tables import Annotator, Answer
 from plumbline.preferences.turn import Facet, now_utc
 
 WORKING = "being worked out; it is here in a moment"
-
-REST = 4.0
-"""A new report is made at most so often that this many times its making is rest."""
-
-AFTER_THE_ANSWER = 1.0
-"""Seconds after which what nobody waits for is begun: loading its library would keep the page from being shown."""
 
 
 @dataclass(frozen=True)
@@ -127,8 +120,8 @@ class Quality(Facet):
         self.rules = rules
         self._facts = Facts()
         self._erased: datetime | None = None
-        self._figures = _Kept()
-        self._reliability = _Kept()
+        self._figures = Kept()
+        self._reliability = Kept()
 
     def report(self, *, wait: bool = True) -> QualityReport:
         """The figures as the store is now.
@@ -152,7 +145,7 @@ class Quality(Facet):
         return QualityReport(
             at=now,
             progress=progress,
-            forecast=forecast(figures.times, progress.missing, now),
+            forecast=forecast(figures.times, progress.missing, now, required=progress.required),
             queue=queue,
             agreement=figures.agreement,
             sampled_tasks=figures.overlap.tasks,
@@ -202,44 +195,6 @@ class _Figures:
     by_person: dict[int, Figure]
     speed: dict[int, Figure]
     effects: dict[int, Effects]
-
-
-class _Kept:
-    """A value that is computed anew when its state has changed, but not so often that it keeps the machine busy."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._state: object = None
-        self._value: Any = None
-        self._next = 0.0
-        self._thread: threading.Thread | None = None
-
-    def get(self, state: object, compute: Callable[[], Any], *, wait: bool = True) -> Any:
-        """The value; where it is being computed and we do not `wait`, the one before, None at first."""
-        if self._fresh(state):
-            return self._value
-        if wait:
-            with self._lock:  # who comes second finds it done
-                if not self._fresh(state):
-                    self._make(state, compute)
-        elif self._thread is None or not self._thread.is_alive():
-            self._thread = threading.Thread(target=self._make_alone, args=(state, compute), daemon=True)
-            self._thread.start()
-        return self._value
-
-    def _make_alone(self, state: object, compute: Callable[[], Any]) -> None:
-        time.sleep(AFTER_THE_ANSWER)
-        with self._lock:
-            self._make(state, compute)
-
-    def _make(self, state: object, compute: Callable[[], Any]) -> None:
-        began = time.monotonic()
-        self._value = compute()
-        self._state = (state,)
-        self._next = time.monotonic() + REST * (time.monotonic() - began)
-
-    def _fresh(self, state: object) -> bool:
-        return self._state is not None and (self._state == (state,) or time.monotonic() < self._next)
 
 
 def _person(row: Row[Any], figures: _Figures, reliability: Mapping[int, Figure] | None) -> PersonQuality:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from plumbline.numbers import signed
 from plumbline.preferences.quality.agreement import PUBLISHED
 from plumbline.preferences.quality.figures import Figure
 from plumbline.preferences.quality.report import PersonQuality, QualityReport
@@ -78,9 +79,9 @@ def _share(figure: Figure) -> str:
 def _plain(figure: Figure, digits: int = 0) -> str:
     if figure.value is None:
         return figure.why or "–"
-    said = f"{figure.value:.{digits}f}"
+    said = signed(figure.value, digits)
     if figure.low is not None and figure.high is not None:
-        said += f" ({figure.low:.{digits}f} to {figure.high:.{digits}f})"
+        said += f" ({signed(figure.low, digits)} to {signed(figure.high, digits)})"
     return _noted(said, figure)
 
 

@@ -137,7 +137,7 @@ def test_the_leaderboard_of_a_lead(open_arena, service, arena, monkeypatch, widt
     page = open_arena("Ada", viewport={"width": width, "height": 800})
     page.focus("#pl-tab-board")
     page.keyboard.press("Enter")
-    page.wait_for_selector("text=Enough: dpo is better than sft.")
+    page.wait_for_selector("text=dpo is better than sft for the one annotator who voted")
     found = [one for one in axe.run(page).response["violations"] if one["impact"] in ("serious", "critical")]
     assert not found, [(one["id"], [node["html"][:120] for node in one["nodes"]]) for one in found]
     assert page.evaluate("document.documentElement.scrollWidth") <= width

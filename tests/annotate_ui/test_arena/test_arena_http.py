@@ -11,11 +11,13 @@ from typing import Any
 import httpx
 import pytest
 
+from annotate_ui.arena import desk
 from annotate_ui.arena.stage import Stage
 from annotate_ui.calls import AT_ONCE_ON_SQLITE
 from annotate_ui.sessions import Session, Sessions
 from plumbline.preferences.arena_votes import read_votes
 from plumbline.preferences.erasure import erase
+from plumbline.preferences.leaderboard import leaderboard
 from plumbline.preferences.source_names import MASK
 from tests.annotate_ui.test_arena.conftest import ALIGNED, BASELINE, HELD_OUT
 
@@ -311,6 +313,18 @@ def test_the_leaderboard_is_for_leads(ada, monkeypatch):
     html = ada.ask("board")["html"]
     assert "dpo and sft are not told apart yet" in html
     assert "Ada" in html
+
+
+def test_the_leaderboard_is_worked_out_for_new_votes_alone(ada, monkeypatch):
+    monkeypatch.setattr("plumbline.preferences.kept.REST", 0.0)
+    made = []
+    work_out = lambda votes, **given: made.append(len(votes)) or leaderboard(votes, **given)  # noqa: E731
+    monkeypatch.setattr(desk, "leaderboard", work_out)
+    for votes in (1, 2):
+        ada.ask("vote", battle=ada.answered(), vote="left")
+        for _ in range(3):
+            assert f"{votes} of {votes} votes count" in ada.ask("board")["html"]
+    assert made == [1, 2]
 
 
 def test_the_leaderboard_knows_who_was_erased(ada, service):

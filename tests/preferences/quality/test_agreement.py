@@ -56,7 +56,8 @@ def brute_force(said: Said) -> float | None:
         for one, other in combinations(rankings, 2)
         for i, j in combinations(range(len(one)), 2)
     ]  # fmt: skip
-    return sum(points) / len(points) if points else None
+    preferred = any(len(set(one)) > 1 for rankings in said.values() if len(rankings) > 1 for one in rankings)
+    return sum(points) / len(points) if points and preferred else None
 
 
 @given(judged)
@@ -131,10 +132,26 @@ def test_without_overlap_everything_says_why(said: Said, why: str) -> None:
         assert why in (figure.why or "")
 
 
-def test_where_all_are_tied_alpha_and_tau_are_undefined_not_perfect() -> None:
-    found = figures({task: [[1, 1], [1, 1]] for task in range(20)})
-    assert found.alpha.value is None and "equal" in (found.alpha.why or "")
-    assert found.tau.value is None and "equal" in (found.tau.why or "")
+def test_where_all_are_tied_agreement_is_undefined_not_perfect() -> None:
+    said = {task: [[1, 1], [1, 1]] for task in range(20)}
+    overlap = overlap_of(said)
+    couples = find_couples(overlap)
+    found = agreement_of(overlap, couples)
+    people = agreement_by_person(overlap, couples)
+    for figure in (found.pairwise, found.decided, found.alpha, found.tau, people[0], people[1]):
+        assert figure.value is None and figure.n == 20
+        assert "equal" in (figure.why or "")
+
+
+def test_one_preference_is_enough_for_those_whom_it_concerns() -> None:
+    said = {0: [[1, 1], [1, 1], [1, 1]], 1: [[1, 2], [1, 1]]}  # the third person has met ties alone
+    overlap = overlap_of(said)
+    couples = find_couples(overlap)
+    people = agreement_by_person(overlap, couples)
+    assert people[0].value == people[1].value == pytest.approx(3 / 4)
+    assert people[2].value is None and "equal" in (people[2].why or "")
+    found = agreement_of(overlap, couples)
+    assert found.pairwise.value == pytest.approx(3.5 / 4)
     assert found.decided.value is None and "tie" in (found.decided.why or "")
 
 

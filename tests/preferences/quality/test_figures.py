@@ -75,6 +75,13 @@ def test_consistency_compares_a_repeat_with_what_was_said_before() -> None:
     assert found.n == 12
 
 
+def test_who_ties_each_time_is_not_consistent_but_unknown() -> None:
+    found = effects_of([judged([1, 1, 1], earlier=[1, 1, 1])] * 12).consistency
+    assert found.value is None and "equal" in (found.why or "")
+    one = effects_of([judged([1, 1, 1], earlier=[1, 1, 1])] * 11 + [judged([1, 1, 1], earlier=[1, 2, 2])]).consistency
+    assert one.value is not None
+
+
 def test_nothing_is_said_of_too_few() -> None:
     found = effects_of([judged([1, 2], order=[0, 1])] * 3)
     for figure in (found.first_wins, found.longer_wins, found.seconds, found.too_fast, found.consistency):
@@ -117,6 +124,15 @@ def test_reliability_needs_three_people_and_some_judgements() -> None:
     )
 
 
+@pytest.mark.parametrize("ranks", [[1, 1], [1, 2]])
+def test_where_all_say_the_same_of_all_nobody_is_known_to_be_reliable(ranks: list[int]) -> None:
+    task, who = np.repeat(np.arange(30), 3), np.tile(np.arange(3), 30)
+    overlap = Overlap(task, task, who, padded([ranks] * 90), np.full(90, np.nan), 30, 30)
+    for figure in reliability_of(overlap, find_couples(overlap)).values():
+        assert figure.value is None and figure.n == 30
+        assert "the same of every pair" in (figure.why or "")
+
+
 def test_reliability_of_a_large_sample_is_of_drawn_pairs() -> None:
     overlap = simulated([0.9, 0.9, 0.9, 0.9, 0.55], 6000)  # 30,000 labels
     found = reliability_of(overlap, find_couples(overlap))
@@ -126,7 +142,7 @@ def test_reliability_of_a_large_sample_is_of_drawn_pairs() -> None:
 
 def test_a_steady_pace_gives_the_end() -> None:
     every_minute = [NOON - timedelta(minutes=minute, seconds=1) for minute in range(120)]
-    found = forecast(every_minute, 600, NOON)
+    found = forecast(every_minute, 600, NOON, required=900)
     assert found.per_hour.value == pytest.approx(60)
     assert found.hours.value == pytest.approx(10)
     assert found.finish == (NOON + timedelta(hours=10), NOON + timedelta(hours=10))
@@ -136,7 +152,7 @@ def test_pauses_move_the_end_but_not_the_pace() -> None:
     morning = [
         NOON - timedelta(hours=hour, minutes=minute) for hour in (1, 2, 3, 20, 21, 22) for minute in range(0, 60, 2)
     ]
-    found = forecast(morning, 300, NOON)
+    found = forecast(morning, 300, NOON, required=600)
     assert found.per_hour.value == pytest.approx(30, rel=0.1)
     assert found.hours.low is not None and found.hours.low <= 10 <= (found.hours.high or 0)
     assert found.finish is not None
@@ -145,10 +161,12 @@ def test_pauses_move_the_end_but_not_the_pace() -> None:
 
 
 def test_a_forecast_says_why_there_is_none() -> None:
-    assert "1 quarter of an hour, and it takes 4" in (forecast([NOON - timedelta(minutes=1)], 10, NOON).why_not or "")
+    early = forecast([NOON - timedelta(minutes=1)], 10, NOON, required=11)
+    assert "1 quarter of an hour, and it takes 4" in (early.why_not or "")
     every_minute = [NOON - timedelta(minutes=minute, seconds=1) for minute in range(120)]
-    assert forecast(every_minute, 0, NOON).why_not == "all is judged"
-    assert forecast([], 0, NOON).why_not == "all is judged"
+    assert forecast(every_minute, 0, NOON, required=300).why_not == "all is judged"
+    assert forecast([], 0, NOON, required=3).why_not == "all is judged"
+    assert forecast([], 0, NOON, required=0).why_not == "no task is handed out yet"
 
 
 def test_a_share_is_never_certain() -> None:
