@@ -25,6 +25,7 @@ from plumbline.preferences.formats import EXPORTED
 from plumbline.preferences.judgement_stream import pseudonym_of
 from plumbline.preferences.reading import as_record, judgement_rows
 from plumbline.preferences.records import LEARNED_FROM
+from plumbline.preferences.selection import is_active
 from plumbline.preferences.tables import HIGHEST_ID, Annotator, Answer
 from plumbline.preferences.throttle import count_request
 from plumbline.preferences.tokens import Token, Tokens
@@ -203,6 +204,7 @@ def _judgements_after(
 ) -> Iterator[bytes]:
     """Judgements in the order in which they were given, corrected ones too, each a line with its own `cursor`."""
     with service.look() as turn:
+        selected = is_active(turn.connection, turn.project_id)
         query = judgement_rows(turn.project_id, include_superseded=True).add_columns(
             Answer.id.label("cursor"), Annotator.annotator_id
         )
@@ -213,7 +215,7 @@ def _judgements_after(
             query = query.where(Answer.id < func.coalesce(first.scalar_subquery(), 2**62))
         rows = turn.connection.execute(query.order_by(Answer.id).limit(limit)).all()
     for row in rows:
-        record = as_record(row)
+        record = as_record(row, selected=selected)
         split = split_of(record.prompt, validation=defaults.validation, test=defaults.test)
         (said,) = rankings.rows([record], split)
         if not names and not record.simulated:

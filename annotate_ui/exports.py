@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import AsyncGenerator, Generator
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import PlainTextResponse
 from starlette.concurrency import run_in_threadpool
 
+from annotate_ui.archives import zip_chunks
 from annotate_ui.calls import NOT_YOURS, SIGNED_OUT
 from annotate_ui.sessions import Sessions
 from annotate_ui.streams import ClosedStream
@@ -20,12 +20,10 @@ from plumbline.errors import UserError
 from plumbline.preferences.account_tables import LEADS
 from plumbline.preferences.exporters import (
     EXPORTERS,
-    MANIFEST,
     BrokenOff,
     Export,
     ExportOptions,
     companion_of,
-    manifest_of,
     record_export,
 )
 from plumbline.preferences.formats import EXPORTED, check_format
@@ -42,8 +40,8 @@ class NothingToExport(UserError):
 
 
 def export_routes(service: PreferenceService, sessions: Sessions, defaults: ExportOptions | None = None) -> APIRouter:
-    """`GET /lead-work/export/FORMAT`, with `pseudonyms`, `people_only` and `split`, and its manifest under
-    `…/FORMAT/manifest` with the same; `…/FORMAT/setup` for a second file.
+    """`GET /lead-work/export/FORMAT`, with `pseudonyms`, `people_only` and `split`; `…/FORMAT/zip` for the same file and
+    its manifest, from one reading; `…/FORMAT/setup` for a second file.
 
     Args:
         defaults: shares of the splits, as the recipe has them.
@@ -58,28 +56,21 @@ def export_routes(service: PreferenceService, sessions: Sessions, defaults: Expo
 
     @router.get("/{format}")
     def export(request: Request, format: str, options: ExportOptions = asked_for) -> Response:
+        return download(request, format, options, zipped=False)
+
+    @router.get("/{format}/zip")
+    def export_zipped(request: Request, format: str, options: ExportOptions = asked_for) -> Response:
+        return download(request, format, options, zipped=True)
+
+    def download(request: Request, format: str, options: ExportOptions, *, zipped: bool) -> Response:
         refused, who = _lead(sessions, request)
         if refused is not None:
             return refused
         try:
             check_format(format, EXPORTED)
-            return export_response(service, format, options, actor=who)
+            return export_response(service, format, options, actor=who, zipped=zipped)
         except UserError as fault:
             return PlainTextResponse(f"{fault}", status_code=404)
-
-    @router.get("/{format}/manifest")
-    def manifest(request: Request, format: str, options: ExportOptions = asked_for) -> Response:
-        """What the download with these options holds now, and its hash: all of it is read, and nothing is sent."""
-        refused, _ = _lead(sessions, request)
-        if refused is not None:
-            return refused
-        try:
-            check_format(format, EXPORTED)
-            name, facts = _manifest(service, format, options)
-        except UserError as fault:
-            return PlainTextResponse(f"{fault}", status_code=404)
-        text = json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
-        return Response(text, media_type="application/json", headers=download_headers(f"{name}.{MANIFEST}"))
 
     @router.get("/{format}/setup")
     def setup(request: Request, format: str) -> Response:
@@ -95,8 +86,13 @@ def export_routes(service: PreferenceService, sessions: Sessions, defaults: Expo
     return router
 
 
-def export_response(service: PreferenceService, format: str, options: ExportOptions, *, actor: str) -> Response:
+def export_response(
+    service: PreferenceService, format: str, options: ExportOptions, *, actor: str, zipped: bool = False
+) -> Response:
     """An export as a download; how much of it left the store is in the audit log when it has ended.
+
+    Args:
+        zipped: with its manifest, and the second file of formats that have one, as one archive.
 
     Raises:
         NothingToExport: there is nothing to send.
@@ -108,18 +104,11 @@ def export_response(service: PreferenceService, format: str, options: ExportOpti
     if not export.records:
         raise NothingToExport(f"project {service.project!r} has nothing to export with these options yet.")
 
-    headers = download_headers(_file_name(service, format))
-    return ClosedStream(_sent(export, first, chunks, actor), media_type=MEDIA[exporter.SUFFIX], headers=headers)
-
-
-def _manifest(service: PreferenceService, format: str, options: ExportOptions) -> tuple[str, dict[str, Any]]:
-    export = Export(service, EXPORTERS[format], options)
-    for _ in export.chunks():
-        pass
-    if not export.records:
-        raise NothingToExport(f"project {service.project!r} has nothing to export with these options yet.")
-    name = _file_name(service, format)
-    return name, {"file": name, "sha256": export.sha256, **manifest_of(export)}
+    name, media = _file_name(service, format), MEDIA[exporter.SUFFIX]
+    if zipped:
+        chunks = zip_chunks(export, name, first, chunks)
+        first, name, media = next(chunks), f"{name}.zip", "application/zip"
+    return ClosedStream(_sent(export, first, chunks, actor), media_type=media, headers=download_headers(name))
 
 
 def _file_name(service: PreferenceService, format: str) -> str:

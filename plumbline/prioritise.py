@@ -4,14 +4,14 @@ How uncertain the model is of a task is the mean over its pairs of responses of 
 difference of their scores: 1 where it cannot tell, near 0 where it is sure.
 
 Preferences that were chosen in this way say nothing unbiased about the model. So every fifth place of the queue goes to
-the next task in the order of the tasks' hashes: at whatever point collecting stops, the tasks with the lowest hashes, a
-fifth of what was judged or more, are all judged, and they are a random sample of all tasks.
+a task of a random fifth of all (`preferences.selection`), in random order, and the other places to the others: at
+whatever point collecting stops, the judged tasks of that fifth are a random sample of all tasks. Exports name them.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations, islice
@@ -19,20 +19,18 @@ from typing import TYPE_CHECKING
 
 from plumbline.domain import Domain
 from plumbline.errors import UserError
+from plumbline.preferences.selection import ONE_IN, by_chance, in_random_sample, note_active
 
 if TYPE_CHECKING:
     from plumbline.preferences.queue_control import OpenTask
     from reward import RewardModel
-
-RANDOM_EVERY = 5
-"""Every fifth place of the queue, from the first on, is a random task's."""
 
 TASKS_AT_ONCE = 32
 
 
 @dataclass(frozen=True)
 class Prioritised:
-    """What was done: `tasks` were put in order, `random` of them at random; the mean `uncertainty` of all."""
+    """What was done: `tasks` were put in order, `random` of them by chance; the mean `uncertainty` of all."""
 
     tasks: int
     random: int
@@ -53,8 +51,10 @@ def prioritise_tasks(domain: Domain) -> Prioritised:
         if not found:
             raise UserError("no task is open, so there is nothing to put in order: sample responses first.")
         order = mixed_order(found)
-        service.control.set_priorities({task: len(order) - place for place, task in enumerate(order)})
-    return Prioritised(len(order), -(-len(order) // RANDOM_EVERY), sum(found.values()) / len(found))
+        with service.control.turn() as turn:
+            service.control.set_priorities({task: len(order) - place for place, task in enumerate(order)})
+            note_active(turn)
+    return Prioritised(len(order), sum(map(in_random_sample, order)), sum(found.values()) / len(found))
 
 
 def uncertainties(model: RewardModel, tasks: Iterable[OpenTask]) -> Iterator[tuple[str, float]]:
@@ -79,18 +79,17 @@ def uncertainty(scores: Sequence[float]) -> float:
 
 
 def mixed_order(found: dict[str, float]) -> list[str]:
-    """Tasks by falling uncertainty, but for every fifth place, which goes to the next task in the order of hashes."""
-    by_chance = iter(sorted(found, key=_hashed))
-    by_uncertainty = iter(sorted(found, key=lambda task: (-found[task], _hashed(task))))
-    order: dict[str, None] = {}
-    while len(order) < len(found):
-        source = by_uncertainty if len(order) % RANDOM_EVERY else by_chance
-        order[next(task for task in source if task not in order)] = None
-    return list(order)
+    """Tasks by falling uncertainty, but for every fifth place, which goes to the next one of the random sample.
 
-
-def _hashed(task: str) -> str:
-    return hashlib.sha256(f"prioritise:{task}".encode()).hexdigest()
+    Where there are no more of the one kind, the others follow.
+    """
+    sample = deque(sorted(filter(in_random_sample, found), key=by_chance))
+    unsure = deque(sorted(found.keys() - set(sample), key=lambda task: (-found[task], by_chance(task))))
+    order: list[str] = []
+    while sample or unsure:
+        first, second = (unsure, sample) if len(order) % ONE_IN else (sample, unsure)
+        order.append((first or second).popleft())
+    return order
 
 
 def _scored(model: RewardModel, tasks: Sequence[OpenTask]) -> Iterator[tuple[str, float]]:

@@ -125,7 +125,7 @@ def render_guidelines(setup: Setup, versions: Sequence[GuidelineVersion]) -> str
 
 
 def render_exports(setup: Setup, nothing: Mapping[str, str | None]) -> str:
-    """A download for each format, with its manifest, and the second file of those that have one.
+    """A download for each format, alone or with its manifest, and the second file of those that have one.
 
     Args:
         setup: how the app is set.

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Row, Select, Text, cast, select, tuple_
 
 from plumbline.preferences.records import JudgementRecord, ResponseRecord
+from plumbline.preferences.selection import in_random_sample, is_active
 from plumbline.preferences.store import Store, from_json
 from plumbline.preferences.tables import Annotator, Answer, Guideline, Project, Task
 
@@ -41,11 +42,15 @@ class _Annotator(NamedTuple):
 
 
 class _Known(NamedTuple):
-    """What is read once: the project's name, the annotators and the guidelines' versions, by row id."""
+    """What is read once: the project's name, the annotators and the guidelines' versions, by row id.
+
+    `selected`: the project has active selection.
+    """
 
     project: str
     annotators: dict[int, _Annotator]
     guidelines: dict[int, int]
+    selected: bool
 
 
 def stream_judgements(
@@ -110,7 +115,7 @@ def _known(connection: Connection, project_id: int, pseudonyms: bool) -> _Known:
         annotators[row.id] = _Annotator(name, row.simulated, row.settings)
     versions = select(Guideline.id, Guideline.version).where(Guideline.project_id == project_id)
     guidelines = {row.id: row.version for row in connection.execute(versions)}
-    return _Known(project or "", annotators, guidelines)
+    return _Known(project or "", annotators, guidelines, is_active(connection, project_id))
 
 
 def _answers(
@@ -143,6 +148,7 @@ def _records(task: Any, answers: list[Any], known: _Known) -> Iterator[Judgement
     ids = [response["id"] for response in task.responses]
     responses = responses_of(task.responses)
     _, key, _, prompt, _, origin, meta = task
+    sampled = in_random_sample(key) if known.selected else None
     for answer in answers:
         _, answer_id, ranks, shown, at, seconds, strength, scores, reason, edited, flags, purpose, gaps, *rest = answer
         guideline, annotator_id, supersedes = rest
@@ -171,4 +177,5 @@ def _records(task: Any, answers: list[Any], known: _Known) -> Iterator[Judgement
             purpose=purpose,
             gaps=_numbers(gaps),
             guideline=known.guidelines.get(guideline),
+            random_sample=sampled,
         )

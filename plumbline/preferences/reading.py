@@ -11,6 +11,7 @@ from sqlalchemy.orm import aliased
 from plumbline.preferences.answers import FLAG, JUDGEMENT, current
 from plumbline.preferences.judgement_stream import SAID, pseudonym_of, responses_of
 from plumbline.preferences.records import FlagRecord, JudgementRecord, Progress
+from plumbline.preferences.selection import in_random_sample
 from plumbline.preferences.store import Store
 from plumbline.preferences.tables import Annotator, Answer, Guideline, Project, Tally, Task
 from plumbline.preferences.turn import Turn
@@ -76,8 +77,8 @@ def judgement_rows(project_id: int, *, include_superseded: bool) -> Select[Any]:
     return query if include_superseded else query.where(current())
 
 
-def as_record(row: Row[Any]) -> JudgementRecord:
-    """One row of `judgement_rows` as a plain value."""
+def as_record(row: Row[Any], *, selected: bool) -> JudgementRecord:
+    """One row of `judgement_rows` as a plain value; `selected`: the project has active selection."""
     ids = [response["id"] for response in row.responses]
     return JudgementRecord(
         judgement_id=row.answer_id,
@@ -103,6 +104,7 @@ def as_record(row: Row[Any]) -> JudgementRecord:
         purpose=row.purpose,
         gaps=tuple(row.gaps or ()),
         guideline=row.guideline,
+        random_sample=in_random_sample(row.key) if selected else None,
     )
 
 

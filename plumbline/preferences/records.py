@@ -273,6 +273,8 @@ class JudgementRecord(NamedTuple):
         purpose: why it was asked for, see `LEARNED_FROM`.
         gaps: grades of preference between neighbouring ranks, the best first; empty where none were given.
         guideline: version of the guideline that the annotator saw.
+        random_sample: whether the task is one of those that active selection hands out by chance; None in a project
+            without it.
     """
 
     judgement_id: str
@@ -298,6 +300,7 @@ class JudgementRecord(NamedTuple):
     purpose: str = WORK
     gaps: tuple[int, ...] = ()
     guideline: int | None = None
+    random_sample: bool | None = None
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,7 @@ SCHEMA = pyarrow.schema(
         ("purpose", pyarrow.string()),
         ("gaps", pyarrow.list_(pyarrow.int8())),
         ("guideline", pyarrow.int32()),
+        ("random_sample", pyarrow.bool_()),
     ]
 )
 """Columns of a snapshot; `ranks` are in the order of `responses`, open-ended values are JSON text."""
@@ -183,13 +184,14 @@ def _row(record: JudgementRecord) -> dict[str, Any]:
         "purpose": record.purpose,
         "gaps": list(record.gaps),
         "guideline": record.guideline,
+        "random_sample": record.random_sample,
     }
 
 
 def _canonical(record: JudgementRecord) -> str:
     row = _row(record)
     # Columns that came later are left out where they say nothing, so that older snapshots keep their names.
-    later: dict[str, Any] = {"purpose": WORK, "gaps": [], "guideline": None}
+    later: dict[str, Any] = {"purpose": WORK, "gaps": [], "guideline": None, "random_sample": None}
     return _json({name: value for name, value in row.items() if name not in later or value != later[name]}) + "\n"
 
 

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
+from zipfile import ZipFile
 
 import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import select, update
 
+from annotate_ui import archives
 from annotate_ui.app import build_app
 from annotate_ui.lead.render import FORMATS
 from annotate_ui.sessions import Session, Sessions
 from annotate_ui.setup import Setup
+from plumbline.preferences.exporters import Export, manifest_of
 from plumbline.preferences.formats import EXPORTED
 from plumbline.preferences.quality.report import Quality
 from plumbline.preferences.records import Assignment
@@ -348,18 +353,33 @@ def test_every_format_can_be_downloaded(lead: TestClient) -> None:
     assert not any(name not in FORMATS for name in EXPORTED)
 
 
-def test_a_download_has_a_manifest_that_names_its_hash(service: PreferenceService, lead: TestClient) -> None:
-    assert lead.get("/lead-work/export/trl/manifest").status_code == 404  # nothing is judged yet
+def test_a_download_comes_with_a_manifest_of_the_same_reading(
+    service: PreferenceService, lead: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert lead.get("/lead-work/export/trl/zip").status_code == 404  # nothing is judged yet
     judge_best(service, "Ada", "one")
-    sent = lead.get("/lead-work/export/trl?pseudonyms=true")
-    manifest = lead.get("/lead-work/export/trl/manifest?pseudonyms=true")
-    assert 'filename="support.trl.jsonl.manifest.json"' in manifest.headers["content-disposition"]
-    facts = manifest.json()
-    assert facts["sha256"] == hashlib.sha256(sent.content).hexdigest()
-    assert (facts["file"], facts["rows"]) == ("support.trl.jsonl", len(sent.text.splitlines()))
+    plain = lead.get("/lead-work/export/trl?pseudonyms=true")
+
+    def manifest_after_an_answer(export: Export) -> dict[str, object]:
+        judge_best(service, "Ben", "two")  # between the file's last byte and its manifest
+        return manifest_of(export)
+
+    monkeypatch.setattr(archives, "manifest_of", manifest_after_an_answer)
+    sent = lead.get("/lead-work/export/trl/zip?pseudonyms=true")
+    assert 'filename="support.trl.jsonl.zip"' in sent.headers["content-disposition"]
+    with ZipFile(io.BytesIO(sent.content)) as archive:
+        assert archive.testzip() is None
+        assert archive.namelist() == ["support.trl.jsonl", "support.trl.jsonl.manifest.json"]
+        file, facts = archive.read("support.trl.jsonl"), json.loads(archive.read("support.trl.jsonl.manifest.json"))
+    assert file == plain.content
+    assert facts["sha256"] == hashlib.sha256(file).hexdigest()
+    assert (facts["file"], facts["rows"]) == ("support.trl.jsonl", len(file.splitlines()))
+    monkeypatch.undo()
+    with ZipFile(io.BytesIO(lead.get("/lead-work/export/argilla/zip").content)) as archive:
+        assert archive.namelist()[1:] == ["support.argilla.json.manifest.json", "support.argilla.json.settings.json"]
     html = ask(lead, "exports")["html"]
     empty = ("demonstrations", "flags")  # nothing was improved, no flag stands
-    assert html.count("/manifest") == len(EXPORTED) - len(empty) and html.count("/setup") == 2
+    assert html.count("/zip") == len(EXPORTED) - len(empty) and html.count("/setup") == 2
     assert "No response was improved yet" in html and "No flag stands" in html and html.count("disabled") == len(empty)
     assert ask(lead, "check_export", format="trl") == {}
     assert "No flag stands" in ask(lead, "check_export", format="flags")["error"]

@@ -1,7 +1,7 @@
 """Active selection: uncertainty by hand, the order with its random fifth, and a run's open tasks put in that order."""
 
 import math
-from itertools import combinations, islice
+from itertools import combinations
 
 import pytest
 import torch
@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from plumbline.errors import UserError
 from plumbline.preferences.records import NewResponse, NewTask
+from plumbline.preferences.selection import by_chance, in_random_sample, is_active
 from plumbline.prioritise import mixed_order, prioritise_tasks, uncertainties, uncertainty
 from tests.plumbline.test_annotation import Desk
 
@@ -46,19 +47,25 @@ def test_uncertainty_is_the_mean_over_pairs(scores):
 def test_every_fifth_place_goes_by_chance_and_the_others_by_uncertainty(found):
     order = mixed_order(found)
     assert sorted(order) == sorted(found)
-    chosen = [found[task] for place, task in enumerate(order) if place % 5]
+    chosen = [found[task] for task in order if not in_random_sample(task)]
     assert chosen == sorted(chosen, reverse=True)
+    sample = [task for task in order if in_random_sample(task)]
+    assert sample == sorted(sample, key=by_chance)
+    both_left = order[: 5 * min(len(sample), len(chosen) // 4)]
+    assert [in_random_sample(task) for task in both_left] == [place % 5 == 0 for place in range(len(both_left))]
     assert mixed_order(dict(reversed(found.items()))) == order
 
 
-def test_wherever_collecting_stops_a_random_fifth_of_all_is_judged():
-    found = {f"task {number}": number / 1000 for number in range(1000)}
-    by_chance = mixed_order(dict.fromkeys(found, 0.0))  # all alike: the order of hashes
-    for stop in (1, 7, 50, 333):
-        judged = set(mixed_order(found)[:stop])
-        assert set(by_chance[: -(-stop // 5)]) <= judged
-    mean = sum(found[task] for task in by_chance[:200]) / 200
-    assert mean == pytest.approx(0.5, abs=4 * 0.2887 / math.sqrt(200))
+def test_wherever_collecting_stops_the_judged_part_of_the_sample_is_a_random_sample_of_all():
+    found = {f"task {number}": number / 2000 for number in range(2000)}
+    assert sum(map(in_random_sample, found)) == pytest.approx(400, abs=4 * math.sqrt(400 * 0.8))
+    for stop in (300, 900, 1600):
+        sample = [task for task in mixed_order(found)[:stop] if in_random_sample(task)]
+        assert len(sample) == -(-stop // 5)
+        mean = sum(found[task] for task in sample) / len(sample)
+        assert mean == pytest.approx(0.5, abs=4 * 0.2887 / math.sqrt(len(sample)))
+        judged = sum(found[task] for task in mixed_order(found)[:stop]) / stop
+        assert judged > mean + 0.05  # what was judged is not: it is what the model is unsure of
 
 
 def test_the_open_tasks_of_a_run_are_put_in_order(tmp_path, monkeypatch):
@@ -78,14 +85,15 @@ def test_the_open_tasks_of_a_run_are_put_in_order(tmp_path, monkeypatch):
             message = [{"role": "user", "content": prompt}]
             service.add_tasks([NewTask(message, [NewResponse(text, "policy") for text in responses], "support")])
         done = prioritise_tasks(desk.domain)
-        assert (done.tasks, done.random) == (4, 1) and 0 < done.uncertainty < 1
         found = dict(uncertainties(Model(), service.control.open_tasks()))
+        assert (done.tasks, done.random) == (4, sum(map(in_random_sample, found))) and 0 < done.uncertainty < 1
+        with service.look() as turn:
+            assert is_active(turn.connection, turn.project_id)
         assert sorted(round(value, 2) for value in found.values()) == [0.0, 0.0, 0.54, 1.0]
         who, asked = service.sign_in("Anna").annotator_id, []
         while hasattr(work := service.lease_next(who), "lease_id"):
             asked.append(work.task_id)
             service.skip(work.lease_id, who, reason="next", idempotency_key=work.lease_id)
         assert asked == mixed_order(found)
-        assert [round(found[task], 2) for task in islice(asked, 1, None)] == sorted(
-            (round(found[task], 2) for task in asked[1:]), reverse=True
-        )
+        unsure = [found[task] for task in asked if not in_random_sample(task)]
+        assert unsure == sorted(unsure, reverse=True)

@@ -29,7 +29,7 @@ FIRST_DAY = datetime(2026, 1, 5, 8, tzinfo=UTC)
 EXPECTED = {
     "trl": "5c5415e61d20068bbb2e42a671b4174d",
     "dpo": "93eb86eb7f13f6aaa9c53a41115e0502",
-    "kto": "92874edff5d299dd48aefb48b58c7446",
+    "kto": "877853a1d692aba5e458d93ac56a8399",
     "csv": "86cac4d2179e33a221f98e44879e3619",
     "demonstrations": "75671e14fa876510c56515b820f2495f",
     "rankings": "79de8e88302cdc9a3e6da14faa2684e5",
@@ -38,7 +38,7 @@ EXPECTED = {
     "flags": "f5c0af1ff3bb7c0cd519711e48b529fc",
     "trl, halves": "d11c9ba4881985cf0660a377bc0ca0c5",
     "dpo, halves": "98c4fbd8235e9f65dc0eeb2e5289a8a9",
-    "kto, halves": "b909ad63acf1da8a05973e728a7fd849",
+    "kto, halves": "4bdf0283eb60ad337b4632819c378fcf",
     "demonstrations, halves": "0404f750b0f40ed828bb00a65a3b0812",
     "rankings, halves": "e91d6ce73d019734c989142461234db6",
     "argilla, halves": "3ccf748905f01d0ea2b60d3ac6c44261",

@@ -22,7 +22,9 @@ from plumbline.preferences.importers import import_preferences
 from plumbline.preferences.pairs import EDIT_MARGIN
 from plumbline.preferences.records import ALL_BAD, NewResponse, NewTask
 from plumbline.preferences.rules import Rules
+from plumbline.preferences.selection import in_random_sample, note_active
 from plumbline.preferences.service import PreferenceService
+from plumbline.preferences.snapshot import read_snapshot, snapshot_rows, write_snapshot
 from plumbline.preferences.store import SCHEMA_VERSION, Store
 from plumbline.preferences.tables import Guideline
 from plumbline.recipe_annotate import RubricAxis
@@ -132,7 +134,9 @@ def test_which_responses_are_desirable(ranks, all_bad, labels):
 
 def test_kto_rows_and_demonstrations(judged, service, tmp_path):
     rows = rows_of(judged, tmp_path, "kto")
-    assert [row["label"] for row in rows] == [False] * 4  # all were flagged as bad
+    assert [row["label"] for row in rows] == [False] * 4 + [True]  # all were flagged as bad, and one was improved
+    assert rows[-1]["completion"] == [{"role": "assistant", "content": "better still"}]
+    assert [row["position"] is None for row in rows] == [False] * 4 + [True]
     assert sum(row["weight"] for row in rows) == 1
     (row,) = rows_of(judged, tmp_path, "demonstrations")
     assert row["completion"] == [{"role": "assistant", "content": "better still"}]
@@ -157,7 +161,27 @@ def test_no_cell_begins_a_formula(text):
     assert harmless(text).removeprefix("'") == text.removeprefix("'") or harmless(text) == text
 
 
-def test_argilla_records_are_as_its_sdk_reads_them(judged, tmp_path):
+def test_exports_name_the_random_sample_where_a_model_chose_what_is_judged(service, tmp_path):
+    service.add_tasks(new_tasks(40))
+    for _ in range(40):
+        judge(service, "Anna", number_in)
+    name = "random_sample"
+    assert not any(name in row for format in ("rankings", "trl", "kto") for row in rows_of(service, tmp_path, format))
+    before = write_snapshot(service, tmp_path / "before").hash
+    assert {record.random_sample for record in service.judgements()} == {None}
+    with service.turn() as turn:
+        note_active(turn)
+    assert write_snapshot(service, tmp_path / "after").hash != before
+    sampled = {record.task_id: record.random_sample for record in service.judgements()}
+    assert sampled == {task: in_random_sample(task) for task in sampled}
+    assert 0 < sum(sampled.values()) < 20
+    for format in ("rankings", "trl", "dpo", "kto", "csv"):
+        rows = rows_of(service, tmp_path, format)
+        assert {row["task_id"]: str(row[name]) for row in rows} == {task: str(said) for task, said in sampled.items()}
+    assert {row["task_id"]: row[name] for row in snapshot_rows(read_snapshot(tmp_path / "after"))} == sampled
+
+
+def test_argilla_records_answer_the_questions_of_their_settings(judged, tmp_path):
     judged.set_overlap(2)
     judge(judged, "Ben", number_in)
     (row,) = rows_of(judged, tmp_path, "argilla")

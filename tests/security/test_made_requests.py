@@ -105,7 +105,7 @@ PATHS = (
     *(f"/api/v1/{name}" for name in ("progress", "judgements", "quality", "nothing", "export/xml", "export/%00")),
     *(f"/api/v1/export/{name}" for name in EXPORTERS),
     *(f"/lead-work/export/{name}" for name in (*EXPORTERS, "xml", "%00", "label_studio/setup", "xml/setup")),
-    *(f"/lead-work/export/{name}/manifest" for name in ("trl", "xml")),
+    *(f"/lead-work/export/{name}/zip" for name in ("trl", "xml")),
 )
 WITH_PARAMETERS = (
     "/account",

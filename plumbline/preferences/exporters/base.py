@@ -31,6 +31,7 @@ class Exporter(Protocol):
 
 def origin_of(record: JudgementRecord, split: Split, weight: float) -> dict[str, Any]:
     """Where a row comes from."""
+    sampled = {} if record.random_sample is None else {"random_sample": record.random_sample}
     return {
         "task_id": record.task_id,
         "judgement_id": record.judgement_id,
@@ -40,6 +41,7 @@ def origin_of(record: JudgementRecord, split: Split, weight: float) -> dict[str,
         "guideline": record.guideline,
         "split": split,
         "weight": weight,
+        **sampled,
     }
 
 

@@ -2,7 +2,7 @@
 
 Of each judgement, the responses of the best rank are desirable and those of the worst rank are not; what lies between
 says neither and is left out. Where all were flagged as bad (`all-bad`), none is desirable; where all are tied without
-that flag, nothing is said.
+that flag, nothing is said of them. An improved response is desirable; as it was not shown, it has no position.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 
 from plumbline.conversations import Split
 from plumbline.preferences.exporters.base import origin_of, position_of, said, written_once
+from plumbline.preferences.pairs import improved_by
 from plumbline.preferences.records import ALL_BAD, JudgementRecord
 
 FORMAT = "kto"
@@ -19,20 +20,23 @@ SUFFIX = "jsonl"
 
 
 def rows(records: Sequence[JudgementRecord], split: Split) -> Iterator[dict[str, Any]]:
-    """The best and the worst responses of each judgement."""
+    """The best and the worst responses of each judgement, and the improved one."""
     prompt = written_once(records[0].prompt)
     completions = [written_once(said(response.text)) for response in records[0].responses]
+    texts = [response.text for response in records[0].responses]
     for record in records:
-        labels = labels_of(list(record.ranking.values()), all_bad=ALL_BAD in record.flags)
-        labelled = [index for index, label in enumerate(labels) if label is not None]
-        for index in labelled:
-            yield {
-                "prompt": prompt,
-                "completion": completions[index],
-                "label": labels[index],
-                "position": position_of(record, record.responses[index].response_id),
-                **origin_of(record, split, 1 / len(labelled)),
-            }
+        ranks = list(record.ranking.values())
+        labels = labels_of(ranks, all_bad=ALL_BAD in record.flags)
+        labelled = [
+            (completions[index], label, position_of(record, record.responses[index].response_id))
+            for index, label in enumerate(labels)
+            if label is not None
+        ]
+        if record.edited and record.edited.strip() and improved_by(record.edited, texts, ranks):
+            labelled.append((said(record.edited), True, None))
+        origin = origin_of(record, split, 1 / len(labelled)) if labelled else {}
+        for completion, label, position in labelled:
+            yield {"prompt": prompt, "completion": completion, "label": label, "position": position, **origin}
 
 
 def labels_of(ranks: Sequence[int], *, all_bad: bool) -> list[bool | None]:
