@@ -40,8 +40,8 @@ class NothingToExport(UserError):
 
 
 def export_routes(service: PreferenceService, sessions: Sessions, defaults: ExportOptions | None = None) -> APIRouter:
-    """`GET /lead-work/export/FORMAT`, with `pseudonyms`, `people_only` and `split`; `…/FORMAT/zip` for the same file and
-    its manifest, from one reading; `…/FORMAT/setup` for a second file.
+    """`GET /lead-work/export/FORMAT`, with `pseudonyms`, `people_only` and `split`; `…/FORMAT/zip` for the same file
+    and its manifest, from one reading; `…/FORMAT/setup` for a second file.
 
     Args:
         defaults: shares of the splits, as the recipe has them.

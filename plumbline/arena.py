@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from plumbline.domain import Domain
 from plumbline.errors import UserError
 from plumbline.models import identify
-from plumbline.preferences.arena import Arena, ArenaRules, Contender
+from plumbline.preferences.arena import Arena
+from plumbline.preferences.arena_rules import ArenaRules, Contender
 from plumbline.preferences.rules import Rules
 from plumbline.preferences.source_names import SourceNames
 

@@ -18,7 +18,8 @@ from annotate_ui import Setup
 from annotate_ui.app import build_app
 from annotate_ui.arena import ArenaSetup
 from annotate_ui.sessions import Session, Sessions
-from plumbline.preferences.arena import Arena, ArenaRules, Contender, Said
+from plumbline.preferences.arena import Arena, Said
+from plumbline.preferences.arena_rules import ArenaRules, Contender
 from plumbline.preferences.service import PreferenceService
 from plumbline.preferences.store import Store
 from tests.annotate_ui.conftest import served

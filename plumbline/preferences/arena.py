@@ -23,13 +23,12 @@ from sqlalchemy import Row, func, insert, select, update
 
 from plumbline.conversations import Conversation, Message
 from plumbline.errors import StoreError
+from plumbline.preferences.arena_rules import ArenaRules, Contender
 from plumbline.preferences.battles import conversation, next_turn, open_battles, own_battle, turns_after
 from plumbline.preferences.guidelines import accepted_version
 from plumbline.preferences.ingest import take_batch
 from plumbline.preferences.quiz import needed_first
-from plumbline.preferences.quiz_file import Quiz
 from plumbline.preferences.records import ALL_BAD, ARENA, NewJudgement, NewResponse, NewTask, NoWork
-from plumbline.preferences.source_names import WELL_KNOWN, SourceNames
 from plumbline.preferences.store import Store
 from plumbline.preferences.tables import Answer, Battle
 from plumbline.preferences.turn import Actor, Facet, Turn, acting, known_annotator, now_utc
@@ -53,53 +52,6 @@ UNDER_WAY = timedelta(minutes=10)
 
 class NotAnsweredError(StoreError):
     """There is nothing to vote on yet."""
-
-
-@dataclass(frozen=True)
-class Contender:
-    """A policy that answers in the arena."""
-
-    name: str
-    weights_hash: str | None = None
-
-
-@dataclass(frozen=True)
-class ArenaRules:
-    """Who fights whom about what.
-
-    Attributes:
-        contenders: the policies, the baseline among them.
-        baseline: the name of the one that the others are compared with.
-        prompts: that no stage trained on, to be drawn from.
-        turns: most turns of one conversation.
-        names: by which a text would give its policy away.
-        mask: show annotators these names masked, until the conversation is over.
-        quiz: what people must pass first, as before other work.
-    """
-
-    contenders: tuple[Contender, ...]
-    baseline: str
-    prompts: tuple[Conversation, ...] = ()
-    turns: int = 5
-    names: SourceNames = WELL_KNOWN
-    mask: bool = True
-    quiz: Quiz | None = None
-
-    @property
-    def pairs(self) -> list[tuple[str, str]]:
-        """The baseline against each of the others."""
-        return [(self.baseline, one.name) for one in self.contenders if one.name != self.baseline]
-
-    def contender(self, name: str) -> Contender:
-        """A policy by its name.
-
-        Raises:
-            StoreError: it does not take part any more.
-        """
-        found = next((one for one in self.contenders if one.name == name), None)
-        if found is None:
-            raise StoreError("the models of this conversation are no longer in the arena: start a new conversation.")
-        return found
 
 
 @dataclass(frozen=True)

@@ -10,18 +10,8 @@ from dataclasses import replace
 import pytest
 
 from plumbline.errors import StoreError
-from plumbline.preferences.arena import (
-    BOTH_BAD,
-    LEFT,
-    RIGHT,
-    SOURCE_NAMED,
-    TIE,
-    Arena,
-    ArenaRules,
-    Contender,
-    NotAnsweredError,
-    Said,
-)
+from plumbline.preferences.arena import BOTH_BAD, LEFT, RIGHT, SOURCE_NAMED, TIE, Arena, NotAnsweredError, Said
+from plumbline.preferences.arena_rules import ArenaRules, Contender
 from plumbline.preferences.arena_votes import read_votes
 from plumbline.preferences.records import ALL_BAD, ARENA
 from plumbline.preferences.service import PreferenceService

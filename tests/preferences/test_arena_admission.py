@@ -7,7 +7,8 @@ import threading
 
 import pytest
 
-from plumbline.preferences.arena import LEFT, Arena, ArenaRules, Contender, Round, Said
+from plumbline.preferences.arena import LEFT, Arena, Round, Said
+from plumbline.preferences.arena_rules import ArenaRules, Contender
 from plumbline.preferences.records import NeedsConsent, NoWork
 from plumbline.preferences.service import PreferenceService
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from sqlalchemy import event
 
 from plumbline.errors import StoreError, UserError
-from plumbline.preferences.arena import Arena, ArenaRules, Contender, Round
+from plumbline.preferences.arena import Arena, Round
+from plumbline.preferences.arena_rules import ArenaRules, Contender
 from plumbline.preferences.erasure import erase
 from plumbline.preferences.quiz_file import Question, Quiz, read_quiz
 from plumbline.preferences.records import Assignment, NeedsConsent, NeedsQuiz, NoWork

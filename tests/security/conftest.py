@@ -20,7 +20,8 @@ from annotate_ui.app import build_app
 from annotate_ui.arena import ArenaSetup
 from annotate_ui.setup import Setup
 from plumbline.preferences.accounts import ADMIN, ANNOTATOR, LEAD, Accounts
-from plumbline.preferences.arena import Arena, ArenaRules, Contender, Said
+from plumbline.preferences.arena import Arena, Said
+from plumbline.preferences.arena_rules import ArenaRules, Contender
 from plumbline.preferences.login_sessions import LoginSessions
 from plumbline.preferences.records import Assignment
 from plumbline.preferences.rules import Rules

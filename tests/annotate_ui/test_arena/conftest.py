@@ -13,7 +13,8 @@ from annotate_ui import Setup
 from annotate_ui.app import build_app
 from annotate_ui.arena import ArenaSetup
 from plumbline.errors import UserError
-from plumbline.preferences.arena import Arena, ArenaRules, Contender, Duel, Said
+from plumbline.preferences.arena import Arena, Duel, Said
+from plumbline.preferences.arena_rules import ArenaRules, Contender
 from plumbline.preferences.service import PreferenceService
 from tests.annotate_ui.conftest import served
 

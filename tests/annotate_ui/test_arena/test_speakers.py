@@ -11,7 +11,8 @@ from annotate_ui.arena.neutral import control_marks, neutral
 from annotate_ui.arena.speakers import load_speaker
 from plumbline.errors import UserError
 from plumbline.models import load_policy
-from plumbline.preferences.arena import Contender, Duel
+from plumbline.preferences.arena import Duel
+from plumbline.preferences.arena_rules import Contender
 from plumbline.sampling import encode_prompts
 from tests.tiny import EOS, START, tiny_model, tiny_tokenizer, user
 
