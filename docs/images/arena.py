@@ -33,6 +33,7 @@ VIEWS: dict[str, dict[str, Any]] = {
     "-phone": {"viewport": {"width": 360, "height": 740}, "is_mobile": True, "has_touch": True},
 }
 RATES = {"dpo": 0.72, "ppo": 0.54}
+NAMES = ("Ada", "Björn", "Chidi", "Dana", "Emre", "Fatou", "Goran", "Hiro", "Ines", "Jan")
 
 
 def main(folder: Path) -> None:
@@ -64,10 +65,10 @@ def rules() -> ArenaRules:
 
 
 def vote_often(service: PreferenceService, arena: Arena) -> None:
-    """Votes of four people on forty questions."""
+    """Votes of ten people on forty questions."""
     chance = random.Random(3)
-    people = [service.sign_in(name).annotator_id for name in ("Ada", "Björn", "Chidi", "Dana")]
-    for _ in range(260):
+    people = [service.sign_in(name).annotator_id for name in NAMES]
+    for _ in range(400):
         who = chance.choice(people)
         battle = arena.start(who, [{"role": "user", "content": f"Question {chance.randrange(40)}"}]).battle_id
         duel = arena.duel(who, battle)
