@@ -267,9 +267,16 @@ def test_a_faulty_quiz_names_the_line(tmp_path, changes, fault, suffix):
     assert str(raised.value).startswith(f"{path}:{line}: ")
 
 
+class Quoted(yaml.SafeDumper):
+    """Puts every text in quotes, as our messages ask: PyYAML leaves `0E0` bare, which YAML 1.2 takes for a number."""
+
+
+Quoted.add_representer(str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"'))
+
+
 def written(rows, suffix):
     if suffix == ".yaml":
-        return yaml.safe_dump(rows, sort_keys=False, allow_unicode=True)
+        return yaml.dump(rows, Dumper=Quoted, sort_keys=False, allow_unicode=True)
     return "".join(json.dumps(row) + "\n" for row in rows)
 
 
