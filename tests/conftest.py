@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -14,6 +15,11 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import plumbline  # noqa: F401  # switches telemetry off
 from tests.chromium import CHROMIUM, CHROMIUM_ARGUMENTS
+
+settings.register_profile("fixed", derandomize=True, deadline=None)
+settings.register_profile("explore", max_examples=1000, deadline=None)
+settings.load_profile("fixed")
+"""The same inputs in every run; `pytest --hypothesis-profile explore` looks for others."""
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -199,7 +199,7 @@ def test_a_diff_says_what_became_of_every_word(browser: Any, address: str) -> No
     page = browser.new_page()
     page.goto(address)
 
-    @settings(max_examples=20, deadline=None, derandomize=True)
+    @settings(max_examples=20, deadline=None)
     @given(st.lists(st.tuples(TEXTS, TEXTS), min_size=20, max_size=40))
     def check(pairs: list[tuple[str, str]]) -> None:
         for (before, after), found in zip(pairs, page.evaluate(DIFFS, pairs), strict=True):

@@ -113,7 +113,7 @@ PIECES = st.sampled_from(
 )
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150, deadline=None)
 @given(
     text=st.lists(PIECES, max_size=14).map("".join),
     prompt=st.sampled_from([asked(), asked("What of ChatGPT or Claude 3?")]),

@@ -14,7 +14,6 @@ LARGEST_BODY = 256 * 1024
 
 MADE = settings(
     max_examples=500,
-    derandomize=True,
     database=None,
     deadline=None,
     phases=(Phase.explicit, Phase.generate, Phase.shrink),

@@ -117,7 +117,7 @@ scores = st.lists(st.integers(-50, 50), min_size=2, max_size=6)
 series = st.lists(st.tuples(scores, scores), min_size=1, max_size=30)
 
 
-@settings(max_examples=60, derandomize=True)
+@settings(max_examples=60)
 @given(series, st.integers(1, 4), st.integers(0, 29))
 def test_restored_state_goes_on_alike(rollouts: list[tuple[list[int], list[int]]], window: int, stop: int) -> None:
     """Whatever the series, and wherever it is interrupted; the state passes through JSON."""
@@ -132,7 +132,7 @@ def test_restored_state_goes_on_alike(rollouts: list[tuple[list[int], list[int]]
             resumed.load_state(state)
 
 
-@settings(max_examples=60, derandomize=True)
+@settings(max_examples=60)
 @given(series, st.integers(1, 4))
 def test_it_compares_the_last_window_with_the_best_of_all_before(
     rollouts: list[tuple[list[int], list[int]]], window: int
