@@ -26,7 +26,7 @@ from plumbline.preferences.login_sessions import LoginSessions
 from plumbline.preferences.passwords import Passwords, check_password, one_time_password
 from plumbline.preferences.store import Store
 from plumbline.preferences.tables import Annotator, Answer, Lease, Tally
-from plumbline.preferences.throttle import Source, count_attempt, forgive_attempt, sources_of
+from plumbline.preferences.throttle import Attempt, count_attempt, forgive_attempt, sources_of
 from plumbline.preferences.turn import NO_PROJECT, Turn, enrol, now_utc, renew_tallies
 from plumbline.preferences.validation import note_fault
 
@@ -223,8 +223,9 @@ class Accounts:
             TooManyAttempts: too many failures; nothing was looked at.
             StoreError: a one-time password has waited too long for its use.
         """
-        sources = sources_of(name, address)
-        row = self._counted(sources, lambda connection: _row_of_name(connection, name))
+        with self.store.write() as connection:
+            attempt = count_attempt(connection, sources_of(name, address), self.clock())
+            row = _row_of_name(connection, name)
         if not self.passwords.match(row.password if row is not None and row.active else None, password):
             raise WrongPassword
         assert row is not None
@@ -232,7 +233,7 @@ class Accounts:
             raise StoreError("this one-time password has expired: ask an admin for another one.")
         newly = self.passwords.hash(password) if self.passwords.outdated(row.password) else None
         with self.store.write() as connection:
-            self._forgive(connection, sources, row)
+            self._forgive(connection, attempt, row)
             if newly:
                 self._change(connection, row, password=newly)
             return _shown(row), sessions.start(row.annotator_id)
@@ -253,16 +254,18 @@ class Accounts:
             StoreError: `current` is wrong, or looked at too often, or the new password is weak or the old one.
         """
         row = self._get(annotator_id)
-        sources = sources_of(row.name, address)
+        check_password(new, row.name)
+        attempt = None
         if not (current is None and row.one_time):
-            self._counted(sources, lambda connection: None)
+            with self.store.write() as connection:
+                attempt = count_attempt(connection, sources_of(row.name, address), self.clock())
             if not self.passwords.match(row.password, current or ""):
                 raise StoreError("the present password is wrong.")
-        hashed = self._hashed(new, row.name)
         if self.passwords.match(row.password, new):
             raise StoreError("the new password is the old one: choose another.")
+        hashed = self.passwords.hash(new)
         with self.store.write() as connection:
-            self._forgive(connection, sources, row)
+            self._forgive(connection, attempt, row)
             self._change(connection, row, password=hashed, one_time=False, changed_at=self.clock())
             _end_sessions(connection, row)
             self._note(connection, annotator_id, "password changed", annotator_id)
@@ -285,20 +288,13 @@ class Accounts:
             _end_sessions(connection, row)
             self._note(connection, by, "password set", annotator_id, one_time=one_time)
 
-    def _counted(
-        self, sources: tuple[Source, Source], look: Callable[[Connection], Row[Any] | None]
-    ) -> Row[Any] | None:
-        """What `look` finds, after the attempt was counted, in one transaction."""
-        with self.store.write() as connection:
-            count_attempt(connection, sources, self.clock())
-            return look(connection)
-
-    def _forgive(self, connection: Connection, sources: tuple[Source, Source], seen: Row[Any]) -> None:
+    def _forgive(self, connection: Connection, attempt: Attempt | None, seen: Row[Any]) -> None:
         """The password was right, unless the account has changed while it was hashed."""
         now = _known(connection, seen.annotator_id)
         if (now.password, now.active) != (seen.password, True):
             raise WrongPassword
-        forgive_attempt(connection, sources, self.clock())
+        if attempt is not None:
+            forgive_attempt(connection, attempt)
 
     def _change(self, connection: Connection, row: Row[Any], **values: Any) -> None:
         connection.execute(update(AccountRow).where(AccountRow.annotator_id == row.id).values(**values))

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from math import ceil
+from typing import Any
 
 from sqlalchemy import Connection, delete, select, update
 
@@ -61,37 +61,57 @@ def sources_of(name: str, address: str) -> tuple[Source, Source]:
     return Source(_key("name", " ".join(name.split()).casefold()), 5), Source(_key("address", _network(address)), 20)
 
 
-def count_attempt(connection: Connection, sources: Sequence[Source], now: datetime) -> None:
+@dataclass(frozen=True)
+class Attempt:
+    """An attempt that was counted, of a name and an address, and when that address had failed before it."""
+
+    name: Source
+    address: Source
+    at: datetime
+    failed_before: datetime
+
+
+def count_attempt(connection: Connection, sources: tuple[Source, Source], now: datetime) -> Attempt:
     """Count an attempt as failed, before its password is looked at.
 
     Raises:
         TooManyAttempts: one of the sources has to wait; then nothing is counted.
     """
+    name, address = sources
+    failed_before = now
     for source in sorted(sources, key=lambda one: one.key):  # in one order, so that nobody waits for each other
         insert_new(connection, Throttle, [{"key": source.key, "failures": 0, "last_at": now}])
         row = connection.execute(select(Throttle.__table__).where(Throttle.key == source.key).with_for_update()).one()
         if row.blocked_until is not None and row.blocked_until > now:
             raise TooManyAttempts(row.blocked_until - now)
         failures = 1 if row.last_at <= now - FORGET_AFTER else row.failures + 1
-        _set(connection, source, failures, now)
-        if source.wait(failures):
+        if source is address:
+            failed_before = row.last_at
+        wait = source.wait(failures)
+        _set(connection, source, failures=failures, last_at=now, blocked_until=now + wait if wait else None)
+        if wait:
             details = {"of": source.key.partition(":")[0], "failures": failures}
             audit.record(connection, at=now, project=None, actor=None, action="sign-in blocked", details=details)
     connection.execute(delete(Throttle).where(Throttle.last_at <= now - FORGET_AFTER))
+    return Attempt(name, address, now, failed_before)
 
 
-def forgive_attempt(connection: Connection, sources: tuple[Source, Source], now: datetime) -> None:
-    """The password was right: the name starts afresh, the address has one failure less.
+def forgive_attempt(connection: Connection, attempt: Attempt) -> None:
+    """The password was right: the name starts afresh; for the address it is as if the attempt had not been.
 
-    It does not start afresh: whoever has an account could otherwise guess at those of others for ever.
+    The address does not start afresh: whoever has an account could otherwise guess at those of others for ever. Nor do
+    others there wait, or stay counted longer, because somebody signs in.
     """
-    name, address = sources
-    connection.execute(delete(Throttle).where(Throttle.key == name.key))
+    connection.execute(delete(Throttle).where(Throttle.key == attempt.name.key))
     row = connection.execute(
-        select(Throttle.__table__).where(Throttle.key == address.key).with_for_update()
+        select(Throttle.__table__).where(Throttle.key == attempt.address.key).with_for_update()
     ).one_or_none()
-    if row is not None:
-        _set(connection, address, max(row.failures - 1, 0), now)
+    if row is None:
+        return
+    values: dict[str, Any] = {"failures": max(row.failures - 1, 0)}
+    if row.last_at == attempt.at:  # nobody has failed meanwhile
+        values |= {"last_at": attempt.failed_before, "blocked_until": None}
+    _set(connection, attempt.address, **values)
 
 
 def count_request(connection: Connection, key: str, now: datetime, *, per_minute: int, burst: int) -> timedelta:
@@ -111,10 +131,7 @@ def count_request(connection: Connection, key: str, now: datetime, *, per_minute
     return timedelta(0)
 
 
-def _set(connection: Connection, source: Source, failures: int, now: datetime) -> None:
-    wait = source.wait(failures)
-    until = now + wait if wait else None
-    values = {"failures": failures, "last_at": now, "blocked_until": until}
+def _set(connection: Connection, source: Source, **values: Any) -> None:
     connection.execute(update(Throttle).where(Throttle.key == source.key).values(**values))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from datetime import timedelta
 
@@ -81,6 +82,25 @@ def test_an_own_account_does_not_clear_the_address(accounts: Accounts, visitor: 
     visitor.fail(1, name="name 19")
     with pytest.raises(TooManyAttempts):
         visitor.sign_in("Mallory")
+
+
+def test_who_signs_in_blocks_nobody_else_and_keeps_no_failure_counted(
+    accounts: Accounts, visitor: Visitor, clock: Clock
+) -> None:
+    """Behind one address sits an office."""
+    for name in ("Ada", "Bea"):
+        accounts.create(name, password=PASSWORD)
+    for number in range(26):
+        with contextlib.suppress(TooManyAttempts):
+            visitor.fail(1, name=f"name {number}")
+        clock.advance(minutes=15)
+    visitor.sign_in("Ada")
+    visitor.sign_in("Bea")
+    clock.advance(minutes=40)
+    visitor.sign_in("Ada")
+    clock.advance(minutes=10)  # an hour after the last failure, ten minutes after the last sign-in
+    visitor.fail(1, name="name 27")
+    visitor.sign_in("Bea")
 
 
 def test_guesses_at_the_same_moment_count_like_guesses_in_a_row(accounts: Accounts, visitor: Visitor) -> None:
