@@ -16,7 +16,7 @@ from sqlalchemy import Row, Select, select, update
 from plumbline.errors import StoreError
 from plumbline.preferences.checks_file import ORIGIN, Check
 from plumbline.preferences.ingest import add_batch
-from plumbline.preferences.queue import answered_by
+from plumbline.preferences.queue import answered_by, open_to
 from plumbline.preferences.records import ADJUDICATION, CHECKS, GOLD, JUDGEMENT
 from plumbline.preferences.rules import Rules
 from plumbline.preferences.schedule import place
@@ -152,9 +152,10 @@ def next_check(turn: Turn, actor: Actor, project: str, *, but: int | None = None
 
 
 def free_checks(turn: Turn, annotator: int) -> Select[int]:
-    """The query for the checks that an annotator has not answered, in the order of their row ids."""
+    """The query for the checks that may be handed to an annotator who has not answered them, by their row ids."""
     checks = select(Task.id).where(Task.project_id == turn.project_id, Task.check_kind.is_not(None))
-    return checks.where(~Task.retired, Task.flagged == 0, ~answered_by(annotator)).order_by(Task.id)
+    free = checks.where(~Task.retired, Task.flagged == 0, open_to(turn.project_id, annotator), ~answered_by(annotator))
+    return free.order_by(Task.id)
 
 
 def adjudicated_ranks(turn: Turn, task: int) -> list[int] | None:

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, insert, or_, select
+from sqlalchemy import Row, Select, insert, select
 
 from plumbline.conversations import Conversation
 from plumbline.errors import StoreError
 from plumbline.preferences import audit
 from plumbline.preferences.answers import FLAG
-from plumbline.preferences.queue import change_task
+from plumbline.preferences.queue import change_task, decides_flag
 from plumbline.preferences.records import ADJUDICATION, DISMISSAL
 from plumbline.preferences.tables import Annotator, Answer, Task, current
 from plumbline.preferences.turn import Facet, Turn, acting, count, restart_queue
@@ -87,11 +87,6 @@ class FlagDecisions(Facet):
                 count(turn, lead.id, flagged=len(flags))
 
 
-def undecided() -> ColumnElement[bool]:
-    """Of a flag: it is none that a lead gave by deciding; those have no lease, an adjudicator's own flags have one."""
-    return or_(Answer.purpose != ADJUDICATION, Answer.lease_id.is_not(None))
-
-
 def _waiting(turn: Turn) -> Select[Any]:
     """Flags that stand and that no lead has confirmed."""
     return (
@@ -108,7 +103,7 @@ def _waiting(turn: Turn) -> Select[Any]:
         .join(Annotator, Annotator.id == Answer.annotator_id)
         .join(Task, Task.id == Answer.task_id)
         .where(Answer.project_id == turn.project_id, Answer.kind == FLAG, current())
-        .where(undecided(), Task.flagged > 0)
+        .where(~decides_flag(), Task.flagged > 0)
     )
 
 

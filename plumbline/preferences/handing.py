@@ -80,7 +80,7 @@ def _again(turn: Turn, actor: Actor, left: Row[Any], until: datetime) -> Row[Any
         asked = {"project": turn.project_id, "annotator": actor.id, "but": queue.NO_TASK, "task": left.task_id}
         free = queue.free_tasks(queue.THIS).params(asked)
     elif left.purpose == REPEAT:
-        free = repeatable(actor).where(Answer.annotator_id == actor.id, Task.id == left.task_id)
+        free = repeatable(turn, actor).where(Answer.annotator_id == actor.id, Task.id == left.task_id)
     else:
         free = free_checks(turn, actor.id).where(Task.id == left.task_id)
     if turn.connection.execute(free).first() is None:

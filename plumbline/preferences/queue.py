@@ -236,7 +236,12 @@ def open_to(project: RowId, annotator: RowId) -> ColumnElement[bool]:
 
 def answered_by(annotator: RowId) -> ColumnElement[bool]:
     """Whether the annotator has judged, skipped or flagged the task of the enclosing query."""
-    return exists().where(Answer.task_id == Task.id, Answer.annotator_id == annotator)
+    return exists().where(Answer.task_id == Task.id, Answer.annotator_id == annotator, ~decides_flag())
+
+
+def decides_flag() -> ColumnElement[bool]:
+    """Of an answer: a lead gave it by deciding about a flag. It has no lease; an adjudicator's own answers have one."""
+    return and_(Answer.purpose == records.ADJUDICATION, Answer.lease_id.is_(None))
 
 
 def take_place(turn: Turn, task_id: int) -> bool:

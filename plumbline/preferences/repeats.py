@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Row, Select, exists, func, select
 from sqlalchemy.orm import aliased
 
-from plumbline.preferences.queue import shown_order
+from plumbline.preferences.queue import open_to, shown_order
 from plumbline.preferences.records import JUDGEMENT, REPEAT, WORK
 from plumbline.preferences.schedule import place
 from plumbline.preferences.tables import Answer, Task, current
@@ -36,7 +36,7 @@ def next_repeat(turn: Turn, actor: Actor, project: str, *, but: int | None = Non
     first = turn.connection.execute(select(func.min(Answer.id)).where(mine)).scalar_one()
     drawn = first + int(place(project, actor.annotator_id, actor.answered, "repeat") * (last - first + 1))
     for part in (Answer.id >= drawn) & (Answer.id <= last), Answer.id < drawn:
-        row = turn.connection.execute(repeatable(actor).where(mine, part, Task.id != (but or 0))).one_or_none()
+        row = turn.connection.execute(repeatable(turn, actor).where(mine, part, Task.id != (but or 0))).one_or_none()
         if row is not None:
             return row
     return None
@@ -48,7 +48,7 @@ def other_order(task: Row[Any], actor: Actor) -> list[int]:
     return next(order for order in orders if order != task.shown_order)
 
 
-def repeatable(actor: Actor) -> Select[Any]:
+def repeatable(turn: Turn, actor: Actor) -> Select[Any]:
     """The query for the first of all judged tasks that may be repeated, and was not yet by this annotator."""
     again = aliased(Answer)
     repeated = exists().where(again.task_id == Answer.task_id, again.annotator_id == actor.id, again.purpose == REPEAT)
@@ -57,7 +57,7 @@ def repeatable(actor: Actor) -> Select[Any]:
         .select_from(Answer)
         .join(Task, Task.id == Answer.task_id)
         .where(Answer.kind == JUDGEMENT, Answer.purpose == WORK, Answer.lease_id.is_not(None), current())
-        .where(Task.flagged == 0, ~Task.retired, ~repeated)
+        .where(Task.flagged == 0, ~Task.retired, open_to(turn.project_id, actor.id), ~repeated)
         .order_by(Answer.id)
         .limit(1)
     )

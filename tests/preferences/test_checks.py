@@ -4,6 +4,7 @@ import json
 from dataclasses import fields
 
 import pytest
+from sqlalchemy import update
 
 from plumbline.errors import DataError, StoreError
 from plumbline.preferences import handing, repeats
@@ -13,6 +14,7 @@ from plumbline.preferences.records import ATTENTION, GOLD, REPEAT, WORK, Assignm
 from plumbline.preferences.rules import Rules
 from plumbline.preferences.schedule import CHECK, REPEATED
 from plumbline.preferences.service import PreferenceService
+from plumbline.preferences.tables import Task
 from plumbline.recipe_annotate import ChecksSection
 from tests.preferences.conftest import best_first, counts_of, new_task, new_tasks
 
@@ -300,6 +302,23 @@ def test_repeats_come_again_unannounced_in_another_order_and_are_not_learned_fro
     assert service.progress().done == 25 and service.progress().by_annotator == {"Anna": 27}
 
 
+def test_what_was_kept_to_others_meanwhile_is_not_repeated(store, clock, places):
+    service = checked(store, clock, repeat_share=0.5)
+    service.add_tasks(new_tasks(15, 2))
+    who, other = (service.sign_in(name).annotator_id for name in ("Anna", "Ben"))
+    places[14] = REPEATED
+    done = [task_done(service, who) for _ in range(14)]
+    for task in done:
+        service.control.restrict(task, [other])
+    assert service.purpose_of(service.lease_next(who).lease_id) == WORK
+
+
+def task_done(service, who):
+    work = service.lease_next(who)
+    service.judge(work.lease_id, who, best_first(work), idempotency_key=work.lease_id)
+    return work.task_id
+
+
 def test_a_repeat_can_be_corrected_and_late(store, clock, places):
     service = checked(store, clock, repeat_share=0.5)
     service.add_tasks(new_tasks(14))
@@ -346,6 +365,20 @@ def test_a_faulty_file_of_checks_names_the_line(tmp_path, row, fault):
     path.write_text("")
     with pytest.raises(DataError, match="no rows"):
         read_checks(path, "support")
+
+
+def test_checks_of_a_pool_go_to_its_members_only(store, clock, places):
+    places.update({1: CHECK, 2: CHECK})
+    service = checked(store, clock)
+    service.set_overlap(2)
+    service.add_tasks(new_tasks(3))
+    service.checks.load([gold(1)])
+    anna, ben = (service.sign_in(name).annotator_id for name in ("Anna", "Ben"))
+    with store.write() as connection:
+        connection.execute(update(Task).where(Task.check_kind.is_not(None)).values(pool="medical"))
+    service.control.set_pool("medical", [anna])
+    assert "gold 1" in work_through(service, anna)
+    assert sorted(work_through(service, ben)) == ["task 0", "task 1", "task 2"]
 
 
 def test_gold_is_made_of_adjudicated_tasks_only(service):

@@ -33,12 +33,13 @@ def test_flags_wait_with_what_was_said(service: PreferenceService, flags: FlagDe
     assert [(one.kind, one.note, one.annotator) for one in waiting.flags] == [("broken", "Ada says so", "Ada")]
 
 
-def test_a_reopened_task_goes_to_others_but_not_to_who_flagged_it(
-    service: PreferenceService, flags: FlagDecisions
+@pytest.mark.parametrize("other", ["Ben", "Lea"])
+def test_a_reopened_task_goes_to_others_and_to_the_lead_but_not_to_who_flagged_it(
+    service: PreferenceService, flags: FlagDecisions, other: str
 ) -> None:
     service.add_tasks(new_tasks(1))
     task = flagged(service)
-    ben, lead = (service.sign_in(name).annotator_id for name in ("Ben", "Lea"))
+    ben, lead = (service.sign_in(name).annotator_id for name in (other, "Lea"))
     assert isinstance(service.lease_next(ben), NoWork)
     flags.decide(lead, task, reopen=True)
     assert flags.waiting() == []

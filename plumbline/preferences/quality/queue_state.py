@@ -8,8 +8,7 @@ from sqlalchemy import ColumnElement, func, select, text
 
 from plumbline.preferences.adjudication import disputed
 from plumbline.preferences.answers import FLAG
-from plumbline.preferences.flag_decisions import undecided
-from plumbline.preferences.queue import OPEN
+from plumbline.preferences.queue import OPEN, decides_flag
 from plumbline.preferences.rules import Rules
 from plumbline.preferences.tables import OPEN_TASK, Answer, Lease, PoolMember, Task, current
 from plumbline.preferences.turn import Turn
@@ -51,7 +50,7 @@ def queue_state(turn: Turn, rules: Rules) -> QueueState:
     flags = (
         select(func.count(Answer.task_id.distinct()))
         .join(Task, Task.id == Answer.task_id)
-        .where(mine, Task.flagged > 0, Answer.kind == FLAG, undecided(), current())
+        .where(mine, Task.flagged > 0, Answer.kind == FLAG, ~decides_flag(), current())
     )
     return QueueState(
         open=turn.connection.execute(select(func.count()).select_from(Task).where(open_tasks)).scalar_one(),
