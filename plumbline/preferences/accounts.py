@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
-from sqlalchemy import Connection, Row, Select, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, delete, func, insert, or_, select, update
 
 from plumbline.errors import StoreError
 from plumbline.preferences import audit, queue
@@ -122,7 +122,7 @@ class Accounts:
     def any_admin(self) -> bool:
         """Whether somebody can sign in as an admin."""
         with self.store.read() as connection:
-            admins = _accounts().where(AccountRow.role == ADMIN, AccountRow.active, AccountRow.password.is_not(None))
+            admins = _accounts().where(able_admin(self.clock()))
             return connection.execute(admins.limit(1)).one_or_none() is not None
 
     # -- changing ------------------------------------------------------------------------------------------------
@@ -354,6 +354,12 @@ def _known(connection: Connection, annotator_id: str) -> Row[Any]:
 def _check_role(role: str) -> None:
     if role not in ROLES:
         raise StoreError(f"there is no role {role!r}: choose one of {', '.join(ROLES)}.")
+
+
+def able_admin(now: datetime) -> ColumnElement[bool]:
+    """Whether an account is that of an admin who can sign in, or can use their one-time password still."""
+    usable = or_(~AccountRow.one_time, AccountRow.changed_at >= now - ONE_TIME_HOLDS)
+    return and_(AccountRow.role == ADMIN, AccountRow.active, AccountRow.password.is_not(None), usable)
 
 
 def _keep_an_admin(connection: Connection, row: Row[Any]) -> None:

@@ -22,6 +22,7 @@ from sqlalchemy import ColumnElement, Connection, and_, delete, exists, func, or
 from plumbline.errors import UserError
 from plumbline.preferences import audit
 from plumbline.preferences.account_tables import Account, ApiToken, Delivery, LoginSession, Throttle
+from plumbline.preferences.accounts import able_admin
 from plumbline.preferences.erasure import Erased, erase_person
 from plumbline.preferences.queue import OPEN
 from plumbline.preferences.store import Store
@@ -82,7 +83,7 @@ def names_due(
     spared: list[Idle] = []
     if settings.names_days is not None:
         with store.read() as connection:
-            admins = _admins(connection)
+            admins = _admins(connection, clock())
             for person in _idle_people(connection, clock() - timedelta(days=settings.names_days)):
                 if admins == {person.annotator_id}:
                     spared.append(person)
@@ -109,7 +110,7 @@ def pseudonymise(
         row = connection.execute(known.with_for_update(key_share=True)).one()
         idle = _is_idle(now - timedelta(days=settings.names_days))
         still = connection.execute(select(Annotator.id).where(Annotator.id == row.id, idle)).one_or_none()
-        if still is None or _admins(connection, locked=True) == {person.annotator_id}:
+        if still is None or _admins(connection, now, locked=True) == {person.annotator_id}:
             return None
         keep = settings.keep_texts
         return erase_person(connection, store, row, remove=False, keep_texts=keep, actor=None, at=now, why=ACTION)
@@ -222,10 +223,10 @@ def _idle_people(connection: Connection, since: datetime) -> list[Idle]:
     return sorted(people, key=lambda person: (person.last_seen, person.annotator_id))
 
 
-def _admins(connection: Connection, *, locked: bool = False) -> set[str]:
+def _admins(connection: Connection, now: datetime, *, locked: bool = False) -> set[str]:
     """Admins who can sign in; locked, so that two calls do not take away each the other's last one."""
     query = select(Annotator.annotator_id, Account.annotator_id).join(Account, Account.annotator_id == Annotator.id)
-    query = query.where(Account.role == "admin", Account.active).order_by(Account.annotator_id)
+    query = query.where(able_admin(now)).order_by(Account.annotator_id)
     if locked:
         query = query.with_for_update(of=Account)
     return {row[0] for row in connection.execute(query)}

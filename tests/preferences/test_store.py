@@ -3,11 +3,12 @@
 import sqlite3
 import subprocess
 import sys
+from datetime import timedelta
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import JSON, select, text
+from sqlalchemy import JSON, insert, select, text
 
 from plumbline.errors import StoreError
 from plumbline.preferences import store as store_module
@@ -21,7 +22,7 @@ from plumbline.preferences.queue import BELOW, LESS_URGENT, free_tasks
 from plumbline.preferences.rules import Rules
 from plumbline.preferences.service import PreferenceService
 from plumbline.preferences.store import SCHEMA_VERSION, Store
-from plumbline.preferences.tables import Task
+from plumbline.preferences.tables import Annotator, Lease, Project, Task
 from plumbline.preferences.turn import Turn, acting
 from plumbline.preferences.waiting import kept_from
 from tests.preferences.conftest import best_first, new_tasks
@@ -33,6 +34,62 @@ def test_migrations_from_nothing_build_the_tables_of_the_models(store):
         assert compare_metadata(context, Base.metadata) == []
         assert context.get_current_revision() == SCHEMA_VERSION
     assert max(known_versions()) == SCHEMA_VERSION
+
+
+def test_people_of_an_older_store_signed_in_at_the_latest_before_their_newest_task(address, clock, monkeypatch):
+    monkeypatch.setattr(store_module, "SCHEMA_VERSION", "0005")
+    older = Store.open(address)
+    with older.write() as connection:
+        for row in (
+            insert(Project).values(id=1, name="support", judgements_per_task=1),
+            insert(Task).values(
+                id=1,
+                project_id=1,
+                key="t",
+                prompt_key="p",
+                prompt=[],
+                responses=[],
+                meta={},
+                origin="sample",
+                wanted=1,
+                created_at=clock.now,
+            ),
+            *(
+                insert(Annotator).values(
+                    id=one,
+                    annotator_id=str(one),
+                    name=str(one),
+                    name_key=str(one),
+                    simulated=False,
+                    settings={},
+                    created_at=clock.now,
+                )
+                for one in (1, 2)
+            ),
+            *(
+                insert(Lease).values(
+                    lease_id=str(days),
+                    project_id=1,
+                    task_id=1,
+                    annotator_id=1,
+                    state="released",
+                    shown_order=[0],
+                    purpose="work",
+                    slot=False,
+                    created_at=clock.now + timedelta(days=days),
+                    expires_at=clock.now,
+                )
+                for days in (1, 3, 2)
+            ),
+        ):
+            connection.execute(row)
+    older.close()
+    monkeypatch.undo()
+    newer = Store.open(address)
+    with newer.read() as connection:
+        seen = connection.execute(select(Annotator.signed_in_at).order_by(Annotator.id)).scalars().all()
+    assert seen == [clock.now + timedelta(days=3), None]
+    newer.close()
 
 
 def test_the_package_loads_no_machine_learning_and_no_user_interface():

@@ -6,9 +6,6 @@ from alembic import op
 revision = "0004"
 down_revision = "0003"
 
-OPEN = "taken < wanted AND flagged = 0 AND NOT retired"
-FIRST = "supersedes_id IS NULL AND lease_id IS NOT NULL"
-
 
 def upgrade() -> None:
     """Make the new tables, add the new columns, and make the indexes of open tasks and of first answers anew."""
@@ -241,9 +238,3 @@ def upgrade() -> None:
         sqlite_where=sa.text("pool IS NOT NULL OR restricted"),
         postgresql_where=sa.text("pool IS NOT NULL OR restricted"),
     )
-
-
-def _index(name: str, table: str, columns: list[str], rows: str, *, unique: bool = False) -> None:
-    """Make an index of those rows for which the condition `rows` holds."""
-    where = sa.text(rows)
-    op.create_index(name, table, columns, unique=unique, sqlite_where=where, postgresql_where=where)

@@ -15,5 +15,8 @@ def upgrade() -> None:
     op.add_column("annotators", sa.Column("signed_in_at", sa.DateTime(timezone=True), nullable=True))
     op.execute("UPDATE annotators SET signed_in_at = CURRENT_TIMESTAMP WHERE id IN (SELECT annotator_id FROM accounts)")
     for table in ("leases", "battles"):
-        newest = f"(SELECT max(created_at) FROM {table} WHERE annotator_id = annotators.id)"
-        op.execute(f"UPDATE annotators SET signed_in_at = {newest} WHERE signed_in_at IS NULL")
+        newest = f"SELECT annotator_id, max(created_at) AS at FROM {table} GROUP BY annotator_id"
+        op.execute(
+            f"UPDATE annotators SET signed_in_at = newest.at FROM ({newest}) AS newest "
+            "WHERE newest.annotator_id = annotators.id AND annotators.signed_in_at IS NULL"
+        )
