@@ -96,7 +96,8 @@ def test_without_a_connection_there_is_always_a_way_on(open_arena, address):
 def test_nothing_that_is_asked_is_dropped_silently(open_arena, service, as_lead):
     page = open_arena("Ada")
     held: list[Any] = []
-    page.route("**/arena-work/draw", held.append)
+    hold = lambda route: held.append(route)  # noqa: E731
+    page.route("**/arena-work/draw", hold)
     page.fill("#pl-say-text", "Where is it?")
     with page.expect_request("**/arena-work/draw"):
         page.click("[data-do=draw]")
@@ -109,18 +110,15 @@ def test_nothing_that_is_asked_is_dropped_silently(open_arena, service, as_lead)
     page.click("[data-pl=send]")
     whole(page)
 
-    page.route("**/arena-work/board", held.append)
+    page.route("**/arena-work/board", hold)
     with page.expect_request("**/arena-work/board"):
         page.click("#pl-tab-board")
     page.click("#pl-tab-talk")
-    page.keyboard.press("Tab")
     page.click("[data-vote=left]")
     page.wait_for_selector("[data-side=left].pl-chosen")
     assert len(votes_of(service, 1)) == 1
-    page.click("#pl-tab-board")
-    held.pop().abort()
     held.pop().fulfill(status=403, json={"error": "Your account may not do this."})
-    page.wait_for_selector("#pl-arena-board [role=alert]")
+    page.wait_for_selector("#pl-arena-board >> text=may not", state="attached")
 
 
 @pytest.mark.parametrize("drawn", [WITH_TURNS])
