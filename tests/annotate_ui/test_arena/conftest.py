@@ -76,8 +76,8 @@ def arena(service: PreferenceService, drawn: Conversation) -> Arena:
 
 
 @pytest.fixture
-def app(service: PreferenceService, arena: Arena, stand_in: StandIn) -> Any:
-    return build_app(service, Setup("Support"), arena=ArenaSetup(arena, stand_in, at_once=1))
+def app(service: PreferenceService, setup: Setup, arena: Arena, stand_in: StandIn) -> Any:
+    return build_app(service, setup, arena=ArenaSetup(arena, stand_in, at_once=1))
 
 
 @pytest.fixture
