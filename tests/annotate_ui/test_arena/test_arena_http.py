@@ -319,6 +319,7 @@ def test_the_leaderboard_is_for_leads(ada, monkeypatch):
         patch.setattr(Sessions, "read", lambda self, request: as_role(read(self, request), "annotator"))
         assert ada.http.post("/arena-work/board", json={}).status_code == 403
     monkeypatch.setattr(Sessions, "read", lambda self, request: as_role(read(self, request), "lead"))
+    monkeypatch.setattr("plumbline.preferences.kept.REST", 0.0)
     assert "No votes yet" in ada.ask("board")["html"]
     ada.ask("vote", battle=ada.answered(), vote="left")
     html = ada.ask("board")["html"]
