@@ -96,7 +96,8 @@ def why_no_work(texts: Texts, work: NoWork) -> str:
         return texts.counted(f"{key}_flagged", values["flagged"])
     if f"{key}.one" in texts.texts:
         return texts.counted(key, values["left"])
-    return texts(key, **values) if key in texts.texts else texts.of_service(work.reason)
+    told = {name: texts.of_service(value) if isinstance(value, str) else value for name, value in values.items()}
+    return texts(key, **told) if key in texts.texts else texts.of_service(work.reason)
 
 
 def moment(when: datetime, shows: Literal["time", "both"] = "both") -> Markup:

@@ -23,6 +23,7 @@ from plumbline.preferences.guidelines import Guidelines
 from plumbline.preferences.kept import Kept
 from plumbline.preferences.leaderboard import leaderboard
 from plumbline.preferences.records import NeedsConsent, NeedsQuiz, NoWork
+from plumbline.preferences.validation import digest
 
 if TYPE_CHECKING:
     from annotate_ui.arena import ArenaSetup
@@ -72,10 +73,10 @@ class ArenaDesk:
         self._erased: datetime | None = None
 
     def state(self, annotator_id: str, message: Nothing) -> Mapping[str, Any]:
-        """The conversation that is open, after a reload."""
+        """The conversation that is open, after a reload; `person` names, in the browser, what this annotator wrote."""
         open_round = self.arena.current(annotator_id)
-        draws = bool(self.arena.rules.prompts)
-        return {"draws": draws, **(self._show(open_round) if open_round else {})}
+        about = {"draws": bool(self.arena.rules.prompts), "person": digest(annotator_id, "arena")}
+        return {**about, **(self._show(open_round) if open_round else {})}
 
     def draw(self, annotator_id: str, message: Nothing) -> Mapping[str, Any]:
         """A held-out prompt for the prompt box."""

@@ -78,7 +78,7 @@ async def _as_lines(answers: AsyncIterator[Any], say: Callable[[str], str]) -> A
         async for answer in answers:
             yield json.dumps(answer).encode() + b"\n"
     except UserError as fault:
-        told = away(fault) if isinstance(fault, StoreUnavailable) else say(sentence(fault))
-        yield json.dumps({"error": told}).encode() + b"\n"
+        told = away(fault) if isinstance(fault, StoreUnavailable) else sentence(fault)
+        yield json.dumps({"error": say(told)}).encode() + b"\n"
     finally:
         await answers.aclose()  # type: ignore[attr-defined]

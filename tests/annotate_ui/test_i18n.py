@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import json
 import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -14,13 +16,84 @@ import annotate_ui
 import plumbline.preferences
 from annotate_ui.app import build_app
 from annotate_ui.i18n import LOCALES, PLACE, load_texts
+from annotate_ui.render import why_no_work
 from annotate_ui.setup import Setup
-from plumbline.errors import UserError
+from plumbline import errors
+from plumbline.errors import StoreUnavailable, UserError
 from plumbline.preferences.accounts import Accounts
+from plumbline.preferences.checks import PAUSE
+from plumbline.preferences.records import NoWork
 from plumbline.preferences.service import PreferenceService
+from plumbline.preferences.store import UNAVAILABLE
 from plumbline.recipe_annotate import AnnotateSection
 from tests.annotate_ui.conftest import new_task
 from tests.cheap_passwords import PASSWORD, cheap_passwords
+
+FOR_OTHERS = {
+    # whole modules: what the lead, an admin, another program or whoever runs the server is told
+    *("api", "audit", "exports", "i18n", "people", "server", "store", "tokens", "webhook_sender", "webhooks"),
+    *("checks_file", "erasure", "errors", "flag_decisions", "formats", "ingest", "intake", "leaderboard", "pairs"),
+    *("queue_control", "quiz_file", "snapshot"),
+    # parts of modules
+    *("accounts.Accounts.create", "accounts.Accounts.named", "accounts._check_role", "accounts._keep_an_admin"),
+    *("accounts._known", "arena.Arena.__init__", "checks.Checks", "checks._task", "guidelines.Guidelines.publish"),
+    *("quiz.Quizzes.let_try_again", "quiz.Quizzes._person", "service.PreferenceService.purpose_of"),
+    *("turn.Facet.__init__", "turn.holder_of", "validation.task_fault"),
+    "calls._first_fault",  # what is wrong with a message that no page sends
+    "waiting.why_nothing",  # put together there; the pages have texts of their own for each kind
+}
+"""Where sentences are not for annotators: a module, or a class or function in it."""
+
+NO_WORK = ("NoWork", "NeedsConsent", "NeedsQuiz")
+
+
+@dataclass(frozen=True)
+class Said:
+    """A string of the code, `{}` for what is put in.
+
+    Attributes:
+        scope: the classes and functions around it.
+        raised: it is part of a `raise`.
+        kind: the case, where it is the reason for which there is no work.
+    """
+
+    text: str
+    scope: tuple[str, ...] = ()
+    raised: bool = False
+    kind: str | None = None
+
+    @property
+    def refuses(self) -> bool:
+        """Whether it is a whole sentence, or says what is wrong inside of one."""
+        fault = any(name.endswith("_fault") for name in self.scope)
+        return " " in self.text and (self.raised or fault or self.text.endswith("."))
+
+
+def strings_of(node: ast.AST, around: Said = Said("")) -> Iterator[Said]:
+    """All strings of a piece of code, but its docstrings."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Expr) and isinstance(child.value, ast.Constant):
+            continue
+        inside = around
+        if isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            inside = replace(around, scope=(*around.scope, child.name))
+        elif isinstance(child, ast.Raise):
+            inside = replace(around, raised=True)
+        elif isinstance(child, ast.Call) and ast.unparse(child.func) in NO_WORK:
+            inside = replace(around, kind=ast.literal_eval(child.args[1]))
+        if isinstance(child, ast.Constant) and isinstance(child.value, str):
+            yield replace(inside, text=child.value)
+        elif isinstance(child, ast.JoinedStr):
+            parts = (part.value if isinstance(part, ast.Constant) else "{}" for part in child.values)
+            yield replace(inside, text="".join(map(str, parts)))
+        else:
+            yield from strings_of(child, inside)
+
+
+def service_files() -> list[Path]:
+    """The modules that tell annotators something."""
+    app, service = Path(annotate_ui.__file__).parent, Path(plumbline.preferences.__file__).parent
+    return [*app.glob("*.py"), *app.glob("arena/*.py"), *service.glob("*.py"), Path(errors.__file__)]
 
 
 def content_of(language: str) -> dict[str, dict[str, str]]:
@@ -43,23 +116,37 @@ def test_every_text_that_the_pages_ask_for_is_there() -> None:
     for file in [*folder.glob("templates/*.j2"), *folder.glob("*.py")]:
         for key in re.findall(r"""\b(?:t|texts)\(\s*"([\w.-]+\.[\w.-]+)"[,)]""", file.read_text()):
             assert key in texts, (file.name, key)
-    for file in [folder / "static/board.js", *folder.glob("static/board/*.js")]:
-        for key in re.findall(r"""\bt\(\s*"(\w+)"[,)]""", file.read_text()):
-            assert f"js.{key}" in texts, (file.name, key)
+    for script, start in (("board", "js"), ("arena", "arena.js")):
+        for file in [folder / f"static/{script}.js", *folder.glob(f"static/{script}/*.js")]:
+            for key in re.findall(r"""\bt(?:ext)?\(\s*"(\w+)"[,)]""", file.read_text()):
+                assert f"{start}.{key}" in texts, (file.name, key)
 
 
 def test_every_translated_sentence_is_one_of_the_service() -> None:
-    said = set()
-    folders = (Path(plumbline.preferences.__file__).parent, Path(annotate_ui.__file__).parent)
-    for file in (file for folder in folders for file in [*folder.glob("*.py"), *folder.glob("arena/*.py")]):
-        for node in ast.walk(ast.parse(file.read_text())):
-            if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                said.add(node.value)
-            elif isinstance(node, ast.JoinedStr):
-                parts = (part.value if isinstance(part, ast.Constant) else "{}" for part in node.values)
-                said.add("".join(map(str, parts)))
+    said = {one.text for file in service_files() for one in strings_of(ast.parse(file.read_text()))}
     for sentence in content_of("de")["service"]:
         assert PLACE.sub("{}", sentence) in said, sentence
+
+
+def test_every_sentence_that_refuses_an_annotator_is_translated() -> None:
+    """A new refusal is translated in de.json, or its scope is added to `FOR_OTHERS`."""
+    known = {PLACE.sub("{}", sentence) for sentence in content_of("de")["service"]}
+    texts = content_of("en")["texts"]
+    found = {
+        f"{file.stem}.{'.'.join(one.scope)}: {one.text}"
+        for file in service_files()
+        for one in strings_of(ast.parse(file.read_text()))
+        if one.refuses and one.text not in known
+        if not {f"nowork.{one.kind}", f"nowork.{one.kind}.one"} & texts.keys()
+        if one.kind or not any(".".join((file.stem, *one.scope[:depth])) in FOR_OTHERS for depth in range(3))
+    }
+    assert not found
+
+
+def test_every_reason_for_which_the_store_is_away_is_told_in_german() -> None:
+    german = load_texts("de").of_service
+    for why in [StoreUnavailable("x").why, *(why for _, why, _ in UNAVAILABLE)]:
+        assert german(why) != why, why
 
 
 def test_a_sentence_of_the_service_is_told_in_german() -> None:
@@ -73,6 +160,8 @@ def test_a_sentence_of_the_service_is_told_in_german() -> None:
     assert german("Nothing can be saved just now: the disk is full. What you entered stays on this page.") == (
         "Gerade lässt sich nichts speichern: Die Platte des Servers ist voll. Deine Eingaben bleiben auf dieser Seite."
     )
+    paused = NoWork(f"You get no work at present: {PAUSE}", "paused", {"why": PAUSE})
+    assert why_no_work(load_texts("de"), paused).startswith("Du bekommst zurzeit keine Aufgaben: Zu viele deiner")
     assert german("Something else happened.") == "Something else happened."
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,9 +13,11 @@ import pytest
 from annotate_ui import Setup
 from annotate_ui.app import build_app
 from annotate_ui.arena import ArenaSetup
+from plumbline.conversations import Conversation
 from plumbline.errors import UserError
 from plumbline.preferences.arena import Arena, Duel, Said
 from plumbline.preferences.arena_rules import ArenaRules, Contender
+from plumbline.preferences.arena_votes import read_votes
 from plumbline.preferences.service import PreferenceService
 from tests.annotate_ui.conftest import served
 
@@ -61,19 +64,48 @@ def stand_in() -> StandIn:
 
 
 @pytest.fixture
-def arena(service: PreferenceService) -> Arena:
-    rules = ArenaRules(
-        (Contender("sft"), Contender("dpo")), "sft", prompts=([{"role": "user", "content": HELD_OUT}],), turns=3
-    )
+def drawn() -> Conversation:
+    """The held-out prompt; a test parametrises it to have another."""
+    return [{"role": "user", "content": HELD_OUT}]
+
+
+@pytest.fixture
+def arena(service: PreferenceService, drawn: Conversation) -> Arena:
+    rules = ArenaRules((Contender("sft"), Contender("dpo")), "sft", prompts=(drawn,), turns=3)
     return Arena(service.store, project="support", rules=rules, chance=random.Random(4))
 
 
 @pytest.fixture
-def app(service: PreferenceService, arena: Arena, stand_in: StandIn) -> Any:
-    return build_app(service, Setup("Support"), arena=ArenaSetup(arena, stand_in, at_once=1))
+def app(service: PreferenceService, setup: Setup, arena: Arena, stand_in: StandIn) -> Any:
+    return build_app(service, setup, arena=ArenaSetup(arena, stand_in, at_once=1))
 
 
 @pytest.fixture
 def address(app: Any) -> Iterator[str]:
     with served(app) as url:
         yield url
+
+
+@pytest.fixture
+def open_arena(open_page: Any, address: str) -> Any:
+    def open_as(name: str, **options: Any) -> Any:
+        page = open_page(name, wait_for=".pl-main", **options)
+        page.goto(f"{address}arena/")
+        page.wait_for_selector("[data-do=draw]:visible")
+        return page
+
+    return open_as
+
+
+def votes_of(service: Any, count: int) -> Any:
+    for _ in range(100):
+        if len(found := read_votes(service.store, "support")) >= count:
+            return found
+        time.sleep(0.05)
+    raise AssertionError(f"{len(found)} votes, expected {count}")
+
+
+def whole(page: Any) -> None:
+    """Wait until both answers are shown as rendered Markdown."""
+    page.wait_for_selector("[data-side=left] .pl-text:not(.pl-plain) p")
+    page.wait_for_selector("[data-side=right] .pl-text:not(.pl-plain) p")

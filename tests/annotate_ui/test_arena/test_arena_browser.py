@@ -2,43 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
 from annotate_ui.sessions import Sessions
 from plumbline.preferences.arena import Said
-from plumbline.preferences.arena_votes import read_votes
-from tests.annotate_ui.test_arena.conftest import HELD_OUT
+from tests.annotate_ui.test_arena.conftest import HELD_OUT, votes_of, whole
 
 pytestmark = pytest.mark.browser
-
-
-@pytest.fixture
-def open_arena(open_page: Any, address: str) -> Any:
-    def open_as(name: str, **options: Any) -> Any:
-        page = open_page(name, wait_for=".pl-main", **options)
-        page.goto(f"{address}arena/")
-        page.wait_for_selector("[data-do=draw]:visible")
-        return page
-
-    return open_as
-
-
-def votes_of(service: Any, count: int) -> Any:
-    for _ in range(100):
-        if len(found := read_votes(service.store, "support")) >= count:
-            return found
-        time.sleep(0.05)
-    raise AssertionError(f"{len(found)} votes, expected {count}")
-
-
-def whole(page: Any) -> None:
-    """Wait until both answers are shown as rendered Markdown."""
-    page.wait_for_selector("[data-side=left] .pl-text:not(.pl-plain) p")
-    page.wait_for_selector("[data-side=right] .pl-text:not(.pl-plain) p")
 
 
 def test_a_conversation_by_keyboard(open_arena, service, address):

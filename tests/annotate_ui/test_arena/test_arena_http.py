@@ -15,6 +15,8 @@ from annotate_ui.arena import desk
 from annotate_ui.arena.stage import Stage
 from annotate_ui.calls import AT_ONCE_ON_SQLITE
 from annotate_ui.sessions import Session, Sessions
+from annotate_ui.setup import Setup
+from plumbline.errors import StoreUnavailable
 from plumbline.preferences.arena_votes import read_votes
 from plumbline.preferences.erasure import erase
 from plumbline.preferences.leaderboard import leaderboard
@@ -220,6 +222,15 @@ def test_a_fault_of_the_models_is_told_and_can_be_tried_again(ada, stand_in, mon
     assert "done" in list(ada.lines(battle))[-1]
 
 
+@pytest.mark.parametrize("setup", [Setup("Support", language="de")])
+def test_what_ends_a_turn_is_told_in_the_language_of_the_page(ada, arena, monkeypatch):
+    def full(*_: Any) -> None:
+        raise StoreUnavailable("/srv/preferences.db: the disk is full", "the disk is full")
+
+    monkeypatch.setattr(arena, "said", full)
+    assert "Die Platte des Servers ist voll" in list(ada.lines(ada.start()))[-1]["error"]
+
+
 def test_reloading_brings_the_turn_back(ada):
     battle = ada.answered()
     state = ada.ask("state")
@@ -308,6 +319,7 @@ def test_the_leaderboard_is_for_leads(ada, monkeypatch):
         patch.setattr(Sessions, "read", lambda self, request: as_role(read(self, request), "annotator"))
         assert ada.http.post("/arena-work/board", json={}).status_code == 403
     monkeypatch.setattr(Sessions, "read", lambda self, request: as_role(read(self, request), "lead"))
+    monkeypatch.setattr("plumbline.preferences.kept.REST", 0.0)
     assert "No votes yet" in ada.ask("board")["html"]
     ada.ask("vote", battle=ada.answered(), vote="left")
     html = ada.ask("board")["html"]
