@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections import Counter
 from collections.abc import Collection
@@ -18,6 +19,7 @@ from plumbline.preferences.checks_file import read_checks
 from plumbline.preferences.formats import IMPORTED, check_format
 from plumbline.preferences.quiz_file import read_quiz
 from plumbline.preferences.store import check_store
+from plumbline.preferences.webhooks import check_url
 from plumbline.recipe import Recipe, SimulatedSection
 from plumbline.stages import prompts_to_sample
 from plumbline.utility import Utility, read_rubric
@@ -104,6 +106,14 @@ def _checked(domain: Domain, *, ranked: bool) -> Preflight:
         rows["checks"] = {"items": len(found)}
     if recipe.annotate.quiz and (quiz := faults.attempt(read_quiz, recipe.annotate.quiz)):
         rows["quiz"] = {"questions": len(quiz.questions)}
+    faults.attempt(_refuse_unknown_language, recipe.annotate.language)
+    for webhook in recipe.annotate.webhooks:
+        faults.attempt(check_url, webhook.url)
+        if not os.environ.get(webhook.secret_env):
+            notices.add(
+                f"annotate.webhooks: {webhook.url} needs a secret in the environment variable {webhook.secret_env} "
+                "when `plumbline annotate` starts."
+            )
     store_exists = faults.attempt(check_store, domain.store)
     others = store_exists is not False or bool(recipe.data.preferences)  # may hold preferences of other prompts
     if ranked and to_rank and not others:
@@ -121,6 +131,14 @@ def _checked(domain: Domain, *, ranked: bool) -> Preflight:
     faults.raise_together("model, data and store have")
     assert model is not None  # or there was a fault
     return Preflight(model.parameters, model.window, rows, memory, notices.lines)
+
+
+def _refuse_unknown_language(language: str) -> None:
+    if language == "en":
+        return
+    from annotate_ui.i18n import load_texts  # takes seconds: Gradio is imported with it
+
+    load_texts(language)
 
 
 class _BaseModel(NamedTuple):

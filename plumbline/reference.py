@@ -85,6 +85,8 @@ def _type(annotation: Any) -> str:
     if annotation is type(None):
         return "nothing"
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        return _type(arguments[0])
     if origin is list:
         return f"list of {_type(arguments[0])}"
     if origin is typing.Literal:

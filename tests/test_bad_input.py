@@ -205,6 +205,17 @@ def test_a_store_that_cannot_be_used_is_told_before_any_work(domain, refused, st
     assert not (domain / "runs" / "small" / "sft").exists()
 
 
+def test_what_the_app_would_refuse_when_it_starts_is_told_by_check(domain, refused, capsys):
+    change_recipe(domain, annotate={**small_recipe()["annotate"], "webhooks": [{"url": "http://192.168.1.4/x"}]})
+    said = refused("check", "recipe.yaml", "annotate.language=klingon")
+    assert "http://192.168.1.4/x would be sent unencrypted" in said
+    assert "there is no language 'klingon'; there are de, en" in said
+    change_recipe(domain, annotate={**small_recipe()["annotate"], "webhooks": [{"url": "https://example.org/x"}]})
+    run_well("check", "recipe.yaml")
+    told = " ".join(capsys.readouterr().out.split())
+    assert "needs a secret in the environment variable PLUMBLINE_WEBHOOK_SECRET" in told
+
+
 def test_acting_on_a_reward_that_the_chain_does_not_watch_is_told_before_any_work(domain, refused):
     changed = small_recipe()["align"]
     changed[1]["on_overoptimization"] = "stop"

@@ -230,7 +230,7 @@ def _rows_of_couples(task: Indexes, annotator: Indexes) -> tuple[Indexes, Indexe
 
 def _why_none(overlap: Overlap) -> str:
     if overlap.all_tasks == 0:
-        return "no task was judged twice: ask for two or more judgements of a prompt (judgements_per_prompt)"
+        return "no task was judged twice yet: that needs two or more judgements of a prompt (judgements_per_prompt)"
     if len(np.unique(overlap.annotator)) < 2:
         return "only one person has judged"
     return "no task was judged by two people"

@@ -14,7 +14,7 @@ def as_lines(report: QualityReport) -> Iterator[str]:
     """The same figures as on the lead's page."""
     progress, queue, together = report.progress, report.queue, report.agreement
     yield f"judgements   {progress.done:,} of {progress.required:,}, {progress.missing:,} left"
-    yield f"pace         {_plain(report.forecast.per_hour)} an hour of work"
+    yield f"pace         {_pace(report.forecast.per_hour)}"
     yield f"done by      {_finish(report)}"
     yield f"queue        {queue.open:,} open, {queue.held} held, {queue.flagged} flagged, {queue.disputed} disputed"
     yield ""
@@ -87,6 +87,10 @@ def _plain(figure: Figure, digits: int = 0) -> str:
 
 def _noted(said: str, figure: Figure) -> str:
     return f"{said}, {figure.why}" if figure.why else said
+
+
+def _pace(per_hour: Figure) -> str:
+    return _plain(per_hour) if per_hour.value is None else f"{_plain(per_hour)} an hour of work"
 
 
 def _finish(report: QualityReport) -> str:

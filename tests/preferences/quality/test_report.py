@@ -230,7 +230,9 @@ def figures_in(value: object) -> list[Figure]:
 def test_the_terminal_shows_the_same_figures(file_service: PreferenceService, clock: Clock) -> None:
     service = file_service
     quality = Quality(service.store, project="support", clock=clock)
-    assert "no task was judged twice" in "\n".join(as_lines(quality.report()))
+    lines = "\n".join(as_lines(quality.report()))
+    assert "no task was judged twice" in lines
+    assert "pace         too early to say: there was work in 0 quarters of an hour, and it takes 4\n" in lines
     service.set_overlap(2)
     service.add_tasks(new_tasks(12))
     judge_all(service, clock, dict.fromkeys(("Ada", "Ben"), lambda text, *_: -int(text[-1])))
