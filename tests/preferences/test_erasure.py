@@ -14,6 +14,9 @@ from plumbline.preferences.account_tables import LoginSession, Throttle
 from plumbline.preferences.accounts import Accounts
 from plumbline.preferences.audit_check import verify
 from plumbline.preferences.erasure import erase
+from plumbline.preferences.exporters import export_preferences
+from plumbline.preferences.flag_decisions import FlagDecisions
+from plumbline.preferences.importers import import_preferences
 from plumbline.preferences.login_sessions import LoginSessions
 from plumbline.preferences.records import Assignment, NewJudgement
 from plumbline.preferences.rules import Rules
@@ -229,6 +232,41 @@ def test_what_a_lead_decided_about_their_flag_stays_without_their_words(busy, st
     assert decision.reason is None
     assert (decision.supersedes_id is None) == remove
     assert verify(store, contents=True).holds
+
+
+@pytest.mark.parametrize("remove", [True, False])
+def test_one_of_several_whose_flags_a_lead_settled_together_can_go(service, store, remove):
+    service.set_overlap(2)
+    service.add_tasks(new_tasks(1))
+    people = [service.sign_in(name).annotator_id for name in (NAME, "Ben")]
+    held = [(who, service.lease_next(who)) for who in people]
+    for who, work in held:
+        service.flag(work.lease_id, who, kind="broken", note="look", idempotency_key=who)
+    lead = service.sign_in("Lea").annotator_id
+    FlagDecisions(store, project="support", clock=service.clock).decide(lead, held[0][1].task_id, reopen=False)
+    erase(store, NAME, remove_judgements=remove)
+    assert verify(store, contents=True).faults == []
+    with store.write() as connection:  # which hides nothing else
+        connection.exec_driver_sql("DELETE FROM answers WHERE id = (SELECT max(id) FROM answers)")
+    assert not verify(store, contents=True).holds
+
+
+@pytest.mark.parametrize("remove", [True, False])
+def test_a_file_brings_nobody_back_whose_judgements_are_there_and_the_log_holds_where_it_does(
+    service, store, tmp_path, remove
+):
+    service.add_tasks(new_tasks(2))
+    answer(service, service.sign_in(NAME).annotator_id)
+    export_preferences(service, tmp_path / "all.jsonl", format="rankings")
+    erase(store, NAME, remove_judgements=remove)
+    assert import_preferences(tmp_path / "all.jsonl", service).taken == remove
+    with store.read() as connection:
+        people = connection.execute(select(Annotator.name)).scalars().all()
+    assert (NAME in people) == remove and len(people) == 1 + remove
+    assert verify(store, contents=True).faults == []
+    with store.write() as connection:
+        connection.exec_driver_sql("UPDATE answers SET ranks = '[1, 1]'")
+    assert not verify(store, contents=True).holds
 
 
 @pytest.mark.parametrize("remove", [False, True])

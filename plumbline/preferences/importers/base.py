@@ -90,6 +90,7 @@ def as_new_judgement(judged: Judged, format: str, project: str) -> NewJudgement:
         ranks=tuple(judged.ranks),
         annotator=_annotator(judged, format),
         key=digest(format, said, json.dumps(judged.identity, default=str)),
+        key_names=judged.annotator is not None and not judged.simulated,
         judgement_id=judged.judgement_id,
         simulated=judged.simulated,
         annotator_settings=judged.annotator_settings,
