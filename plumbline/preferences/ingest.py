@@ -61,7 +61,7 @@ def ask_batch(turn: Turn, wanted: int, *, after: int) -> int | None:
     tasks = turn.connection.execute(query).scalars().all()
     if tasks:
         turn.connection.execute(update(Task).where(Task.id.in_(tasks)).values(wanted=wanted))
-        measure(turn, tasks)
+        measure(turn.connection, tasks)
     return tasks[-1] if tasks else None
 
 
