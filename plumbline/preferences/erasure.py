@@ -88,6 +88,7 @@ def erase(
     keep_texts: bool = False,
     actor: str | None = None,
     clock: Callable[[], datetime] = now_utc,
+    before_commit: Callable[[Erased], object] | None = None,
 ) -> Erased:
     """Erase a person, in one transaction.
 
@@ -97,6 +98,7 @@ def erase(
             pseudonym.
         keep_texts: keep the reasons and edited responses of kept judgements.
         actor: the annotator id of whoever does this, for the audit log.
+        before_commit: is told what is about to be committed.
 
     Raises:
         StoreError: there is nobody of this name, or it is a simulated annotator.
@@ -106,6 +108,8 @@ def erase(
         erased = erase_person(
             connection, store, person, remove=remove_judgements, keep_texts=keep_texts, actor=actor, at=clock()
         )
+        if before_commit:
+            before_commit(erased)
     return replace(erased, clean=clean_files(store))
 
 
