@@ -70,10 +70,13 @@ def _asking_otherwise(turn: Turn, wanted: int, after: int) -> Select[int]:
     return select(Task.id).where(handed_out, Task.wanted != wanted, Task.id > after)
 
 
-def retire_batch(turn: Turn, keys: Sequence[str]) -> int:
-    """Close tasks by their keys; returns how many still asked for judgements."""
+def retire_batch(turn: Turn, keys: Sequence[str], *, checks: bool) -> int:
+    """Close tasks by their keys, `checks` among them only where asked; returns how many still asked for judgements."""
+    query = not_retired(turn, keys)
+    if not checks:
+        query = query.where(Task.check_kind.is_(None))
     # In order of rows, so that nobody waits in a ring.
-    rows = turn.connection.execute(not_retired(turn, keys).order_by(Task.id).with_for_update()).all()
+    rows = turn.connection.execute(query.order_by(Task.id).with_for_update()).all()
     if rows:
         turn.connection.execute(update(Task).where(Task.id.in_([row.id for row in rows])).values(retired=True))
     return sum(row.judged < row.wanted for row in rows)
