@@ -121,7 +121,7 @@ def _salt(turn: Turn) -> str:
     project = Project.id == turn.project_id
     settings = turn.connection.execute(select(Project.settings).where(project)).scalar_one() or {}
     if SALT not in settings:
-        locked = select(Project.settings).where(project).with_for_update()
+        locked = select(Project.settings).where(project).with_for_update(key_share=True)
         settings = turn.connection.execute(locked).scalar_one() or {}
         settings = {SALT: secrets.token_hex(16), **settings}
         turn.connection.execute(update(Project).where(project).values(settings=settings))
