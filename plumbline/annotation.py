@@ -31,7 +31,7 @@ def fill_store(domain: Domain) -> None:
     Tasks that are there already are left alone. Those that this run put there before, and whose responses are no longer
     among the sampled ones, are retired: a new policy was sampled. Tasks of other runs that share store and project are
     none of this run's business; where one of them asked for the very same responses, its next call of this opens the
-    task again. The recipe's file of checks becomes the project's checks.
+    task again. The recipe's file of checks becomes the project's checks, beside gold items that leads have made.
     """
     from plumbline.preferences.checks_file import read_checks
     from plumbline.preferences.validation import task_key
@@ -51,8 +51,9 @@ def fill_store(domain: Domain) -> None:
             service.set_overlap(domain.recipe.annotate.judgements_per_prompt)
             added = service.add_tasks(tasks)
             retired = service.retire(earlier - sampled)
-            if checks and checks.file:
-                service.checks.load(read_checks(checks.file, domain.recipe.name))
+            service.retire((earlier & screened.withheld) - sampled, checks=True)
+            file = checks.file if checks else None
+            service.checks.load(read_checks(file, domain.recipe.name) if file else [])
             write_synced(memory, json.dumps(sorted(sampled)))
         screened.tell(new=added.new)
     if retired:

@@ -16,6 +16,7 @@ from plumbline.preferences.records import FLAG, JUDGEMENT, SKIP
 
 if TYPE_CHECKING:
     from plumbline.chain import Chain
+    from plumbline.domain import Domain
     from plumbline.preferences.erasure import Erased
     from plumbline.preferences.retention import DueNow
     from plumbline.preferences.service import PreferenceService
@@ -133,6 +134,7 @@ def erase(
 ) -> None:
     """Erase a person from the store of a run; list the models that learned from their judgements."""
     from plumbline.preferences import erasure
+    from plumbline.unfinished import Unfinished
 
     if keep == remove:
         raise UserError("say what becomes of their judgements: --keep-judgements or --remove-judgements.")
@@ -143,8 +145,21 @@ def erase(
     if not yes and not typer.confirm(f"Erase {name!r} from {domain.store} and {what}? This cannot be undone"):
         raise UserError("nothing was changed.")
     with domain.service(create=False) as service:
-        erased = erasure.erase(service.store, name, remove_judgements=remove, keep_texts=keep_texts)
-    _tell_erased(erased, recipe, runs, rewrite=rewrite)
+        unfinished = Unfinished(runs, service.store, rewrite=rewrite)
+        if unfinished.has(name):
+            clean = erasure.clean_files(service.store)
+        else:
+            clean = erasure.erase(
+                service.store,
+                name,
+                remove_judgements=remove,
+                keep_texts=keep_texts,
+                before_commit=unfinished.add,
+            ).clean
+    for erased in unfinished.erasures:
+        _tell_erased(erased, domain, recipe, runs, rewrite=unfinished.rewrite)
+    _tell_clean(clean)
+    unfinished.forget()
 
 
 def retain(
@@ -159,9 +174,8 @@ def retain(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Delete records, and put random names in place of people's, that are older than `annotate.retention` says."""
-    from dataclasses import replace
-
     from plumbline.preferences import erasure, retention
+    from plumbline.unfinished import Unfinished
 
     domain = open_chain(recipe, overrides, run, runs, "retain", create=False).domain
     settings = domain.recipe.annotate.retention
@@ -171,21 +185,31 @@ def retain(
         )
     with domain.service(create=False) as service:
         due = retention.what_is_due(service.store, settings)
+        unfinished = Unfinished(runs, service.store, rewrite=rewrite)
         _tell_due(due, settings)
-        if dry_run or not (due.people or due.records):
+        for erased in unfinished.erasures:
+            typer.echo(f"erasing {erased.name} broke off when the store was done: to be finished in {runs}")
+        if dry_run or not (due.people or due.records or unfinished.erasures):
             return
         if not yes and not typer.confirm(f"Change {domain.store} so? This cannot be undone"):
             raise UserError("nothing was changed.")
         if due.records and settings.records_days is not None:
             gone = retention.clear_records(service.store, days=settings.records_days)
             _tell(f"deleted: {retention.told(gone) or 'nothing'}")
-        tried = [retention.pseudonymise(service.store, person, settings) for person in due.people]
-        erased = [one for one in tried if one is not None]
-        clean = erasure.clean_files(service.store)
-    for one in erased:
-        _tell_erased(replace(one, clean=clean), recipe, runs, rewrite=rewrite)
-    if len(erased) < len(due.people):
-        typer.echo(f"{len(due.people) - len(erased)} of them came back meanwhile: left as they are.")
+        for erased in unfinished.erasures:
+            _tell_erased(erased, domain, recipe, runs, rewrite=unfinished.rewrite)
+        came_back = 0
+        for person in due.people:
+            one = retention.pseudonymise(service.store, person, settings, before_commit=unfinished.add)
+            if one is None:
+                came_back += 1
+            else:
+                _tell_erased(one, domain, recipe, runs, rewrite=unfinished.rewrite)
+        if unfinished.erasures:
+            _tell_clean(erasure.clean_files(service.store))
+        unfinished.forget()
+    if came_back:
+        typer.echo(f"{came_back} of them came back meanwhile: left as they are.")
 
 
 def tell_names_due(chain: Chain, service: PreferenceService) -> None:
@@ -219,12 +243,15 @@ def _tell_due(due: DueNow, settings: RetentionSection) -> None:
         typer.echo(f"  {person.name}, last seen {person.last_seen:%Y-%m-%d}: stays, being the last admin")
 
 
-def _tell_erased(erased: Erased, recipe: Path, runs: Path, *, rewrite: bool) -> None:
+def _tell_erased(erased: Erased, domain: Domain, recipe: Path, runs: Path, *, rewrite: bool) -> None:
     """Say what became of a person, and what is left of them in the run folders."""
     from plumbline.trained_on import rewrite_snapshots, traces_of
 
     typer.echo(f"{erased.name} was erased; what is kept of them is called {erased.pseudonym}.")
     _tell_counts(erased)
+    for tasks in erased.stranded:
+        _tell(f"kept for nobody now: {tasks}; say who may have it: plumbline queue restrict, or the pool's members")
+    _tell_data_files(erased, domain)
     traces = traces_of(erased, runs)
     rewritten = rewrite_snapshots(traces, erased) if rewrite else []
     _tell_traces(traces, erased, rewritten, f"{recipe}")
@@ -244,11 +271,30 @@ def _tell_counts(erased: Erased) -> None:
     if erased.reopened:
         line += f"; {counted(erased.reopened, 'task')} open again"
     typer.echo(line)
-    if not erased.clean:
+
+
+def _tell_clean(clean: bool) -> None:
+    if not clean:
         typer.echo(
             "The database's files may still hold old bytes of the name: another program had them open, or the disk "
             "has no room. Run VACUUM on it when nobody works."
         )
+
+
+def _tell_data_files(erased: Erased, domain: Domain) -> None:
+    """Say which of the recipe's files of preferences have their judgements too."""
+    from plumbline.preferences.importers import judgements_by
+
+    for file in domain.recipe.data.preferences:
+        try:
+            theirs = judgements_by(erased.name, file.path, format=file.format)
+        except UserError as error:
+            typer.echo(f"{file.path} of data.preferences could not be looked through: {error}")
+            continue
+        if theirs:
+            what = f"{file.path} of data.preferences has {counted(theirs, 'judgement')} under the name"
+            again = "the next run takes them again" if erased.removed else "what the store has is not taken again"
+            typer.echo(f"{what}; {again}: take the name out of the file, or the file out of the recipe")
 
 
 def _tell_traces(traces: Traces, erased: Erased, rewritten: list[str], recipe: str) -> None:

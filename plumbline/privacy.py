@@ -77,6 +77,7 @@ class ScreenedTasks:
         self.found = Findings()
         self.lost = 0
         self.listed: list[str] = []
+        self.withheld: set[str] = set()  # keys of tasks that do not enter the store as they are
 
     def of(self, tasks: Iterable[NewTask]) -> Iterator[NewTask]:
         """The tasks that may enter the store, masked where that is asked for.
@@ -86,6 +87,8 @@ class ScreenedTasks:
         for number, task in enumerate(tasks, 1):
             kinds = self.screen.kinds_of_task(task)
             self.found.add(number, kinds)
+            if kinds and self.screen.action in ("mask", "set_aside"):
+                self.withheld.add(_key(task))
             if kinds and self.screen.action == "mask":
                 masked = _distinct(self.screen.masked_task(task))
                 if task_fault(masked) is None:
@@ -132,6 +135,9 @@ def _distinct(task: NewTask) -> NewTask:
     return replace(task, responses=kept)
 
 
+def _key(task: NewTask) -> str:
+    return task_key(task.prompt, [response.text for response in task.responses])
+
+
 def _listed(task: NewTask, kinds: list[str]) -> str:
-    key = task_key(task.prompt, [response.text for response in task.responses])
-    return json.dumps({"task_id": key, "kinds": kinds, "prompt": task.prompt}, ensure_ascii=False) + "\n"
+    return json.dumps({"task_id": _key(task), "kinds": kinds, "prompt": task.prompt}, ensure_ascii=False) + "\n"

@@ -138,20 +138,23 @@ def _rewrite(file: Path, erased: Erased) -> None:
                 table = _without(pyarrow.Table.from_batches([batch]), theirs, erased)
                 rows += table.num_rows
                 writer.write_table(table)
-        os.replace(partial, file)
+        _rewrite_facts(file.parent / MANIFEST, partial, rows, erased)
+        _rewrite_manifest(file.parent / STAGE_MANIFEST, erased)
+        os.replace(partial, file)  # last: as long as the file has their judgements, a rerun finds all of it
     finally:
         partial.unlink(missing_ok=True)
-    facts_file = file.parent / MANIFEST
-    facts = json.loads(facts_file.read_text(encoding="utf-8"))
+
+
+def _rewrite_facts(path: Path, parquet: Path, rows: int, erased: Erased) -> None:
+    facts = json.loads(path.read_text(encoding="utf-8"))
     _rename_count(facts["annotators"], erased)
     if erased.removed:
         facts["annotators"].pop(erased.pseudonym, None)
     facts["people"] -= facts["judgements"] - rows
     facts["judgements"] = rows
-    with file.open("rb") as raw:
+    with parquet.open("rb") as raw:
         facts["file_sha256"] = hashlib.file_digest(raw, "sha256").hexdigest()
-    facts_file.write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    _rewrite_manifest(file.parent / STAGE_MANIFEST, erased)
+    path.write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _without(table: pyarrow.Table, theirs: pyarrow.Array, erased: Erased) -> pyarrow.Table:

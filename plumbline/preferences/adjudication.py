@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, and_, bindparam, select, text, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, bindparam, select, text, update
 
 from plumbline.conversations import Conversation
 from plumbline.preferences.account_tables import LEADS, Account
@@ -118,23 +118,23 @@ def disputed(turn: Turn, rules: Rules) -> ColumnElement[bool]:
     return and_(Task.project_id == turn.project_id, waiting, Task.flagged == 0, ~Task.retired)
 
 
-def measure(turn: Turn, task_ids: Sequence[int]) -> None:
+def measure(connection: Connection, task_ids: Sequence[int]) -> None:
     """Store how far the judgements of each task disagree; nothing of tasks that miss some."""
     # Locked, so that of two judgements at once the second sees the first. A weak lock, because whoever writes an answer
     # to the task shares its key, and two of them would wait for each other.
     query = select(Task.id, Task.judged, Task.wanted, Task.disagreement).where(Task.id.in_(task_ids))
-    tasks = turn.connection.execute(query.order_by(Task.id).with_for_update(key_share=True)).all()
+    tasks = connection.execute(query.order_by(Task.id).with_for_update(key_share=True)).all()
     rankings: dict[int, list[list[int]]] = {task.id: [] for task in tasks if task.judged >= task.wanted}
     if rankings:
         judged = Answer.task_id.in_(rankings) & (Answer.kind == JUDGEMENT) & (Answer.purpose == WORK)
         said = select(Answer.task_id, Answer.ranks).where(judged, current()).order_by(Answer.id)
-        for task_id, ranks in turn.connection.execute(said):
+        for task_id, ranks in connection.execute(said):
             rankings[task_id].append(ranks)
     found = {task.id: disagreement(rankings.get(task.id, ())) for task in tasks}
     changed = [{"task": task.id, "found": found[task.id]} for task in tasks if found[task.id] != task.disagreement]
     if changed:
         measured = update(Task).where(Task.id == bindparam("task")).values(disagreement=bindparam("found"))
-        turn.connection.execute(measured, changed)
+        connection.execute(measured, changed)
 
 
 def settle(turn: Turn, task_id: int, kind: str) -> None:

@@ -139,7 +139,7 @@ def answer_lease(turn: Turn, actor: Actor, lease_id: str, new: NewAnswer, rules:
     elif lease.purpose == ADJUDICATION:
         settle(turn, task.id, new.kind)
     elif lease.purpose == WORK and task.wanted > 1:
-        measure(turn, [task.id])
+        measure(turn.connection, [task.id])
     return answer_id
 
 

@@ -124,7 +124,7 @@ def _check_answers(connection: Connection, report: AuditReport) -> None:
     seen: set[int] = set()
     for claim in _claims(connection):
         seen.update(row.id for row in claim.rows)
-        fault = None if claim.subject in decisions else _fault_of(claim, erased.get(claim.annotator, {}))
+        fault = _fault_of(claim, erased.get(claim.annotator, {}), decisions)
         if fault:
             report.add(claim.number, fault)
     report.answers = len(seen)
@@ -140,7 +140,6 @@ class Claim(NamedTuple):
 
     number: int
     annotator: str | None
-    subject: str | None
     about: str
     said: Mapping[str, Any]
     answers: int
@@ -165,12 +164,13 @@ def _claims_of_singles(connection: Connection, entries: Sequence[Row[Any]]) -> I
     ids = [entry.subject for entry in entries]
     projects = select(Project.id).where(Project.name.in_({entry.project for entry in entries}))
     query = _answers().where(Answer.project_id.in_(projects), Answer.answer_id.in_(ids))
-    found = {(row.project, row.answer_id): row for row in connection.execute(query)}
+    # By annotator too: an answer that was removed with its annotator may have come back with a file, as another's.
+    found = {(row.project, row.answer_id, row.annotator): row for row in connection.execute(query)}
     for entry in entries:
-        row = found.get((entry.project, entry.subject))
+        row = found.get((entry.project, entry.subject, entry.actor))
         rows, digests = ([], {}) if row is None else ([row], _digests(row))
         about = f"the {entry.action} {entry.subject}"
-        yield Claim(entry.id, entry.actor, entry.subject, about, entry.details or {}, 1, rows, digests)
+        yield Claim(entry.id, entry.actor, about, entry.details or {}, 1, rows, digests)
 
 
 def _claims_of_group(connection: Connection, entry: Row[Any]) -> Iterator[Claim]:
@@ -181,7 +181,7 @@ def _claims_of_group(connection: Connection, entry: Row[Any]) -> Iterator[Claim]
             rows += connection.execute(query.order_by(Answer.id)).all()
         answers = sum(last - first + 1 for first, last in said["rows"])
         about = f"{counted(answers, 'answer')} that came together by the annotator {annotator}"
-        yield Claim(entry.id, annotator, None, about, said, answers, rows, in_order([_digests(row) for row in rows]))
+        yield Claim(entry.id, annotator, about, said, answers, rows, in_order([_digests(row) for row in rows]))
 
 
 def _answers() -> Select[Any]:
@@ -197,11 +197,18 @@ def _digests(row: Row[Any]) -> dict[str, str]:
     return digests_of(row._asdict(), task_key=row.key, annotator_id=row.annotator)
 
 
-def _fault_of(claim: Claim, erasure: Mapping[str, Any]) -> str | None:
-    """What is wrong with the answers of an entry, but for what a logged erasure did."""
+def _fault_of(claim: Claim, erasure: Mapping[str, Any], detached: set[str]) -> str | None:
+    """What is wrong with the answers of an entry, but for what logged erasures did.
+
+    Args:
+        erasure: of who gave them.
+        detached: ids of decisions from which the erasure of somebody else took words.
+    """
     if len(claim.rows) < claim.answers:
         gone = claim.about if claim.answers == 1 else f"{claim.answers - len(claim.rows)} of {claim.about}"
         return None if erasure.get("judgements") == REMOVED else f"{gone}: gone from the store"
+    if detached.intersection(row.answer_id for row in claim.rows):
+        return None
     if claim.digests["content"] != claim.said.get("content"):
         return f"{claim.about}: now says something else than when it was given"
     if claim.digests.get("texts") != claim.said.get("texts") and erasure.get("texts") != REMOVED:

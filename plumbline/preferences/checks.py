@@ -14,6 +14,7 @@ from typing import Any
 from sqlalchemy import Row, Select, select, update
 
 from plumbline.errors import StoreError
+from plumbline.preferences.account_tables import AuditEntry
 from plumbline.preferences.checks_file import ORIGIN, Check
 from plumbline.preferences.ingest import add_batch
 from plumbline.preferences.queue import answered_by, open_to
@@ -25,6 +26,9 @@ from plumbline.preferences.store import Store
 from plumbline.preferences.tables import Annotator, Answer, Tally, Task, current
 from plumbline.preferences.turn import Actor, Facet, Turn, now_utc
 from plumbline.preferences.validation import task_key
+
+GOLD_ITEM = "gold item"
+"""Action of the audit log's entry that a lead made a gold item of a task."""
 
 PAUSE = "too many of your rankings differ from those that the lead is sure of. Please talk to the lead."
 
@@ -67,8 +71,8 @@ class Checks(Facet):
     def load(self, checks: Sequence[Check]) -> int:
         """Make a file's checks those of the project; returns how many there are.
 
-        Checks of an earlier file that are no longer in it are closed; gold items made by `make_gold` stay. An item that
-        was among the work is work no longer; what was judged of it stays.
+        Checks of an earlier file that are no longer in it are closed, all of them where it is empty; gold items made by
+        `make_gold` stay. An item that was among the work is work no longer; what was judged of it stays.
         """
         with self.turn() as turn:
             add_batch(turn, [replace(check.task, origin=ORIGIN) for check in checks], wanted=0)
@@ -81,8 +85,7 @@ class Checks(Facet):
                 expected = [by_text[response["text"]] for response in row.responses]
                 values = {"check_kind": check.kind, "expected": expected, "wanted": row.judged, "retired": False}
                 turn.connection.execute(update(Task).where(Task.id == row.id).values(**values))
-            gone = (Task.project_id == turn.project_id) & (Task.origin == ORIGIN) & Task.key.not_in(keys)
-            turn.connection.execute(update(Task).where(gone & Task.check_kind.is_not(None)).values(retired=True))
+            _close_others(turn, keys)
             return len(keys)
 
     def make_gold(self, task_id: str) -> None:
@@ -98,9 +101,9 @@ class Checks(Facet):
                 raise StoreError("only an adjudicated task can become a gold item: adjudicate it first.")
             if len(set(ranks)) < 2:
                 raise StoreError("the adjudicator tied all responses, so there is nothing to get right in this task.")
-            values = {"check_kind": GOLD, "expected": ranks}
+            values = {"check_kind": GOLD, "expected": ranks, "retired": False}
             turn.connection.execute(update(Task).where(Task.id == row.id).values(**values))
-            turn.record("gold item", task_id)
+            turn.record(GOLD_ITEM, task_id)
 
     def results(self) -> list[CheckResult]:
         """Everybody who judged a check or is paused, the lowest share first."""
@@ -202,6 +205,17 @@ def _scored_before(turn: Turn, actor: Actor, task: int, answer: int) -> bool:
         Answer.id < answer,
     )
     return turn.connection.execute(query.limit(1)).one_or_none() is not None
+
+
+def _close_others(turn: Turn, keys: Sequence[str]) -> None:
+    """Close the checks that are neither in the file, by their keys, nor made by a lead, which the audit log knows."""
+    checks = select(Task.id, Task.key).where(Task.project_id == turn.project_id, Task.check_kind.is_not(None))
+    others = {row.key: row.id for row in turn.connection.execute(checks.where(~Task.retired, Task.key.not_in(keys)))}
+    if others:
+        made = select(AuditEntry.subject).where(AuditEntry.project == turn.project, AuditEntry.action == GOLD_ITEM)
+        by_lead = set(turn.connection.execute(made).scalars())
+        gone = [task for key, task in sorted(others.items()) if key not in by_lead]
+        turn.connection.execute(update(Task).where(Task.id.in_(gone)).values(retired=True))
 
 
 def _task(turn: Turn, key: str) -> Row[Any]:

@@ -7,20 +7,23 @@ with the conversation that it is about, which the annotator may have typed; to b
 from __future__ import annotations
 
 import secrets
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, delete, exists, func, or_, select, tuple_, update
 from sqlalchemy.exc import DBAPIError
 
-from plumbline.errors import StoreError
+from plumbline.errors import StoreError, counted
 from plumbline.preferences import audit
 from plumbline.preferences.account_tables import Account, LoginSession, Throttle
+from plumbline.preferences.adjudication import measure
 from plumbline.preferences.audit_check import ERASE, REMOVED
+from plumbline.preferences.flag_decisions import undecided
 from plumbline.preferences.queue import OPEN, RELEASED
-from plumbline.preferences.records import ADJUDICATION, GOLD, WORK
+from plumbline.preferences.records import ADJUDICATION, DISMISSAL, FLAG, GOLD, JUDGEMENT, WORK
 from plumbline.preferences.store import Store
 from plumbline.preferences.tables import (
     Annotator,
@@ -35,6 +38,7 @@ from plumbline.preferences.tables import (
     Tally,
     Task,
     TaskAllowance,
+    current,
 )
 from plumbline.preferences.throttle import sources_of
 from plumbline.preferences.turn import TOP, now_utc, renew_tallies
@@ -59,6 +63,7 @@ class Erased:
         reopened: tasks that ask for more judgements than before.
         answer_ids: of all their answers, to look for in snapshots.
         decisions: ids of what others said in place of their answers, which stays without words.
+        stranded: open tasks that were kept for them and are for nobody now, in words.
         clean: whether the database freed its old pages, so that the name's bytes are gone from its files.
     """
 
@@ -71,6 +76,7 @@ class Erased:
     reopened: int
     answer_ids: frozenset[str]
     decisions: tuple[str, ...]
+    stranded: tuple[str, ...] = ()
     clean: bool = True
 
 
@@ -82,6 +88,7 @@ def erase(
     keep_texts: bool = False,
     actor: str | None = None,
     clock: Callable[[], datetime] = now_utc,
+    before_commit: Callable[[Erased], object] | None = None,
 ) -> Erased:
     """Erase a person, in one transaction.
 
@@ -91,6 +98,7 @@ def erase(
             pseudonym.
         keep_texts: keep the reasons and edited responses of kept judgements.
         actor: the annotator id of whoever does this, for the audit log.
+        before_commit: is told what is about to be committed.
 
     Raises:
         StoreError: there is nobody of this name, or it is a simulated annotator.
@@ -100,6 +108,8 @@ def erase(
         erased = erase_person(
             connection, store, person, remove=remove_judgements, keep_texts=keep_texts, actor=actor, at=clock()
         )
+        if before_commit:
+            before_commit(erased)
     return replace(erased, clean=clean_files(store))
 
 
@@ -134,7 +144,8 @@ def erase_person(
 
 def _erase(connection: Connection, person: Row[Any], pseudonym: str, *, remove: bool, keep_texts: bool) -> Erased:
     """Erase what is of the person in all tables but their own."""
-    found = _counts(connection, person.id)
+    found = _counts(connection, person.id, but_decisions=remove)
+    reserved = _reserved_for(connection, person.id)
     ids = frozenset(connection.execute(select(Answer.answer_id).where(Answer.annotator_id == person.id)).scalars())
     _end_leases(connection, person.id)
     for table in OF_PERSON:
@@ -159,6 +170,7 @@ def _erase(connection: Connection, person: Row[Any], pseudonym: str, *, remove: 
         reopened=reopened,
         answer_ids=ids,
         decisions=tuple(sorted(detached.values())),
+        stranded=tuple(_stranded(connection, reserved)),
     )
 
 
@@ -231,9 +243,37 @@ def _person(connection: Connection, name: str) -> Row[Any]:
     return row
 
 
-def _counts(connection: Connection, person: int) -> dict[str, int]:
-    query = select(Answer.kind, func.count()).where(Answer.annotator_id == person).group_by(Answer.kind)
+def _counts(connection: Connection, person: int, *, but_decisions: bool) -> dict[str, int]:
+    theirs = Answer.annotator_id == person
+    if but_decisions:
+        theirs &= ~_decides_for_others(person)
+    query = select(Answer.kind, func.count()).where(theirs).group_by(Answer.kind)
     return {row.kind: row[1] for row in connection.execute(query)}
+
+
+def _reserved_for(connection: Connection, person: int) -> ColumnElement[bool]:
+    """The condition that a task was kept for them: by name, or for a pool of theirs."""
+    named = connection.execute(select(TaskAllowance.task_id).where(TaskAllowance.annotator_id == person)).scalars()
+    member = select(PoolMember.project_id, PoolMember.pool).where(PoolMember.annotator_id == person)
+    pools = [tuple(row) for row in connection.execute(member)]
+    return or_(Task.id.in_(named.all()), tuple_(Task.project_id, Task.pool).in_(pools))
+
+
+def _stranded(connection: Connection, reserved: ColumnElement[bool]) -> Iterator[str]:
+    """Tell which open ones of these tasks nobody may have any more. Whom to give them to is the lead's decision."""
+    unnamed = Task.restricted & ~exists().where(TaskAllowance.task_id == Task.id)
+    members = exists().where(PoolMember.project_id == Task.project_id, PoolMember.pool == Task.pool)
+    nobody = or_(unnamed, Task.pool.is_not(None) & ~members)
+    is_open = (Task.judged < Task.wanted) & (Task.flagged == 0) & ~Task.retired
+    query = select(Project.name, Task.pool, Task.key, unnamed).join(Project, Project.id == Task.project_id)
+    pools: Counter[tuple[str, str | None]] = Counter()
+    for project, pool, key, by_name in connection.execute(query.where(reserved, nobody, is_open).order_by(Task.id)):
+        if by_name:
+            yield f"the task {key} of the project {project}"
+        else:
+            pools[project, pool] += 1
+    for (project, pool), tasks in pools.items():
+        yield f"{counted(tasks, 'task')} of the pool {pool!r} of the project {project}"
 
 
 def _projects(connection: Connection, person: int) -> dict[int, str]:
@@ -276,28 +316,46 @@ def _has_later() -> Any:
 
 
 def _remove_answers(connection: Connection, person: int) -> int:
-    """Remove all answers with their leases; returns how many tasks ask for more judgements than before."""
-    query = select(Answer.task_id, Answer.project_id, Answer.purpose).where(Answer.annotator_id == person)
-    answered = connection.execute(query.distinct()).all()
-    tasks = sorted({row.task_id for row in answered})
-    decided = sorted({row.task_id for row in answered if row.purpose == ADJUDICATION})
+    """Remove all answers with their leases; returns how many tasks ask for more judgements than before.
+
+    What they decided as a lead about flags of others stays: without it these would count again.
+    """
+    theirs = (Answer.annotator_id == person) & ~_decides_for_others(person)
+    answered = connection.execute(select(Answer.task_id, Answer.project_id, Answer.purpose).where(theirs).distinct())
+    rows = answered.all()
+    tasks = sorted({row.task_id for row in rows})
+    decided = sorted({row.task_id for row in rows if row.purpose == ADJUDICATION})
     before = _missing(connection, tasks)
     _drop_gold(connection, person, decided)
     connection.execute(delete(Battle).where(Battle.annotator_id == person))
-    connection.execute(delete(Answer).where(Answer.annotator_id == person))
+    connection.execute(delete(Answer).where(theirs))
     connection.execute(delete(Lease).where(Lease.annotator_id == person))
     connection.execute(delete(Tally).where(Tally.annotator_id == person))
     _recount(connection, tasks)
     for some in _pieces(tasks):
-        connection.execute(update(Task).where(Task.id.in_(some)).values(disagreement=None))
+        handed_out = select(Task.id).where(Task.id.in_(some), Task.wanted > 0)
+        measure(connection, connection.execute(handed_out).scalars().all())
         connection.execute(delete(Task).where(Task.id.in_(some), Task.origin == "arena", ~_is_used()))
     for some in _pieces(decided):
-        connection.execute(update(Task).where(Task.id.in_(some)).values(adjudicated=False))
+        connection.execute(update(Task).where(Task.id.in_(some)).values(adjudicated=_is_adjudicated()))
     # The others look through the queue from its top again: these tasks lie above where they stand.
-    projects = select(Project.id).where(Project.id.in_({row.project_id for row in answered}))
+    projects = select(Project.id).where(Project.id.in_({row.project_id for row in rows}))
     restart = {"cursor_deferral": TOP.deferral, "cursor": TOP.task}
     connection.execute(update(Tally).where(Tally.project_id.in_(projects)).values(**restart))
     return sum(missing > before.get(task, 0) for task, missing in _missing(connection, tasks).items())
+
+
+def _decides_for_others(person: int) -> ColumnElement[bool]:
+    """Of an answer of theirs: whether it is a lead's decision about a flag of somebody else."""
+    flag = Answer.__table__.alias("flag")
+    own = exists().where(flag.c.id == Answer.supersedes_id, flag.c.annotator_id == person)
+    return and_(Answer.kind.in_((FLAG, DISMISSAL)), ~undecided(), ~own)
+
+
+def _is_adjudicated() -> ColumnElement[bool]:
+    """Whether another adjudicator has decided the task."""
+    ranked = (Answer.purpose == ADJUDICATION) & (Answer.kind == JUDGEMENT) & Answer.lease_id.is_not(None)
+    return exists().where(Answer.task_id == Task.id, ranked, current())
 
 
 def _drop_gold(connection: Connection, person: int, decided: list[int]) -> None:
@@ -331,12 +389,10 @@ def _missing(connection: Connection, tasks: list[int]) -> dict[int, int]:
 
 def _recount(connection: Connection, tasks: list[int]) -> None:
     """Count the tasks' judgements, flags and places anew from what is there (see `Task`)."""
-    later = Answer.__table__.alias("later")
-    current = ~exists().where(later.c.supersedes_id == Answer.id)
-    of_task = select(func.count()).where(Answer.task_id == Task.id, current)
-    counted = or_(Answer.lease_id.is_(None), Answer.purpose == WORK)
-    judged = of_task.where(Answer.kind == "judgement", counted).scalar_subquery()
-    flagged = of_task.where(Answer.kind == "flag").scalar_subquery()
+    of_task = select(func.count()).where(Answer.task_id == Task.id, current())
+    counts = or_(Answer.lease_id.is_(None), Answer.purpose == WORK)
+    judged = of_task.where(Answer.kind == JUDGEMENT, counts).scalar_subquery()
+    flagged = of_task.where(Answer.kind == FLAG).scalar_subquery()
     held = select(func.count()).where(Lease.task_id == Task.id, Lease.state == OPEN, Lease.slot).scalar_subquery()
     for some in _pieces(sorted(set(tasks))):
         # Locked first: who counts while another change of a task is being committed would count without it.

@@ -5,8 +5,9 @@ Tasks and judgements are known by their contents, so that a second import, or on
 
 from __future__ import annotations
 
+import secrets
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from sqlalchemy import Select, bindparam, insert, select, update
@@ -22,6 +23,9 @@ from plumbline.preferences.turn import Turn, enrol, ensure_tally, restart_queue
 from plumbline.preferences.validation import dense_ranks, digest, response_key, task_fault, task_key
 
 BATCH = 500
+
+SALT = "import_salt"
+"""The project's setting: a random text that goes into ids that would otherwise be digests of a person's name."""
 
 
 def add_batch(turn: Turn, tasks: Sequence[NewTask], *, wanted: int | None = None) -> Added:
@@ -57,7 +61,7 @@ def ask_batch(turn: Turn, wanted: int, *, after: int) -> int | None:
     tasks = turn.connection.execute(query).scalars().all()
     if tasks:
         turn.connection.execute(update(Task).where(Task.id.in_(tasks)).values(wanted=wanted))
-        measure(turn, tasks)
+        measure(turn.connection, tasks)
     return tasks[-1] if tasks else None
 
 
@@ -66,10 +70,13 @@ def _asking_otherwise(turn: Turn, wanted: int, after: int) -> Select[int]:
     return select(Task.id).where(handed_out, Task.wanted != wanted, Task.id > after)
 
 
-def retire_batch(turn: Turn, keys: Sequence[str]) -> int:
-    """Close tasks by their keys; returns how many still asked for judgements."""
+def retire_batch(turn: Turn, keys: Sequence[str], *, checks: bool) -> int:
+    """Close tasks by their keys, `checks` among them only where asked; returns how many still asked for judgements."""
+    query = not_retired(turn, keys)
+    if not checks:
+        query = query.where(Task.check_kind.is_(None))
     # In order of rows, so that nobody waits in a ring.
-    rows = turn.connection.execute(not_retired(turn, keys).order_by(Task.id).with_for_update()).all()
+    rows = turn.connection.execute(query.order_by(Task.id).with_for_update()).all()
     if rows:
         turn.connection.execute(update(Task).where(Task.id.in_([row.id for row in rows])).values(retired=True))
     return sum(row.judged < row.wanted for row in rows)
@@ -87,30 +94,61 @@ def take_batch(turn: Turn, judgements: Sequence[NewJudgement]) -> Taken:
     Raises:
         UserError: a task has a fault, or a name belongs to the other kind of annotator; nothing of the batch is added.
     """
-    if not judgements:
-        return Taken(0, 0)
-    task_rows = [_task_row(turn, judgement.task, 0) for judgement in judgements]
-    _add_rows(turn, task_rows)
-    annotators = _annotators(turn, judgements)
-    tasks = _tasks_by_key(turn, task_rows)
-    guidelines = _guidelines(turn) if any(judgement.guideline for judgement in judgements) else {}
-    rows: dict[str, dict[str, Any]] = {}
-    about: dict[str, tuple[str, str]] = {}  # by answer: its task's key and its annotator's id
-    for task_row, judgement in zip(task_rows, judgements, strict=True):
-        annotator = annotators[judgement.annotator]
+    # Known before anything is written: what is there brings back neither a task in another wording nor a name.
+    new = _new(turn, judgements)
+    return Taken(taken=_take(turn, new) if new else 0, present=len(judgements) - len(new))
+
+
+def _new(turn: Turn, judgements: Sequence[NewJudgement]) -> dict[str, NewJudgement]:
+    """The judgements that are not there yet, each once, by the ids that they get."""
+    salt = _salt(turn) if any(judgement.key_names for judgement in judgements) else ""
+    by_id: dict[str, NewJudgement] = {}
+    for judgement in judgements:
+        by_id.setdefault(_answer_id(judgement, salt), judgement)
+    unsalted = {one: _answer_id(judgement, "") for one, judgement in by_id.items()}  # as older versions gave ids
+    present = _present(turn, {*by_id, *unsalted.values()})
+    return {one: said for one, said in by_id.items() if one not in present and unsalted[one] not in present}
+
+
+def _answer_id(judgement: NewJudgement, salt: str) -> str:
+    if judgement.judgement_id:
+        return judgement.judgement_id
+    return digest(salt, judgement.key) if salt and judgement.key_names else digest(judgement.key)
+
+
+def _salt(turn: Turn) -> str:
+    """What no exported id tells of the project: without it, a list of names could be tried until an id fits."""
+    project = Project.id == turn.project_id
+    settings = turn.connection.execute(select(Project.settings).where(project)).scalar_one() or {}
+    if SALT not in settings:
+        locked = select(Project.settings).where(project).with_for_update(key_share=True)
+        settings = turn.connection.execute(locked).scalar_one() or {}
+        settings = {SALT: secrets.token_hex(16), **settings}
+        turn.connection.execute(update(Project).where(project).values(settings=settings))
+    return str(settings[SALT])
+
+
+def _take(turn: Turn, judgements: dict[str, NewJudgement]) -> int:
+    task_rows = {answer_id: _task_row(turn, judgement.task, 0) for answer_id, judgement in judgements.items()}
+    _add_rows(turn, list(task_rows.values()))
+    annotators = _annotators(turn, judgements.values())
+    tasks = _tasks_by_key(turn, task_rows.values())
+    guidelines = _guidelines(turn) if any(judgement.guideline for judgement in judgements.values()) else {}
+    faster = _present(turn, judgements)  # another import of the same, for whose tasks this one has waited
+    rows: list[dict[str, Any]] = []
+    for answer_id, judgement in judgements.items():
+        if answer_id in faster:
+            continue
+        annotator, key = annotators[judgement.annotator], task_rows[answer_id]["key"]
         guideline = guidelines.get(judgement.guideline)
-        row = _answer_row(turn, judgement, tasks[task_row["key"]], annotator.id, guideline)
-        rows.setdefault(row["answer_id"], row)
-        about.setdefault(row["answer_id"], (task_row["key"], annotator.annotator_id))
-    for present in _present(turn, rows):
-        del rows[present]
+        row = _answer_row(turn, answer_id, judgement, tasks[key], annotator.id, guideline)
+        rows.append(row)
+        who = annotator.annotator_id
+        audit.record_answer(turn.connection, project=turn.project, annotator_id=who, task_key=key, answer=row)
     if rows:
-        turn.connection.execute(insert(Answer), list(rows.values()))
-        _count(turn, list(rows.values()))
-    for answer_id, row in rows.items():
-        task, annotator_id = about[answer_id]
-        audit.record_answer(turn.connection, project=turn.project, annotator_id=annotator_id, task_key=task, answer=row)
-    return Taken(taken=len(rows), present=len(judgements) - len(rows))
+        turn.connection.execute(insert(Answer), rows)
+        _count(turn, rows)
+    return len(rows)
 
 
 def _add_rows(turn: Turn, task_rows: Sequence[dict[str, Any]]) -> Added:
@@ -159,7 +197,7 @@ def _texts(task: NewTask) -> list[str]:
     return [response.text for response in task.responses]
 
 
-def _tasks_by_key(turn: Turn, task_rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _tasks_by_key(turn: Turn, task_rows: Collection[dict[str, Any]]) -> dict[str, Any]:
     # Asked for by prompt, because the index of contents starts with it.
     keys, prompt_keys = ({row[name] for row in task_rows} for name in ("key", "prompt_key"))
     query = select(Task.id, Task.key, Task.wanted, Task.retired, Task.responses, Task.check_kind).where(
@@ -168,7 +206,7 @@ def _tasks_by_key(turn: Turn, task_rows: Sequence[dict[str, Any]]) -> dict[str, 
     return {row.key: row for row in turn.connection.execute(query) if row.key in keys}
 
 
-def _annotators(turn: Turn, judgements: Sequence[NewJudgement]) -> dict[str, Any]:
+def _annotators(turn: Turn, judgements: Iterable[NewJudgement]) -> dict[str, Any]:
     known: dict[str, Any] = {}
     for judgement in judgements:
         if judgement.annotator not in known:
@@ -192,7 +230,7 @@ def _guidelines(turn: Turn) -> dict[int | None, int]:
 
 
 def _answer_row(
-    turn: Turn, judgement: NewJudgement, task: Any, annotator: int, guideline: int | None
+    turn: Turn, answer_id: str, judgement: NewJudgement, task: Any, annotator: int, guideline: int | None
 ) -> dict[str, Any]:
     size = len(judgement.task.responses)
     if len(judgement.ranks) != size or min(judgement.ranks) < 1:
@@ -201,7 +239,7 @@ def _answer_row(
     places = [place[text] for text in _texts(judgement.task)]
     ranks = dict(zip(places, dense_ranks(judgement.ranks), strict=True))
     return {
-        "answer_id": judgement.judgement_id or digest(judgement.key),
+        "answer_id": answer_id,
         "kind": "judgement",
         "project_id": turn.project_id,
         "task_id": task.id,
@@ -223,9 +261,9 @@ def _answer_row(
     }
 
 
-def _present(turn: Turn, rows: dict[str, dict[str, Any]]) -> list[str]:
-    query = select(Answer.answer_id).where(Answer.project_id == turn.project_id, Answer.answer_id.in_(list(rows)))
-    return list(turn.connection.execute(query).scalars())
+def _present(turn: Turn, answer_ids: Iterable[str]) -> set[str]:
+    query = select(Answer.answer_id).where(Answer.project_id == turn.project_id, Answer.answer_id.in_(list(answer_ids)))
+    return set(turn.connection.execute(query).scalars())
 
 
 def _count(turn: Turn, rows: list[dict[str, Any]]) -> None:

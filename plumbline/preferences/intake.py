@@ -51,14 +51,16 @@ class Intake(Facet):
             new, present = new + added.new, present + added.present
         return Added(new, present)
 
-    def retire(self, keys: Collection[str]) -> int:
+    def retire(self, keys: Collection[str], *, checks: bool = False) -> int:
         """Close tasks whose responses were replaced: they are no longer handed out, nor waited for.
 
-        What was judged stays, and whoever holds such a task may still answer it. `add_tasks` opens it again.
+        What was judged stays, and whoever holds such a task may still answer it. `add_tasks` opens it again. A check
+        measures annotators whatever policy is sampled: it stays, unless `checks` says to close these too.
 
         Args:
             keys: of the tasks (`plumbline.preferences.validation.task_key`); those that are not in the store are
                 passed over.
+            checks: close checks too.
 
         Returns:
             How many of them still asked for judgements.
@@ -66,7 +68,7 @@ class Intake(Facet):
         unfinished = 0
         for batch in _batches(sorted(keys), BATCH):
             with self.turn() as turn:
-                unfinished += retire_batch(turn, batch)
+                unfinished += retire_batch(turn, batch, checks=checks)
         return unfinished
 
     def take(self, judgements: Iterable[NewJudgement]) -> Taken:

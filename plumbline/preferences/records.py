@@ -67,6 +67,7 @@ class NewJudgement:
     Attributes:
         ranks: the rank of each of `task.responses`, in their order; 1 is best, equal ranks are ties.
         key: names this judgement for good: the same key is never taken twice.
+        key_names: a person's name is in the key, so that the store salts the id that it makes of it.
         judgement_id: keeps the id of a judgement that another store exported.
         strength: how much better the best response is, in the source's own steps (2 responses only).
         scores: what was said of single responses or axes.
@@ -79,6 +80,7 @@ class NewJudgement:
     ranks: tuple[int, ...]
     annotator: str
     key: str
+    key_names: bool = False
     judgement_id: str | None = None
     simulated: bool = False
     annotator_settings: dict[str, Any] = field(default_factory=dict)

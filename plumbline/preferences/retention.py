@@ -94,7 +94,12 @@ def names_due(
 
 
 def pseudonymise(
-    store: Store, person: Idle, settings: RetentionSection, *, clock: Callable[[], datetime] = now_utc
+    store: Store,
+    person: Idle,
+    settings: RetentionSection,
+    *,
+    clock: Callable[[], datetime] = now_utc,
+    before_commit: Callable[[Erased], object] | None = None,
 ) -> Erased | None:
     """Put a random name in place of somebody's, in one transaction; see `erasure.erase`.
 
@@ -113,7 +118,10 @@ def pseudonymise(
         if still is None or _admins(connection, now, locked=True) == {person.annotator_id}:
             return None
         keep = settings.keep_texts
-        return erase_person(connection, store, row, remove=False, keep_texts=keep, actor=None, at=now, why=ACTION)
+        erased = erase_person(connection, store, row, remove=False, keep_texts=keep, actor=None, at=now, why=ACTION)
+        if before_commit:
+            before_commit(erased)
+        return erased
 
 
 def clear_records(store: Store, *, days: int, clock: Callable[[], datetime] = now_utc) -> dict[str, int]:

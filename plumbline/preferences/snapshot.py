@@ -1,8 +1,8 @@
 """Freezing the judgements of a project into one Parquet file that is named by its contents.
 
 The hash is taken over the judgements themselves in an order that their contents decide, so that the same judgements
-give the same name however they came in. `snapshot.json` beside it says who judged, and how many judgements people and
-simulated annotators gave.
+give the same name however they came in (but for imported ones of people, whose ids each store makes). `snapshot.json`
+beside it says who judged, and how many judgements people and simulated annotators gave.
 """
 
 from __future__ import annotations

@@ -84,7 +84,7 @@ class Base(DeclarativeBase):
 class Project(Base):
     """A domain whose preferences are collected; each of its tasks asks for `judgements_per_task` (overlap).
 
-    `settings` holds what the lead changed in the app.
+    `settings` holds what was noted of the project once: `selection.ACTIVE`, `ingest.SALT`.
     """
 
     __tablename__ = "projects"

@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 
 from plumbline.annotation import collect_judgements, fill_store, publish_guideline
 from plumbline.domain import Domain
@@ -13,6 +14,7 @@ from plumbline.errors import DataError, WaitingForPeople
 from plumbline.inputs import inputs_of
 from plumbline.preferences.records import Assignment
 from plumbline.preferences.service import PreferenceService
+from plumbline.preferences.tables import Task
 from plumbline.recipe import AnnotateSection, DataSection, ModelSection, Recipe
 from plumbline.recipe_annotate import ChecksSection, RubricAxis
 from plumbline.runs import Run
@@ -207,3 +209,7 @@ def test_the_recipes_checks_and_guideline_reach_the_annotators(tmp_path):
     checks.write_text('{"prompt": "x"}')
     with pytest.raises(DataError, match=r"checks.jsonl:1: the field"):
         fill_store(desk.domain)
+    fill_store(Desk(tmp_path, checks=ChecksSection(every=2)).domain)
+    with desk.domain.service() as service, service.look() as turn:
+        checks_left = select(Task.key).where(Task.check_kind.is_not(None), ~Task.retired)
+        assert turn.connection.execute(checks_left).all() == []

@@ -16,6 +16,7 @@ from plumbline.preferences.service import PreferenceService
 from plumbline.preferences.snapshot import read_snapshot, snapshot_rows, write_snapshot
 from plumbline.preferences.store import Store
 from plumbline.runs import InputRef, Manifest
+from plumbline.unfinished import Unfinished
 from tests.small_domain import make_small_domain
 
 NAME = "Ottilie Zwetschgenbaum"
@@ -134,6 +135,56 @@ def test_erase_leaves_snapshots_alone_unless_asked(domain):
     assert NAME in {row["annotator"] for row in snapshot_rows(read_snapshot(Path("runs/r/preferences")))}
 
 
+@pytest.mark.parametrize("choice", ["--keep-judgements", "--remove-judgements"])
+def test_an_erasure_that_broke_off_is_finished_by_the_next(domain, monkeypatch, choice):
+    with monkeypatch.context() as patched, pytest.raises(AssertionError, match="power cut"):
+        patched.setattr("plumbline.trained_on.os.replace", power_cut)
+        plumbline("erase", domain, NAME, choice, "--yes", "--rewrite-snapshots")
+    said = plumbline("erase", domain, NAME, choice, "--yes")
+    assert f"{NAME} was erased" in said and "runs/r/ppo" in said and "was rewritten" in said
+    left = [path for path in Path("runs").rglob("*") if path.is_file() and b"Zwetschgenbaum" in path.read_bytes()]
+    assert left == []
+    snapshot = read_snapshot(Path("runs/r/preferences"))
+    assert snapshot.judgements == len(list(snapshot_rows(snapshot))) == (4 if choice == "--keep-judgements" else 2)
+    with pytest.raises(UserError, match="nobody called"):
+        plumbline("erase", domain, NAME, choice, "--yes")
+
+
+def test_an_erasure_that_the_store_did_not_commit_leaves_no_note(domain, monkeypatch):
+    with monkeypatch.context() as patched, pytest.raises(AssertionError, match="power cut"):
+        patched.setattr("plumbline.unfinished.Unfinished.add", after(Unfinished.add, power_cut))
+        plumbline("erase", domain, NAME, "--keep-judgements", "--yes")
+    assert list(Path("runs").glob(".*.unfinished"))
+    assert "kept: 2 judgements" in plumbline("erase", domain, NAME, "--keep-judgements", "--yes")
+    assert list(Path("runs").glob(".*.unfinished")) == []
+
+
+def power_cut(*given, **named):
+    raise RuntimeError("power cut")
+
+
+def after(function, then):
+    def both(*given):
+        function(*given)
+        then()
+
+    return both
+
+
+@pytest.mark.parametrize("choice", ["--keep-judgements", "--remove-judgements"])
+def test_erase_names_the_recipes_files_that_have_the_person_still(domain, choice):
+    plumbline("export", domain, "domain/old.jsonl", "--format", "rankings")
+    recipe = domain.read_text()
+    assert "preferences:" not in recipe
+    domain.write_text(recipe.replace("data:\n", "data:\n  preferences: [old.jsonl, missing.jsonl]\n"))
+    Path("domain/missing.jsonl").write_text("\n")
+    said = plumbline("erase", domain, NAME.lower(), choice, "--yes")
+    again = "the next run takes them again" if choice == "--remove-judgements" else "is not taken again"
+    (line,) = [line for line in said.splitlines() if "old.jsonl of data.preferences" in line]
+    assert "has 2 judgements under the name" in line and again in line
+    assert "missing.jsonl of data.preferences could not be looked through" in said
+
+
 def test_erase_wants_a_choice_and_a_yes(domain):
     with pytest.raises(UserError, match="--keep-judgements or --remove-judgements"):
         plumbline("erase", domain, NAME, "--yes")
@@ -169,7 +220,7 @@ def test_a_token_that_reads_names_says_so(domain):
     assert payroll.endswith("reads names") and not dashboard.endswith("reads names")
 
 
-def test_retain_says_what_is_due_and_does_it(domain, tmp_path):
+def test_retain_says_what_is_due_and_does_it(domain, tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"keeps everything: set annotate\.retention\.names_days"):
         plumbline("retain", domain)
     store = Store.open(tmp_path / "runs" / "r" / "preferences.db")
@@ -190,8 +241,13 @@ def test_retain_says_what_is_due_and_does_it(domain, tmp_path):
     assert f"{NAME}, last seen 2020-01-02" in said and "Ben" not in said
     with pytest.raises(UserError, match="nothing was changed"):
         plumbline("retain", domain, *kept)
-    said = plumbline("retain", domain, *kept, "--yes", "--rewrite-snapshots")
-    assert "deleted: leases without an answer: 1" in said
+    assert "deleted: leases without an answer: 1" in plumbline("retain", domain, kept[1], "--yes")
+    with monkeypatch.context() as patched, pytest.raises(AssertionError, match="power cut"):
+        patched.setattr("plumbline.trained_on.traces_of", power_cut)
+        plumbline("retain", domain, *kept, "--yes", "--rewrite-snapshots")
+    assert f"erasing {NAME} broke off" in plumbline("retain", domain, *kept, "--dry-run")
+    said = plumbline("retain", domain, *kept, "--yes")
+    assert "was rewritten" in said
     assert f"{NAME} was erased" in said and "kept: 2 judgements" in said
     assert "runs/r/ppo" in said, "it learned from her judgements"
     with store.read() as connection:

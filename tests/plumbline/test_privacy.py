@@ -3,13 +3,18 @@
 import json
 import shutil
 
+from sqlalchemy import select
+
 from plumbline import privacy
 from plumbline.annotation import fill_store, import_named_files
 from plumbline.domain import Domain
+from plumbline.preferences.records import NewResponse, NewTask
+from plumbline.preferences.tables import Task
 from plumbline.privacy import LISTED, personal_data_notices
 from plumbline.recipe import AnnotateSection, DataSection, ModelSection, Recipe
 from plumbline.runs import Run
 from plumbline.sampling import Response, write_responses
+from tests.preferences.conftest import make_gold
 
 PAIRS = {
     "Where?": ["Here.", "There."],
@@ -79,12 +84,18 @@ def test_a_report_lists_the_tasks_once(tmp_path):
 
 def test_tasks_that_are_set_aside_are_not_handed_out_and_those_of_before_are_closed(tmp_path):
     said: list[str] = []
-    fill_store(sampled(domain_of(tmp_path, said)))
+    domain = sampled(domain_of(tmp_path, said))
+    fill_store(domain)
+    with domain.service() as service:
+        texts = [NewResponse(text, "sft") for text in PAIRS["Who?"]]
+        make_gold(service, NewTask([{"role": "user", "content": "Who?"}], texts, "support"))
     domain = domain_of(tmp_path, said, personal_data="set_aside")
     fill_store(domain)
+    with domain.service() as service, service.look() as turn:
+        assert turn.connection.execute(select(Task.retired).where(Task.check_kind == "gold")).scalar_one()
     assert handed_out(domain) == {"Where?": ["Here.", "There."]}
     assert "they are not handed out (annotate.personal_data: set_aside)" in said[-2]
-    assert "closed unfinished: 3 tasks" in said[-1]
+    assert "closed unfinished: 2 tasks" in said[-1]
     assert len((domain.run.root / LISTED).read_text().splitlines()) == 3
 
 

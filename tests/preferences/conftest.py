@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,10 @@ from plumbline.preferences.accounts import Accounts, WrongPassword
 from plumbline.preferences.counting import LiveCounts
 from plumbline.preferences.login_sessions import LoginSessions
 from plumbline.preferences.pace import Pace
-from plumbline.preferences.records import Assignment, NewResponse, NewTask
+from plumbline.preferences.records import ADJUDICATION, Assignment, NewJudgement, NewResponse, NewTask
 from plumbline.preferences.service import PreferenceService
 from plumbline.preferences.store import Store
+from plumbline.preferences.validation import task_key
 from tests.cheap_passwords import PASSWORD, cheap_passwords
 from tests.postgres import database_of, new_database, postgres_server
 
@@ -146,6 +148,15 @@ def best_first(work: Assignment) -> dict[str, int]:
     """The ranking that puts the lowest-numbered response first."""
     ordered = sorted(work.cards, key=lambda card: card.text)
     return {card.response_id: rank for rank, card in enumerate(ordered, 1)}
+
+
+def make_gold(service: PreferenceService, task: NewTask) -> str:
+    """Let a lead decide a task and make a gold item of it; returns its id."""
+    ranks = tuple(range(1, len(task.responses) + 1))
+    service.take([NewJudgement(replace(task, origin="import:rankings"), ranks, "Lea", f"{task}", purpose=ADJUDICATION)])
+    key = task_key(task.prompt, [response.text for response in task.responses])
+    service.checks.make_gold(key)
+    return key
 
 
 def rows_of(store: Store, table: Any) -> int:

@@ -218,11 +218,11 @@ def test_an_overlap_that_broke_off_is_asked_for_again(service, monkeypatch):
     service.add_tasks(new_tasks(5, 2))
     measure, batches = ingest.measure, []
 
-    def dies_in_the_second(turn, tasks):
+    def dies_in_the_second(connection, tasks):
         batches.append(tasks)
         if len(batches) == 2:
             raise RuntimeError
-        measure(turn, tasks)
+        measure(connection, tasks)
 
     with monkeypatch.context() as patched, pytest.raises(RuntimeError):
         patched.setattr(ingest, "measure", dies_in_the_second)

@@ -16,7 +16,7 @@ from plumbline.preferences.schedule import CHECK, REPEATED
 from plumbline.preferences.service import PreferenceService
 from plumbline.preferences.tables import Task
 from plumbline.recipe_annotate import ChecksSection
-from tests.preferences.conftest import best_first, counts_of, new_task, new_tasks
+from tests.preferences.conftest import best_first, counts_of, make_gold, new_task, new_tasks
 
 EVERY_THIRD = dict.fromkeys(range(2, 60, 3), CHECK)
 
@@ -267,6 +267,33 @@ def test_a_files_checks_replace_those_of_the_file_before(store, clock, places):
     service.checks.load([gold(2), gold(3)])
     who = service.sign_in("Anna").annotator_id
     assert sorted(work_through(service, who)) == ["gold 2", "gold 3"]
+
+
+def test_a_file_closes_what_it_no_longer_holds_whatever_that_was_and_leaves_a_leads_gold_items(store, clock, places):
+    places.update(dict.fromkeys(range(60), CHECK))
+    service = checked(store, clock)
+    service.add_tasks([new_task("gold 1"), new_task("gold 2")])
+    make_gold(service, new_task("gold 2"))
+    service.checks.load([gold(1), gold(3)])
+    assert sorted(work_through(service, service.sign_in("Anna").annotator_id)) == ["gold 1", "gold 2", "gold 3"]
+    service.checks.load([gold(3)])
+    assert sorted(work_through(service, service.sign_in("Ben").annotator_id)) == ["gold 2", "gold 3"]
+    service.checks.load([])
+    assert work_through(service, service.sign_in("Carl").annotator_id) == ["gold 2"]
+
+
+def test_a_leads_gold_item_stays_when_its_policy_is_sampled_no_more(store, clock, places):
+    places.update(dict.fromkeys(range(60), CHECK))
+    service = checked(store, clock)
+    service.add_tasks([new_task("gold 1"), new_task("gold 2")])
+    made = make_gold(service, new_task("gold 1"))
+    (other,) = [task.task_id for task in service.control.open_tasks()]
+    assert service.retire([made, other]) == 1
+    assert work_through(service, service.sign_in("Anna").annotator_id) == ["gold 1"]
+    service.retire([made], checks=True)
+    assert work_through(service, service.sign_in("Ben").annotator_id) == []
+    service.checks.make_gold(made)
+    assert work_through(service, service.sign_in("Carl").annotator_id) == ["gold 1"]
 
 
 def test_an_item_that_is_a_check_is_no_work_whichever_came_first(store, clock, places):

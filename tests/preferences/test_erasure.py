@@ -14,6 +14,9 @@ from plumbline.preferences.account_tables import LoginSession, Throttle
 from plumbline.preferences.accounts import Accounts
 from plumbline.preferences.audit_check import verify
 from plumbline.preferences.erasure import erase
+from plumbline.preferences.exporters import export_preferences
+from plumbline.preferences.flag_decisions import FlagDecisions
+from plumbline.preferences.importers import import_preferences
 from plumbline.preferences.login_sessions import LoginSessions
 from plumbline.preferences.records import Assignment, NewJudgement
 from plumbline.preferences.rules import Rules
@@ -231,6 +234,82 @@ def test_what_a_lead_decided_about_their_flag_stays_without_their_words(busy, st
     assert verify(store, contents=True).holds
 
 
+@pytest.mark.parametrize("reopen", [True, False])
+def test_what_a_lead_decided_about_others_flags_outlasts_the_lead(service, store, reopen):
+    service.add_tasks(new_tasks(2))
+    ann, lead = (service.sign_in(name).annotator_id for name in ("Ann", NAME))
+    decisions = FlagDecisions(store, project="support", clock=service.clock)
+    for who in (ann, lead):  # of their own flag nothing is left
+        work = service.lease_next(who)
+        service.flag(work.lease_id, who, kind="broken", note="look", idempotency_key=who)
+        decisions.decide(lead, work.task_id, reopen=reopen)
+    report = erase(store, NAME, remove_judgements=True)
+    assert report.answers == {"flag": 1 if reopen else 2} | ({"dismissal": 1} if reopen else {})
+    assert [task[:2] for task in task_counts(store)] == [(0, 0 if reopen else 1), (0, 0)]
+    assert decisions.waiting() == []
+    assert verify(store, contents=True).faults == []
+    assert sum(one.flagged for one in service.control.standings() if one.name == "Ann") == 0
+    erase(store, "Ann", remove_judgements=True)
+    assert [task[:2] for task in task_counts(store)] == [(0, 0 if reopen else 1), (0, 0)]
+    assert verify(store, contents=True).faults == []
+
+
+@pytest.mark.parametrize("remove", [True, False])
+def test_open_tasks_that_were_kept_for_nobody_else_are_told(service, store, remove):
+    service.add_tasks(new_tasks(5))
+    her, ben = (service.sign_in(name).annotator_id for name in (NAME, "Ben"))
+    tasks = [task.task_id for task in service.control.open_tasks()]
+    service.control.restrict(tasks[0], [her])
+    service.control.restrict(tasks[1], [her, ben])
+    service.control.assign_pool(tasks[2:4], "medical")
+    service.control.assign_pool(tasks[4:], "law")
+    service.control.set_pool("medical", [her])
+    service.control.set_pool("law", [her, ben])
+    assert erase(store, NAME, remove_judgements=remove).stranded == (
+        f"the task {tasks[0]} of the project support",
+        "2 tasks of the pool 'medical' of the project support",
+    )
+    assert erase(store, "Ben", remove_judgements=remove).stranded == (
+        f"the task {tasks[1]} of the project support",
+        "1 task of the pool 'law' of the project support",
+    )
+
+
+@pytest.mark.parametrize("remove", [True, False])
+def test_one_of_several_whose_flags_a_lead_settled_together_can_go(service, store, remove):
+    service.set_overlap(2)
+    service.add_tasks(new_tasks(1))
+    people = [service.sign_in(name).annotator_id for name in (NAME, "Ben")]
+    held = [(who, service.lease_next(who)) for who in people]
+    for who, work in held:
+        service.flag(work.lease_id, who, kind="broken", note="look", idempotency_key=who)
+    lead = service.sign_in("Lea").annotator_id
+    FlagDecisions(store, project="support", clock=service.clock).decide(lead, held[0][1].task_id, reopen=False)
+    erase(store, NAME, remove_judgements=remove)
+    assert verify(store, contents=True).faults == []
+    with store.write() as connection:  # which hides nothing else
+        connection.exec_driver_sql("DELETE FROM answers WHERE id = (SELECT max(id) FROM answers)")
+    assert not verify(store, contents=True).holds
+
+
+@pytest.mark.parametrize("remove", [True, False])
+def test_a_file_brings_nobody_back_whose_judgements_are_there_and_the_log_holds_where_it_does(
+    service, store, tmp_path, remove
+):
+    service.add_tasks(new_tasks(2))
+    answer(service, service.sign_in(NAME).annotator_id)
+    export_preferences(service, tmp_path / "all.jsonl", format="rankings")
+    erase(store, NAME, remove_judgements=remove)
+    assert import_preferences(tmp_path / "all.jsonl", service).taken == remove
+    with store.read() as connection:
+        people = connection.execute(select(Annotator.name)).scalars().all()
+    assert (NAME in people) == remove and len(people) == 1 + remove
+    assert verify(store, contents=True).faults == []
+    with store.write() as connection:
+        connection.exec_driver_sql("UPDATE answers SET ranks = '[1, 1]'")
+    assert not verify(store, contents=True).holds
+
+
 @pytest.mark.parametrize("remove", [False, True])
 @pytest.mark.parametrize("end", ["erase", "deactivate"])
 def test_an_answer_that_waited_while_its_annotator_went_is_refused(service, store, clock, monkeypatch, end, remove):
@@ -266,11 +345,14 @@ def test_nobody_signs_in_under_a_pseudonym(service, store):
         service.sign_in(pseudonym.upper())
 
 
-@pytest.mark.parametrize("remove", [False, True])
-def test_a_removed_decision_is_expected_of_nobody(store, clock, remove):
+@pytest.fixture
+def disputed(store, clock):
+    """Two tasks on which Ann and Ben disagree, of which Zoe has skipped one."""
     service = PreferenceService(store, project="support", rules=Rules(adjudicate_above=0.3), clock=clock)
     service.set_overlap(2)
     service.add_tasks(new_tasks(2))
+    zoe = service.sign_in("Zoe").annotator_id
+    service.skip(service.lease_next(zoe).lease_id, zoe, reason="too long", idempotency_key="s")
     for name, ranks in (("Ann", (1, 2)), ("Ben", (2, 1))):
         who = service.sign_in(name).annotator_id
         for _ in range(2):
@@ -278,11 +360,32 @@ def test_a_removed_decision_is_expected_of_nobody(store, clock, remove):
             cards = sorted(work.cards, key=lambda card: card.text)
             ranking = {card.response_id: rank for card, rank in zip(cards, ranks, strict=True)}
             service.judge(work.lease_id, who, ranking, idempotency_key=work.lease_id)
+    return service
+
+
+def adjudicate(service, name, ranking=best_first):
+    who = service.sign_in(name).annotator_id
+    work = service.lease_adjudication(who, lead=True)
+    service.judge(work.lease_id, who, ranking(work), idempotency_key=work.lease_id)
+    return work
+
+
+def test_disputes_wait_again_when_who_decided_them_goes_and_stay_when_somebody_else_does(disputed, store):
+    decided = [adjudicate(disputed, name).task_id for name in ("Lea", "Kim")]
+    assert disputed.adjudication.disputes() == []
+    erase(store, "Lea", remove_judgements=True)
+    assert [one.task_id for one in disputed.adjudication.disputes()] == decided[:1]
+    erase(store, "Zoe", remove_judgements=True)
+    assert [one.task_id for one in disputed.adjudication.disputes()] == decided[:1]
+    assert [one.task_id for one in disputed.adjudication.settled()] == decided[1:]
+    erase(store, "Ann", remove_judgements=True)  # one judgement disagrees with nobody
+    assert disputed.adjudication.disputes() == []
+
+
+@pytest.mark.parametrize("remove", [False, True])
+def test_a_removed_decision_is_expected_of_nobody(disputed, store, remove):
     for name in (NAME, "Lea"):
-        who = service.sign_in(name).annotator_id
-        work = service.lease_adjudication(who, lead=True)
-        service.judge(work.lease_id, who, best_first(work), idempotency_key=work.lease_id)
-        service.checks.make_gold(work.task_id)
+        disputed.checks.make_gold(adjudicate(disputed, name).task_id)
     erase(store, NAME, remove_judgements=remove)
     with store.read() as connection:
         gold = connection.execute(select(Task.id).where(Task.check_kind == "gold")).all()

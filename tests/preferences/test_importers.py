@@ -10,6 +10,7 @@ import pyarrow.parquet
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sqlalchemy import update
 
 from plumbline.errors import UserError
 from plumbline.preferences.exporters import EXPORTERS, export_preferences
@@ -17,9 +18,14 @@ from plumbline.preferences.importers import IMPORTERS, import_preferences
 from plumbline.preferences.importers.base import RowFault, as_new_judgement
 from plumbline.preferences.importers.hh import parse_dialogue
 from plumbline.preferences.importers.tulu_human_eval import serial_date
+from plumbline.preferences.screening import Screen
 from plumbline.preferences.service import PreferenceService
 from plumbline.preferences.snapshot import write_snapshot
 from plumbline.preferences.store import Store
+from plumbline.preferences.tables import Answer, Task
+from plumbline.preferences.validation import digest
+from plumbline.recipe_privacy import PersonalDataSection
+from tests.preferences.conftest import rows_of
 
 USER = {"role": "user", "content": "Where is my parcel?"}
 GOOD, BAD = {"role": "assistant", "content": "On its way."}, {"role": "assistant", "content": "No idea."}
@@ -321,6 +327,27 @@ def test_our_own_rankings_come_back_as_they_were(file_service, tmp_path):
         row["origin"] = "import:rankings"
     assert rows[0] == rows[1]
     other.close()
+
+
+def test_no_list_of_names_tells_who_an_exported_id_is_of(file_service, tmp_path):
+    path = write_lines(tmp_path / "x.jsonl", TRL | {"annotator": "Ada Example"}, TRL)
+    import_preferences(path, file_service)
+    guesses = [next(iter(IMPORTERS["trl"].judgements(TRL | {"annotator": name}))) for name in ("Ada Example", None)]
+    guessed, unnamed = (digest(as_new_judgement(guess, "trl", "support").key) for guess in guesses)
+    exported = {record.judgement_id for record in file_service.judgements(pseudonyms=True)}
+    assert unnamed in exported and guessed not in exported  # a row that names nobody is named by its contents
+    assert import_preferences(path, file_service).present == 2
+    with file_service.store.write() as connection:  # as older versions did
+        connection.execute(update(Answer).where(Answer.answer_id != unnamed).values(answer_id=guessed))
+    assert (import_preferences(path, file_service).present, rows_of(file_service.store, Answer)) == (2, 2)
+
+
+def test_what_was_masked_is_not_taken_again_when_the_setting_changes(file_service, tmp_path):
+    path = write_lines(tmp_path / "x.jsonl", TRL | {"prompt": [{"role": "user", "content": "I am ada@example.org"}]})
+    for action, taken in (("mask", 1), ("report", 0)):
+        screen = Screen(PersonalDataSection(action=action))
+        assert import_preferences(path, file_service, screen=screen).taken == taken
+        assert rows_of(file_service.store, Task) == 1
 
 
 def test_trl_export_comes_back_with_margin_annotator_and_mark(file_service, tmp_path):

@@ -20,7 +20,7 @@ from typing import IO, Any, cast
 
 from plumbline.errors import DataError, UserError, counted
 from plumbline.preferences.formats import IMPORTED, check_format
-from plumbline.preferences.importers.base import Importer, RowFault, as_new_judgement
+from plumbline.preferences.importers.base import Importer, RowFault, annotator_of, as_new_judgement
 from plumbline.preferences.importers.files import RawRow, raw_rows
 from plumbline.preferences.records import NewJudgement
 from plumbline.preferences.screening import Findings, Screen
@@ -91,21 +91,11 @@ def import_preferences(
             had to be set aside.
     """
     path = Path(path)
-    if path.is_dir():
-        raise UserError(f"{path} is a folder: name a file in it.")
-    if not path.is_file():
-        raise UserError(f"{path}: there is no such file to import.")
-    if format is not None:
-        check_format(format, IMPORTED)
-    rows = raw_rows(path)
-    first = list(islice(rows, ROWS_TO_DETECT))
-    if not first:
-        raise UserError(f"{path}: the file has no rows.")
-    importer = IMPORTERS[format] if format else _detect(path, first)
+    importer, rows = _opened(path, format)
     try:
         with _Rejected(rejected_path or _beside(path)) as rejected:
             reading = _Reading(importer, service.project, rejected, screen or Screen())
-            taken = service.take(reading.judgements(chain(first, rows)))
+            taken = service.take(reading.judgements(rows))
     except OSError as error:
         raise UserError(f"{path}: rows to be set aside cannot be written ({error.strerror or error}).") from error
     if rejected.rows == reading.read:
@@ -124,6 +114,40 @@ def import_preferences(
         place,
         reading.personal,
     )
+
+
+def judgements_by(name: str, path: Path, *, format: str | None = None) -> int:
+    """How many judgements of a file are by an annotator, who is named as in the store.
+
+    Raises:
+        UserError: the file cannot be imported.
+    """
+    importer, rows = _opened(path, format)
+    return sum(one.casefold() == name.casefold() for raw in rows for one in _annotators_in(importer, raw))
+
+
+def _annotators_in(importer: Importer, raw: RawRow) -> list[str]:
+    if not isinstance(raw.value, dict):
+        return []
+    try:
+        return [annotator_of(one, importer.FORMAT) for one in importer.judgements(raw.value)]
+    except RowFault:
+        return []
+
+
+def _opened(path: Path, format: str | None) -> tuple[Importer, Iterator[RawRow]]:
+    """The rows of a file, and who reads them."""
+    if path.is_dir():
+        raise UserError(f"{path} is a folder: name a file in it.")
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such file to import.")
+    if format is not None:
+        check_format(format, IMPORTED)
+    rows = raw_rows(path)
+    first = list(islice(rows, ROWS_TO_DETECT))
+    if not first:
+        raise UserError(f"{path}: the file has no rows.")
+    return IMPORTERS[format] if format else _detect(path, first), chain(first, rows)
 
 
 def _detect(path: Path, rows: Iterable[RawRow]) -> Importer:

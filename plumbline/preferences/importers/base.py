@@ -88,8 +88,9 @@ def as_new_judgement(judged: Judged, format: str, project: str) -> NewJudgement:
     return NewJudgement(
         task=task,
         ranks=tuple(judged.ranks),
-        annotator=_annotator(judged, format),
+        annotator=annotator_of(judged, format),
         key=digest(format, said, json.dumps(judged.identity, default=str)),
+        key_names=judged.annotator is not None and not judged.simulated,
         judgement_id=judged.judgement_id,
         simulated=judged.simulated,
         annotator_settings=judged.annotator_settings,
@@ -105,6 +106,20 @@ def as_new_judgement(judged: Judged, format: str, project: str) -> NewJudgement:
         gaps=judged.gaps,
         guideline=judged.guideline,
     )
+
+
+def annotator_of(judged: Judged, format: str) -> str:
+    """The name that the store has for who judged.
+
+    Raises:
+        RowFault: it cannot be stored.
+    """
+    if judged.annotator is None:
+        return f"import:{format}"
+    name = " ".join(judged.annotator.split())
+    if not name or not name.isprintable() or len(name) > MAX_NAME - len(format) - 1:
+        raise RowFault(f"the annotator's name {judged.annotator!r} cannot be stored")
+    return name if judged.names_whole else f"{format}:{name}"
 
 
 def text_of(row: dict[str, Any], name: str) -> str:
@@ -157,12 +172,3 @@ def split_common_prompt(chosen: Conversation, rejected: Conversation) -> tuple[C
 def _scores_by_id(judged: Judged, texts: Sequence[str]) -> dict[str, Any]:
     task = task_key(judged.prompt, texts)
     return {response_key(task, text): said for text, said in zip(texts, judged.response_scores or (), strict=True)}
-
-
-def _annotator(judged: Judged, format: str) -> str:
-    if judged.annotator is None:
-        return f"import:{format}"
-    name = " ".join(judged.annotator.split())
-    if not name or not name.isprintable() or len(name) > MAX_NAME - len(format) - 1:
-        raise RowFault(f"the annotator's name {judged.annotator!r} cannot be stored")
-    return name if judged.names_whole else f"{format}:{name}"
