@@ -119,10 +119,11 @@ def disputed(turn: Turn, rules: Rules) -> ColumnElement[bool]:
 
 
 def measure(connection: Connection, task_ids: Sequence[int]) -> None:
-    """Store how far the judgements of each task disagree; nothing of tasks that miss some."""
+    """Store how far the judgements of each task that is handed out disagree; nothing of tasks that miss some."""
     # Locked, so that of two judgements at once the second sees the first. A weak lock, because whoever writes an answer
     # to the task shares its key, and two of them would wait for each other.
     query = select(Task.id, Task.judged, Task.wanted, Task.disagreement).where(Task.id.in_(task_ids))
+    query = query.where(Task.wanted > 0)
     tasks = connection.execute(query.order_by(Task.id).with_for_update(key_share=True)).all()
     rankings: dict[int, list[list[int]]] = {task.id: [] for task in tasks if task.judged >= task.wanted}
     if rankings:

@@ -21,8 +21,7 @@ from plumbline.preferences import audit
 from plumbline.preferences.account_tables import Account, LoginSession, Throttle
 from plumbline.preferences.adjudication import measure
 from plumbline.preferences.audit_check import ERASE, REMOVED
-from plumbline.preferences.flag_decisions import undecided
-from plumbline.preferences.queue import OPEN, RELEASED
+from plumbline.preferences.queue import OPEN, RELEASED, decides_flag
 from plumbline.preferences.records import ADJUDICATION, DISMISSAL, FLAG, GOLD, JUDGEMENT, WORK
 from plumbline.preferences.store import Store
 from plumbline.preferences.tables import (
@@ -333,8 +332,7 @@ def _remove_answers(connection: Connection, person: int) -> int:
     connection.execute(delete(Tally).where(Tally.annotator_id == person))
     _recount(connection, tasks)
     for some in _pieces(tasks):
-        handed_out = select(Task.id).where(Task.id.in_(some), Task.wanted > 0)
-        measure(connection, connection.execute(handed_out).scalars().all())
+        measure(connection, some)
         connection.execute(delete(Task).where(Task.id.in_(some), Task.origin == "arena", ~_is_used()))
     for some in _pieces(decided):
         connection.execute(update(Task).where(Task.id.in_(some)).values(adjudicated=_is_adjudicated()))
@@ -349,7 +347,7 @@ def _decides_for_others(person: int) -> ColumnElement[bool]:
     """Of an answer of theirs: whether it is a lead's decision about a flag of somebody else."""
     flag = Answer.__table__.alias("flag")
     own = exists().where(flag.c.id == Answer.supersedes_id, flag.c.annotator_id == person)
-    return and_(Answer.kind.in_((FLAG, DISMISSAL)), ~undecided(), ~own)
+    return and_(Answer.kind.in_((FLAG, DISMISSAL)), decides_flag(), ~own)
 
 
 def _is_adjudicated() -> ColumnElement[bool]:

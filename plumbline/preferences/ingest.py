@@ -271,6 +271,7 @@ def _count(turn: Turn, rows: list[dict[str, Any]]) -> None:
     by_annotator = Counter(row["annotator_id"] for row in rows)
     _add(turn, Task.__table__.c.id, by_task, "taken", "judged")
     _add(turn, Tally.__table__.c.annotator_id, by_annotator, "judged")
+    measure(turn.connection, list(by_task))
 
 
 def _add(turn: Turn, key: Any, more: Counter[int], *columns: str) -> None:

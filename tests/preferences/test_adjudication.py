@@ -6,7 +6,7 @@ from sqlalchemy import func, select
 from plumbline.errors import StoreError
 from plumbline.preferences import handing, ingest
 from plumbline.preferences.accounts import ADMIN, ANNOTATOR, LEAD, Accounts
-from plumbline.preferences.records import ADJUDICATION, GOLD, WORK, Assignment, NoWork
+from plumbline.preferences.records import ADJUDICATION, GOLD, WORK, Assignment, NewJudgement, NoWork
 from plumbline.preferences.rules import Rules
 from plumbline.preferences.schedule import CHECK
 from plumbline.preferences.service import PreferenceService
@@ -78,6 +78,14 @@ def test_disputed_tasks_wait_the_most_disputed_first_and_are_decided_once(servic
     assert sorted(record.purpose for record in learned) == [ADJUDICATION] * 2 + [WORK] * 6
     assert judgement in {record.judgement_id for record in learned if record.purpose == ADJUDICATION}
     assert service.progress().done == 6 and service.progress().missing == 0
+
+
+def test_a_task_that_an_import_fills_is_disputed_too(service):
+    (task,), ben = new_tasks(1, 2), person(service, "Ben")
+    service.add_tasks([task])
+    judge_all(service, ben, (1, 2))
+    service.take([NewJudgement(task, (2, 1), "Anna", key="row 1")])
+    assert disputes(service) == [("task 0", 2, 1.0)]
 
 
 def test_only_leads_and_named_adjudicators_decide_and_never_their_own(service):
