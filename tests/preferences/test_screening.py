@@ -91,7 +91,7 @@ def test_masks_are_stable_and_rows_that_become_the_same_stay_two_judgements(file
 
 def test_a_file_that_is_all_personal_says_so(file_service, file):
     file.write_text("\n".join(json.dumps(row) for row in ROWS[1:]))
-    with pytest.raises(UserError, match="all set aside"):
+    with pytest.raises(UserError, match=r"all set aside in .*, because they hold personal data\.$"):
         import_preferences(file, file_service, screen=screen("set_aside"))
 
 

@@ -99,9 +99,11 @@ def import_preferences(
     except OSError as error:
         raise UserError(f"{path}: rows to be set aside cannot be written ({error.strerror or error}).") from error
     if rejected.rows == reading.read:
+        what = f"{path}: nothing was taken; {counted(reading.read, 'row')} read as {importer.FORMAT}, all set aside in "
+        if reading.withheld == reading.read:
+            raise UserError(f"{what}{rejected.path}, because they hold personal data.")
         raise UserError(
-            f"{path}: nothing was taken; {counted(reading.read, 'row')} read as {importer.FORMAT}, all set aside in "
-            f"{rejected.path} with their reasons. Is it another format? Known are {', '.join(IMPORTERS)}."
+            f"{what}{rejected.path} with their reasons. Is it another format? Known are {', '.join(IMPORTERS)}."
         )
     place = rejected.path if rejected.rows else None
     return ImportReport(
@@ -172,6 +174,7 @@ class _Reading:
     screen: Screen
     read: int = 0
     repeated: int = 0
+    withheld: int = 0
     personal: Findings = field(default_factory=Findings)
     _keys: set[str] = field(default_factory=set, init=False)
 
@@ -203,6 +206,7 @@ class _Reading:
         if not kinds or self.screen.action == "report":
             return found
         if self.screen.action == "set_aside":
+            self.withheld += 1
             raise RowFault(f"personal data: {', '.join(sorted(kinds))}")
         masked = [self.screen.masked_judgement(judgement) for judgement in found]
         for judgement in masked:
