@@ -30,6 +30,7 @@ RUBRIC = RubricAxis(
     low="Unverständlichkeitsgrenzüberschreitung",
     high="Selbstverständlichkeitsnachweisbarkeit",
 )
+CODE = f"```\nGET /tracking/{'c' * 100}\n```\n\n| a | b |\n|---|---|\n| {'d' * 60} | e |"
 TITLE = "kundendienstqualitaetssicherungspruefung-2026q4"
 
 
@@ -43,7 +44,7 @@ def app(service: PreferenceService, setup: Setup) -> Any:
     accounts = Accounts(service.store, passwords=cheap_passwords())
     accounts.create(ADA, ADMIN, password=PASSWORD)
     ben = accounts.create(BEN, password=PASSWORD).annotator_id
-    service.add_tasks([new_task(f"{number}{'w' * 100}", 3) for number in range(3)])
+    service.add_tasks([new_task(f"{number}{'w' * 100}", ["one", "u" * 100, CODE]) for number in range(3)])
     judged = lease(service, ben)
     ranking = {card.response_id: card.position + 1 for card in judged.cards}
     service.judge(judged.lease_id, ben, ranking, idempotency_key="judged", seconds=30, reason="q" * 60)
