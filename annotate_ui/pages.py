@@ -24,7 +24,8 @@ class GradioPage:
     Attributes:
         path: such as `/annotate`.
         blocks: what is on it.
-        assets: style sheets and scripts (modules) in `static/` that it loads, beside `base.css`, `nav.css` and `nav.js`.
+        assets: style sheets and scripts (modules) in `static/` that it loads, beside `base.css` and those of the head
+            line.
         roles: who may open it; empty for everybody who is signed in.
     """
 
