@@ -24,7 +24,8 @@ class GradioPage:
     Attributes:
         path: such as `/annotate`.
         blocks: what is on it.
-        assets: style sheets and scripts (modules) in `static/` that it loads, beside `base.css` and `nav.js`.
+        assets: style sheets and scripts (modules) in `static/` that it loads, beside `base.css` and those of the head
+            line.
         roles: who may open it; empty for everybody who is signed in.
     """
 
@@ -40,7 +41,7 @@ class GradioPage:
     @property
     def head(self) -> str:
         """What the page loads, as tags."""
-        names = ("base.css", *self.assets)
+        names = ("base.css", "nav.css", *self.assets)
         sheets = [f'<link rel="stylesheet" href="/assets/{name}">' for name in names if name.endswith(".css")]
         scripts = [f'<script type="module" src="/assets/{name}"></script>' for name in names if name.endswith(".js")]
         return "".join([*sheets, '<script src="/assets/nav.js"></script>', *scripts])

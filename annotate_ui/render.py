@@ -180,7 +180,7 @@ def render_shell(setup: Setup) -> str:
 def render_nav(setup: Setup, here: str, buttons: str = "") -> Markup:
     """The head line, the same on every page: title, links by role, name, light or dark, sign out.
 
-    The page loads `/assets/nav.js` and `/assets/base.css`.
+    The page loads `/assets/nav.js`, `/assets/nav.css` and `/assets/base.css`.
 
     Args:
         setup: its `pages` are linked.

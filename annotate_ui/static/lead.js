@@ -41,15 +41,50 @@
     return message;
   }
 
+  /** Whether somebody is writing in a panel or a form: it is not replaced under their hands. */
+  function isEdited(place) {
+    return [...place.querySelectorAll("textarea, input:not([type=hidden]), select")].some(
+      (field) =>
+        field === document.activeElement ||
+        (field.type === "checkbox" ? field.checked !== field.defaultChecked : "defaultValue" in field && field.value !== field.defaultValue),
+    );
+  }
+
+  /** What a form does and to whom: by this it is found again in new content. */
+  const formName = (form) => JSON.stringify(form?.dataset ?? null);
+  const foldName = (fold) => fold.id || fold.querySelector("summary").textContent + formName(fold.querySelector("form"));
+
+  /** A selector of an element by its place in the panel. */
+  function pathOf(element, panel) {
+    const steps = [];
+    for (let one = element; one !== panel; one = one.parentElement) {
+      steps.unshift(`${one.localName}:nth-child(${[...one.parentElement.children].indexOf(one) + 1})`);
+    }
+    return [":scope", ...steps].join(" > ");
+  }
+
+  /** Tick who belongs to what a field names, and nobody of what it named before; ticks set by hand stay. */
+  function fill(field) {
+    const named = field.value.replace(/\s+/g, " ").trim();
+    for (const box of field.form.querySelectorAll(`[name="${field.dataset.fills}"]`)) {
+      if ("filled" in box.dataset) box.checked = false;
+      const belongs = JSON.parse(box.dataset.of).includes(named);
+      box.toggleAttribute("data-filled", belongs && !box.checked);
+      box.checked ||= belongs;
+    }
+  }
+
   class Lead extends HTMLElement {
     connectedCallback() {
       if (this.opened) return;
       this.opened = true;
       this.shown = {}; // panel to the message and the HTML that it shows
+      this.asked = {}; // panel to the number of times that something was asked for it
       this.tabs = [...this.querySelectorAll("[role=tab]")];
       this.addEventListener("click", (event) => this.clicked(event));
       this.addEventListener("keydown", (event) => this.pressed(event));
       this.addEventListener("submit", (event) => this.submitted(event));
+      this.addEventListener("input", (event) => event.target.matches("[data-fills]") && fill(event.target));
       window.addEventListener("hashchange", () => this.open(this.wanted()));
       document.addEventListener("visibilitychange", () => !document.hidden && this.refresh());
       this.open(this.wanted());
@@ -107,53 +142,49 @@
     async refresh() {
       clearTimeout(this.timer);
       const name = this.name;
-      if (LIVE.includes(name)) this.timer = setTimeout(() => document.hidden || this.refresh(), REFRESH_SECONDS * 1000);
-      if (this.isEdited(this.panel(name))) return;
-      const reply = await call(name, this.shown[name].message);
-      if (name === this.name) this.take(reply);
+      if (LIVE.includes(name)) this.refreshIn(REFRESH_SECONDS);
+      if (isEdited(this.panel(name))) return;
+      const reply = await this.ask(name, name, this.shown[name].message);
+      if (!reply.late && !isEdited(this.panel(name))) this.take(name, reply);
     }
 
-    take(reply) {
-      const panel = this.panel(this.name);
+    refreshIn(seconds) {
+      clearTimeout(this.timer);
+      this.timer = setTimeout(() => document.hidden || this.refresh(), seconds * 1000);
+    }
+
+    /** Ask something for a panel. A reply is `late`, without HTML, where the panel was asked for anew meanwhile. */
+    async ask(name, action, message) {
+      const number = (this.asked[name] = (this.asked[name] ?? 0) + 1);
+      const reply = await call(action, message);
+      return number === this.asked[name] ? reply : { ...reply, html: undefined, late: true };
+    }
+
+    /** Show a reply in the panel that asked for it; the form that was `sent` is through, the others are still written. */
+    take(name, reply, sent) {
       this.showError(reply.error ?? "");
-      if (reply.html !== undefined && reply.html !== this.shown[this.name].html) {
-        this.shown[this.name].html = reply.html;
-        this.replace(panel, reply.html);
-        if (panel.querySelector("[data-soon]")) {
-          clearTimeout(this.timer);
-          this.timer = setTimeout(() => this.refresh(), SOON_SECONDS * 1000);
-        }
+      if (reply.html !== undefined && reply.html !== this.shown[name].html) {
+        this.shown[name].html = reply.html;
+        this.replace(this.panel(name), reply.html, sent);
+        if (name === this.name && this.panel(name).querySelector("[data-soon]")) this.refreshIn(SOON_SECONDS);
       }
       if (reply.notice) this.notify(reply.notice);
     }
 
-    /** New content, with focus, opened details and the scrolled tables where they were. */
-    replace(panel, html) {
-      const focused = panel.contains(document.activeElement) ? this.pathOf(document.activeElement, panel) : null;
-      const opened = [...panel.querySelectorAll("details")].map((one) => one.open);
+    /** New content, with focus, opened details, the scrolled tables and what is being written where they were. */
+    replace(panel, html, sent) {
+      const focused = panel.contains(document.activeElement) ? document.activeElement : null;
+      const path = focused && pathOf(focused, panel);
+      const written = [...panel.querySelectorAll("form")].filter((form) => form !== sent && isEdited(form));
+      const opened = new Map([...panel.querySelectorAll("details")].map((one) => [foldName(one), one.open]));
       const scrolled = [...panel.querySelectorAll(".pl-scroll")].map((one) => one.scrollLeft);
       panel.innerHTML = html;
-      panel.querySelectorAll("details").forEach((one, place) => (one.open = opened[place] ?? one.open));
+      panel.querySelectorAll("details").forEach((one) => (one.open = opened.get(foldName(one)) ?? one.open));
       panel.querySelectorAll(".pl-scroll").forEach((one, place) => (one.scrollLeft = scrolled[place] ?? 0));
-      if (focused) panel.querySelector(focused)?.focus({ preventScroll: true });
-    }
-
-    /** A selector of an element by its place in the panel. */
-    pathOf(element, panel) {
-      const steps = [];
-      for (let one = element; one !== panel; one = one.parentElement) {
-        steps.unshift(`${one.localName}:nth-child(${[...one.parentElement.children].indexOf(one) + 1})`);
+      for (const form of written) {
+        [...panel.querySelectorAll("form")].find((one) => formName(one) === formName(form))?.replaceWith(form);
       }
-      return steps.length ? `:scope > ${steps.join(" > ")}` : null;
-    }
-
-    /** Whether somebody is writing in the panel: it is not replaced under their hands. */
-    isEdited(panel) {
-      return [...panel.querySelectorAll("textarea, input:not([type=hidden]), select")].some(
-        (field) =>
-          field === document.activeElement ||
-          (field.type === "checkbox" ? field.checked !== field.defaultChecked : "defaultValue" in field && field.value !== field.defaultValue),
-      );
+      if (focused) (panel.contains(focused) ? focused : (panel.querySelector(path) ?? panel)).focus({ preventScroll: true });
     }
 
     submitted(event) {
@@ -172,7 +203,9 @@
       const plain = submitter && "plain" in submitter.dataset; // changes nothing
       if (element.busy || (!plain && element.dataset.confirm && !window.confirm(element.dataset.confirm))) return;
       element.busy = true;
-      const reply = await call(submitter?.dataset.call ?? element.dataset.call, messageOf(element));
+      const { name } = this;
+      const message = messageOf(element);
+      const reply = await this.ask(name, submitter?.dataset.call ?? element.dataset.call, message);
       element.busy = false;
       if (reply.preview !== undefined) {
         const place = element.querySelector("[data-preview]");
@@ -181,7 +214,8 @@
         this.showError("");
         return;
       }
-      this.take(reply);
+      const writtenOn = JSON.stringify(messageOf(element)) !== JSON.stringify(message);
+      this.take(name, reply, writtenOn ? null : element);
       if (reply.html === undefined && !reply.error) this.refresh();
     }
 

@@ -3,7 +3,13 @@
 (() => {
   const part = (name) => document.querySelector(`[data-pl="${name}"]`);
 
+  const MAY = {
+    annotator: "They rank, and see neither quality nor exports.",
+    lead: "They also see who said what, quality and exports, and decide disputes.",
+    admin: "They also open, change and close accounts, yours too.",
+  };
   const SURE = {
+    role: (name, { role }) => [`Make ${name} ${/^[aeiou]/.test(role) ? "an" : "a"} ${role}?`, MAY[role], `Make ${role}`],
     reset: (name) => [
       `Reset the password of ${name}?`,
       "They are signed out everywhere and come back with a one-time password, which you give to them.",
@@ -27,20 +33,20 @@
   };
 
   /** Open a dialog and go on with its form when it is answered by its button. */
-  function ask(dialog, goOn) {
+  function ask(dialog, goOn, giveUp) {
     const form = dialog.querySelector("form");
     form.reset();
     dialog.returnValue = "cancel";
-    dialog.onclose = () => dialog.returnValue === "ok" && goOn(form);
+    dialog.onclose = () => (dialog.returnValue === "ok" ? goOn(form) : giveUp?.());
     dialog.showModal();
   }
 
-  function ifSure(action, row) {
-    const [title, text, button] = SURE[action](row.dataset.name);
+  function ifSure(action, row, values = {}) {
+    const [title, text, button] = SURE[action](row.dataset.name, values);
     part("sure-title").textContent = title;
     part("sure-text").textContent = text;
     part("sure-button").textContent = button;
-    ask(part("sure-dialog"), () => send(action, { annotator_id: row.dataset.account }));
+    ask(part("sure-dialog"), () => send(action, { annotator_id: row.dataset.account, ...values }), showRolesAsTheyAre);
   }
 
   async function send(action, message) {
@@ -60,8 +66,8 @@
       part(name).textContent = text ?? "";
       part(name).hidden = !text;
     }
-    if (reply.html !== undefined) part("rows").innerHTML = reply.html;
-    else for (const option of document.querySelectorAll("option[selected]")) option.selected = true;
+    if (reply.html !== undefined) replaceRows(reply.html);
+    else showRolesAsTheyAre();
     if (reply.password) {
       part("password-name").textContent = reply.name;
       part("password").textContent = reply.password;
@@ -71,6 +77,20 @@
     }
   }
 
+  /** The new list, with the focus on the account where it was. */
+  function replaceRows(html) {
+    const focused = part("rows").contains(document.activeElement) ? document.activeElement : null;
+    const account = focused?.closest("[data-account]").dataset.account;
+    part("rows").innerHTML = html;
+    if (!focused) return;
+    const controls = [...part("rows").querySelectorAll(`[data-account="${account}"] :is(select, button)`)];
+    (controls.find((one) => one.dataset.do === focused.dataset.do) ?? controls.at(-1))?.focus();
+  }
+
+  function showRolesAsTheyAre() {
+    for (const option of document.querySelectorAll("option[selected]")) option.selected = true;
+  }
+
   document.addEventListener("click", (event) => {
     const button = event.target.closest("[data-do]");
     if (button) commands[button.dataset.do](button.closest("[data-account]"));
@@ -78,7 +98,7 @@
   document.addEventListener("change", (event) => {
     const row = event.target.closest("[data-account]");
     if (row && event.target.dataset.change === "role") {
-      send("role", { annotator_id: row.dataset.account, role: event.target.value });
+      ifSure("role", row, { role: event.target.value }); // an arrow key on the closed list changes it at once
     }
   });
 })();

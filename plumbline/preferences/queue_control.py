@@ -128,6 +128,8 @@ class QueueControl(Facet):
                 delete(PoolMember).where(PoolMember.project_id == turn.project_id, PoolMember.pool == name)
             )
             rows = [{"project_id": turn.project_id, "pool": name, "annotator_id": member} for member in members]
+            for member in members:
+                ensure_tally(turn, member)  # so that `standings` names every member
             if rows:
                 turn.connection.execute(insert(PoolMember), rows)
             if name == ADJUDICATORS:

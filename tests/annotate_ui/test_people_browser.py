@@ -31,6 +31,11 @@ def choose(page: Any, password: str, button: str) -> None:
     page.click(f"button:has-text('{button}')")
 
 
+def focus_of(page: Any) -> str:
+    """What those who hear the page hear of the element that has the focus."""
+    return str(page.evaluate("document.activeElement.ariaLabel"))
+
+
 def serious_faults(page: Any) -> list[str]:
     """What axe finds for those who hear the page or use no mouse."""
     found = Axe().run(page).response["violations"]
@@ -78,11 +83,21 @@ def test_an_account_from_the_admin_s_page_to_a_password_of_its_own(browser: Any,
 
         admin.reload()
         row = admin.locator("[data-name='Bob <i>']")
-        row.locator("select").select_option("lead")
+        role = row.locator("select")
+        role.focus()
+        admin.keyboard.press("ArrowDown")  # which chooses the next role at once
+        admin.wait_for_selector("dialog[open] h2:text-is('Make Bob <i> a lead?')")
+        admin.keyboard.press("Escape")
+        admin.wait_for_selector("dialog[open]", state="detached")
+        assert role.input_value() == "annotator" and focus_of(admin) == "Role of Bob <i>"
+        admin.keyboard.press("ArrowDown")
+        admin.click("dialog[open] button:text-is('Make lead')")
         admin.wait_for_selector("text=is a lead now")
+        assert role.input_value() == "lead" and focus_of(admin) == "Role of Bob <i>"
         row.locator("[data-do=deactivate]").click()
         admin.click("dialog[open] button[value=ok]")
         admin.wait_for_selector("text=is closed")
+        assert focus_of(admin) == "Open the account of Bob <i> again"
         bob.reload()
         bob.wait_for_selector("#password")
         sign_in(bob, "Bob <i>", OTHER)

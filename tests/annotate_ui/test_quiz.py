@@ -16,6 +16,7 @@ from plumbline.preferences.rules import Rules
 from plumbline.preferences.service import PreferenceService
 from plumbline.preferences.store import Store
 from tests.annotate_ui.conftest import new_task, press
+from tests.annotate_ui.screens import outside, too_small
 from tests.annotate_ui.test_board_safety import serious
 
 OpenPage = Callable[..., Any]
@@ -110,9 +111,7 @@ def test_the_quiz_by_keyboard_then_by_thumb(open_page: OpenPage, service: Prefer
     page.tap("[data-do=consent]")
     page.wait_for_selector("form.pl-quiz")
     assert serious(page) == []
-    assert page.evaluate("document.scrollingElement.scrollWidth") <= 360
-    heights = page.locator(".pl-quiz :is(label, button)").evaluate_all("all => all.map(one => one.offsetHeight)")
-    assert min(heights) >= 44
+    assert [*outside(page), *too_small(page)] == []
     for place, option in enumerate((1, 0, 0), 1):
         page.tap(f"[data-question='{place}'] label >> nth={option}")
     page.tap(".pl-quiz > button")

@@ -4,6 +4,7 @@ import pytest
 
 from plumbline.errors import StoreError
 from plumbline.preferences.records import Assignment, NoWork
+from plumbline.preferences.service import PreferenceService
 from tests.preferences.conftest import best_first, counts_of, new_tasks
 
 
@@ -138,6 +139,12 @@ def test_the_lead_takes_back_what_people_hold(service):
 def test_a_pool_has_a_name(file_service, pool):
     with pytest.raises(StoreError, match="name"):
         file_service.control.set_pool(pool, [])
+
+
+def test_every_member_of_a_pool_is_among_the_people_of_the_project(service):
+    elsewhere = PreferenceService(service.store, project="elsewhere", clock=service.clock)
+    elsewhere.control.set_pool("medical", [person(service)])
+    assert [(one.name, one.pools) for one in elsewhere.control.standings()] == [("Anna", ("medical",))]
 
 
 def test_tasks_for_named_people_are_listed_with_their_names(service):

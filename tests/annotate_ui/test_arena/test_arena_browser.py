@@ -8,6 +8,7 @@ import pytest
 
 from annotate_ui.sessions import Sessions
 from plumbline.preferences.arena import Said
+from tests.annotate_ui.screens import outside
 from tests.annotate_ui.test_arena.conftest import HELD_OUT, votes_of, whole
 
 pytestmark = pytest.mark.browser
@@ -88,7 +89,7 @@ def test_accessible_and_within_the_screen(open_arena, scheme, width):
             page.wait_for_selector("[data-do=end]:visible" if "vote" in act else ".pl-reveal table")
         found = [one for one in axe.run(page).response["violations"] if one["impact"] in ("serious", "critical")]
         assert not found, [(one["id"], [node["html"][:120] for node in one["nodes"]]) for one in found]
-        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert outside(page) == []
         for button in page.locator(".pl-arena .pl-button:visible").all():
             assert button.bounding_box()["height"] >= 44
 
@@ -112,7 +113,7 @@ def test_the_leaderboard_of_a_lead(open_arena, service, arena, monkeypatch, widt
     page.wait_for_selector("text=dpo is better than sft for the one annotator who voted")
     found = [one for one in axe.run(page).response["violations"] if one["impact"] in ("serious", "critical")]
     assert not found, [(one["id"], [node["html"][:120] for node in one["nodes"]]) for one in found]
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert outside(page) == []
     page.click("#pl-tab-talk")
     assert page.is_visible("#pl-say-text")
 
