@@ -91,7 +91,22 @@ def test_judgements_come_in_pages_without_gaps(client: TestClient, bearer: dict[
     assert {row["judgement_id"] for row in first + rest} == {one.judgement_id for one in filled.judgements()}
     assert all(row["annotator"].startswith("annotator-") for row in first + rest)
     assert lines(client.get(f"/api/v1/judgements?cursor={rest[-1]['cursor']}", headers=bearer)) == []
+    assert lines(client.get("/api/v1/judgements?cursor=3", headers=bearer)) == rest  # as cursors were once
     assert client.get("/api/v1/judgements?limit=99999999", headers=bearer).status_code == 422
+
+
+def test_a_judgement_that_became_a_skip_is_withdrawn(client: TestClient, bearer: Any, filled: Any) -> None:
+    *_, last = lines(client.get("/api/v1/judgements", headers=bearer))
+    bob = filled.sign_in("Bob").annotator_id
+    again = filled.reopen_last(bob)
+    filled.skip(again.lease_id, bob, reason="cannot-judge", idempotency_key="skip")
+    again = filled.reopen_last(bob)
+    ranking = {card.response_id: card.position + 1 for card in again.cards}
+    now = filled.judge(again.lease_id, bob, ranking, idempotency_key="judged after all", reason="because")
+    withdrawn, judged = lines(client.get(f"/api/v1/judgements?cursor={last['cursor']}", headers=bearer))
+    assert withdrawn == {"cursor": withdrawn["cursor"], "withdrawn": True, "supersedes": last["judgement_id"]}
+    assert (judged["judgement_id"], judged["supersedes"]) == (now, last["judgement_id"])
+    assert lines(client.get(f"/api/v1/judgements?cursor={withdrawn['cursor']}", headers=bearer)) == [judged]
 
 
 @pytest.mark.parametrize("format", sorted(set(EXPORTERS) - {"flags", "demonstrations"}))
