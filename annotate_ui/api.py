@@ -13,8 +13,11 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.exception_handlers import http_exception_handler, request_validation_exception_handler
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
 from sqlalchemy import select
+from starlette.exceptions import HTTPException
 
 from annotate_ui.exports import MEDIA, NothingToExport, export_response
 from plumbline.conversations import Split, split_of
@@ -70,7 +73,22 @@ def add_api(
         assert isinstance(fault, Refused)
         return JSONResponse({"error": fault.error}, status_code=fault.status, headers=fault.headers)
 
+    async def refuse_value(request: Request, fault: Exception) -> Response:
+        assert isinstance(fault, RequestValidationError)
+        if not _is_ours(request):
+            return await request_validation_exception_handler(request, fault)
+        first = fault.errors()[0]
+        return JSONResponse({"error": f"{first['loc'][-1]}: {first['msg']}."}, status_code=422)
+
+    async def refuse_method(request: Request, fault: Exception) -> Response:
+        assert isinstance(fault, HTTPException)
+        if not _is_ours(request):
+            return await http_exception_handler(request, fault)
+        return JSONResponse({"error": f"{fault.detail}."}, status_code=fault.status_code, headers=fault.headers)
+
     app.add_exception_handler(Refused, refuse)
+    app.add_exception_handler(RequestValidationError, refuse_value)
+    app.add_exception_handler(HTTPException, refuse_method)
 
 
 def api_routes(
@@ -129,6 +147,10 @@ def api_routes(
         raise Refused(404, "there is nothing at this address.")
 
     return router
+
+
+def _is_ours(request: Request) -> bool:
+    return request.url.path.startswith(f"{API_PATH}/")
 
 
 def asked_for_names(request: Request, names: bool = False) -> bool:

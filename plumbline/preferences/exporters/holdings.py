@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from sqlalchemy import select
+from sqlalchemy import Text, cast, or_, select
 
-from plumbline.preferences.records import FLAG, JUDGEMENT, LEARNED_FROM
+from plumbline.preferences.records import ALL_BAD, FLAG, JUDGEMENT, LEARNED_FROM
 from plumbline.preferences.service import PreferenceService
 from plumbline.preferences.tables import Annotator, Answer, current
+
+PREFERRING = ("trl", "dpo", "csv", "kto")
+"""Formats that have no row of a judgement that ties all responses."""
 
 
 def why_nothing(service: PreferenceService, format: str, *, people_only: bool = False) -> str | None:
@@ -25,6 +28,11 @@ def why_nothing(service: PreferenceService, format: str, *, people_only: bool = 
     else:
         wanted = (Answer.kind == JUDGEMENT) & Answer.purpose.in_(LEARNED_FROM)
         none = "Nothing was judged yet"
+        if format in PREFERRING:
+            # Ranks are dense: of all that are not tied throughout, some response has the second one.
+            says = [cast(Answer.ranks, Text).contains("2"), Answer.edited != ""]
+            wanted &= or_(*says, cast(Answer.flags, Text).contains(ALL_BAD)) if format == "kto" else or_(*says)
+            none = "No response was preferred yet"
     with service.look() as turn:
         query = select(Answer.id).where(Answer.project_id == turn.project_id, wanted, current()).limit(1)
         if people_only:
