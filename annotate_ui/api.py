@@ -10,23 +10,26 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.exception_handlers import http_exception_handler, request_validation_exception_handler
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
-from sqlalchemy import func, select
+from sqlalchemy import select
+from starlette.exceptions import HTTPException
 
 from annotate_ui.exports import MEDIA, NothingToExport, export_response
 from plumbline.conversations import Split, split_of
 from plumbline.preferences.exporters import ExportOptions, rankings
 from plumbline.preferences.exporters.stream import as_json
 from plumbline.preferences.formats import EXPORTED
+from plumbline.preferences.judgement_news import AT_ONCE, Cursor, news_after
 from plumbline.preferences.judgement_stream import pseudonym_of
 from plumbline.preferences.reading import as_record, judgement_rows
-from plumbline.preferences.records import LEARNED_FROM
+from plumbline.preferences.records import JudgementRecord
 from plumbline.preferences.selection import is_active
-from plumbline.preferences.tables import HIGHEST_ID, Annotator, Answer
+from plumbline.preferences.tables import Annotator, Answer
 from plumbline.preferences.throttle import count_request
 from plumbline.preferences.tokens import Token, Tokens
 
@@ -34,15 +37,13 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from plumbline.preferences.service import PreferenceService
+    from plumbline.preferences.turn import Turn
 
 API_PATH = "/api/v1"
 PER_MINUTE, BURST = 120, 30
 """Requests of one token."""
 
 MOST_AT_ONCE = 10_000
-
-SETTLED_AFTER = timedelta(seconds=5)
-"""On PostgreSQL a row may appear after one with a higher id; younger rows than this are held back."""
 
 
 class Refused(Exception):
@@ -72,7 +73,22 @@ def add_api(
         assert isinstance(fault, Refused)
         return JSONResponse({"error": fault.error}, status_code=fault.status, headers=fault.headers)
 
+    async def refuse_value(request: Request, fault: Exception) -> Response:
+        assert isinstance(fault, RequestValidationError)
+        if not _is_ours(request):
+            return await request_validation_exception_handler(request, fault)
+        first = fault.errors()[0]
+        return JSONResponse({"error": f"{first['loc'][-1]}: {first['msg']}."}, status_code=422)
+
+    async def refuse_method(request: Request, fault: Exception) -> Response:
+        assert isinstance(fault, HTTPException)
+        if not _is_ours(request):
+            return await http_exception_handler(request, fault)
+        return JSONResponse({"error": f"{fault.detail}."}, status_code=fault.status_code, headers=fault.headers)
+
     app.add_exception_handler(Refused, refuse)
+    app.add_exception_handler(RequestValidationError, refuse_value)
+    app.add_exception_handler(HTTPException, refuse_method)
 
 
 def api_routes(
@@ -99,10 +115,13 @@ def api_routes(
     @router.get("/judgements")
     def judgements(
         names: Names,
-        cursor: Annotated[int, Query(ge=0, le=HIGHEST_ID)] = 0,
+        cursor: str = "0",
         limit: Annotated[int, Query(ge=1, le=MOST_AT_ONCE)] = 1000,
     ) -> Response:
-        lines = _judgements_after(service, cursor, limit, names, defaults)
+        after = Cursor.of(cursor)
+        if after is None:
+            raise Refused(422, f"{cursor!r} is no cursor: send that of the last line as it was, or 0 for all.")
+        lines = _judgements_after(service, after, limit, names, defaults)
         return StreamingResponse(lines, media_type=MEDIA["jsonl"], headers={"Cache-Control": "no-store"})
 
     @router.get("/export/{format}")
@@ -128,6 +147,10 @@ def api_routes(
         raise Refused(404, "there is nothing at this address.")
 
     return router
+
+
+def _is_ours(request: Request) -> bool:
+    return request.url.path.startswith(f"{API_PATH}/")
 
 
 def asked_for_names(request: Request, names: bool = False) -> bool:
@@ -200,24 +223,29 @@ def _by_pseudonym(service: PreferenceService, counts: dict[str, int]) -> dict[st
 
 
 def _judgements_after(
-    service: PreferenceService, cursor: int, limit: int, names: bool, defaults: ExportOptions
+    service: PreferenceService, cursor: Cursor, limit: int, names: bool, defaults: ExportOptions
 ) -> Iterator[bytes]:
-    """Judgements in the order in which they were given, corrected ones too, each a line with its own `cursor`."""
+    """What is new of the judgements, each a line with its own `cursor`; the corrected ones are among them."""
     with service.look() as turn:
-        selected = is_active(turn.connection, turn.project_id)
-        query = judgement_rows(turn.project_id, include_superseded=True).add_columns(
-            Answer.id.label("cursor"), Annotator.annotator_id
-        )
-        query = query.where(Answer.id > cursor, Answer.purpose.in_(LEARNED_FROM))
-        if not service.store.is_sqlite:
-            young = (Answer.project_id == turn.project_id) & (Answer.judged_at > turn.now - SETTLED_AFTER)
-            first = select(func.min(Answer.id)).where(young, Answer.id > cursor, Answer.lease_id.is_not(None))
-            query = query.where(Answer.id < func.coalesce(first.scalar_subquery(), 2**62))
-        rows = turn.connection.execute(query.order_by(Answer.id).limit(limit)).all()
-    for row in rows:
-        record = as_record(row, selected=selected)
-        split = split_of(record.prompt, validation=defaults.validation, test=defaults.test)
-        (said,) = rankings.rows([record], split)
-        if not names and not record.simulated:
-            said["annotator"] = pseudonym_of(row.annotator_id)
-        yield as_json({"cursor": row.cursor, **said}) + b"\n"
+        news = news_after(turn, cursor, limit)
+        records = _records_of(turn, [one.cursor.row for one in news if not one.withdrawn], names)
+    for one in news:
+        line: dict[str, Any] = {"withdrawn": True, "supersedes": one.supersedes}
+        if not one.withdrawn:
+            record = records[one.cursor.row]._replace(supersedes=one.supersedes)
+            split = split_of(record.prompt, validation=defaults.validation, test=defaults.test)
+            (line,) = rankings.rows([record], split)
+        yield as_json({"cursor": str(one.cursor), **line}) + b"\n"
+
+
+def _records_of(turn: Turn, rows: list[int], names: bool) -> dict[int, JudgementRecord]:
+    """The judgements with these row ids."""
+    selected = is_active(turn.connection, turn.project_id)
+    query = judgement_rows(turn.project_id, include_superseded=True).add_columns(Answer.id, Annotator.annotator_id)
+    records = {}
+    for start in range(0, len(rows), AT_ONCE):
+        for row in turn.connection.execute(query.where(Answer.id.in_(rows[start : start + AT_ONCE]))):
+            record = as_record(row, selected=selected)
+            shown = record.annotator if names or record.simulated else pseudonym_of(row.annotator_id)
+            records[row.id] = record._replace(annotator=shown)
+    return records

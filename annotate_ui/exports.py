@@ -36,7 +36,7 @@ MEDIA = {"jsonl": "application/x-ndjson", "json": "application/json", "csv": "te
 
 
 class NothingToExport(UserError):
-    """There is no judgement (or flag) that the options leave."""
+    """No judgement (or flag) that the options leave makes a row of the format."""
 
 
 def export_routes(service: PreferenceService, sessions: Sessions, defaults: ExportOptions | None = None) -> APIRouter:
@@ -100,8 +100,8 @@ def export_response(
     exporter = EXPORTERS[format]
     export = Export(service, exporter, options)
     chunks = export.chunks()
-    first = next(chunks)  # before the status is sent
-    if not export.records:
+    first = next(chunks)  # before the status is sent; without a row it is the last one too
+    if not export.rows:
         raise NothingToExport(f"project {service.project!r} has nothing to export with these options yet.")
 
     name, media = _file_name(service, format), MEDIA[exporter.SUFFIX]

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from annotate_ui.setup import Setup
     from plumbline.preferences.service import PreferenceService
 
+SHOWN_RESTRICTED = 50
+"""Tasks kept for named people that the page lists; `plumbline queue list` has all."""
+
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 Identifier = Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
 
@@ -124,8 +127,8 @@ class LeadDesk:
         about = {"project": service.project, "clock": service.clock}
         self.figures = Quality(service.store, rules=service.rules, **about)  # type: ignore[arg-type]
         self.flags = FlagDecisions(service.store, **about)  # type: ignore[arg-type]
-        self.decisions = Decided(service.store, **about)  # type: ignore[arg-type]
         names = service.rules.names
+        self.decisions = Decided(service.store, names=names, **about)  # type: ignore[arg-type]
         self.masked = None if names is None else MaskCount(service.store, names=names, **about)  # type: ignore[arg-type]
 
     def summary(self, names: bool) -> dict[str, Any]:
@@ -262,7 +265,7 @@ class LeadDesk:
             standings=control.standings(),
             quiz=self.service.quizzes.standings(),
             pools=control.pools(),
-            restricted=control.restricted(),
+            restricted=control.restricted(SHOWN_RESTRICTED),
             now=self.service.clock(),
             lead=lead,
         )

@@ -63,12 +63,12 @@ class Adjudication(Facet):
             )
             return [Dispute(*row) for row in turn.connection.execute(query.limit(limit))]
 
-    def settled(self, limit: int = 50) -> list[Dispute]:
+    def settled(self) -> list[Dispute]:
         """Tasks that an adjudicator has decided and that are no checks: they could become gold items."""
         with self.look() as turn:
             decided = (Task.project_id == turn.project_id) & Task.adjudicated & Task.check_kind.is_(None)
             query = select(Task.key, Task.prompt, Task.judged, Task.disagreement).where(decided).order_by(Task.id)
-            return [Dispute(*row) for row in turn.connection.execute(query.limit(limit))]
+            return [Dispute(*row) for row in turn.connection.execute(query)]
 
 
 def may_adjudicate(turn: Turn, actor: Actor) -> bool:

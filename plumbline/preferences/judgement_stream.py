@@ -130,6 +130,7 @@ def _answers(
             Answer.guideline_id,
             Answer.annotator_id,
             earlier.c.answer_id.label("supersedes"),
+            Answer.origin,
         )
         .outerjoin(earlier, earlier.c.id == Answer.supersedes_id)
         .where(Answer.task_id.in_(tasks), Answer.kind == "judgement", Answer.purpose.in_(purposes))
@@ -147,11 +148,11 @@ def _numbers(stored: str | None) -> tuple[int, ...]:
 def _records(task: Any, answers: list[Any], known: _Known) -> Iterator[JudgementRecord]:
     ids = [response["id"] for response in task.responses]
     responses = responses_of(task.responses)
-    _, key, _, prompt, _, origin, meta = task
+    _, key, _, prompt, _, origin_of_task, meta = task
     sampled = in_random_sample(key) if known.selected else None
     for answer in answers:
         _, answer_id, ranks, shown, at, seconds, strength, scores, reason, edited, flags, purpose, gaps, *rest = answer
-        guideline, annotator_id, supersedes = rest
+        guideline, annotator_id, supersedes, origin = rest
         annotator = known.annotators[annotator_id]
         yield JudgementRecord(
             judgement_id=answer_id,
@@ -172,7 +173,7 @@ def _records(task: Any, answers: list[Any], known: _Known) -> Iterator[Judgement
             edited=edited,
             flags=() if flags is None else tuple(from_json(flags) or ()),
             supersedes=supersedes,
-            origin=origin,
+            origin=origin_of_task if origin is None else origin,
             meta=meta,
             purpose=purpose,
             gaps=_numbers(gaps),

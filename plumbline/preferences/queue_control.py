@@ -164,16 +164,17 @@ class QueueControl(Facet):
             turn.connection.execute(update(Task).where(Task.id == task).values(restricted=restricted))
             turn.record("task restricted" if restricted else "task unrestricted", task_id, annotators=len(named))
 
-    def restricted(self, limit: int = 50) -> list[RestrictedTask]:
-        """The tasks that are handed to named people only, in the order of coming."""
+    def restricted(self, limit: int | None = None) -> list[RestrictedTask]:
+        """The tasks that are handed to named people only, in the order of coming; with a limit, the first ones."""
         with self.look() as turn:
             mine = (Task.project_id == turn.project_id) & Task.restricted & ~Task.retired
-            tasks = turn.connection.execute(select(Task.id, Task.key, Task.prompt).where(mine).order_by(Task.id))
-            found = tasks.fetchmany(limit)
+            tasks = select(Task.id, Task.key, Task.prompt).where(mine).order_by(Task.id).limit(limit)
+            found = turn.connection.execute(tasks).all()
             query = (
                 select(TaskAllowance.task_id, Annotator.name)
                 .join(Annotator, Annotator.id == TaskAllowance.annotator_id)
-                .where(TaskAllowance.task_id.in_([task.id for task in found]))
+                .join(Task, Task.id == TaskAllowance.task_id)
+                .where(mine, Task.id <= (found[-1].id if found else 0))
                 .order_by(Annotator.name)
             )
             names: dict[int, list[str]] = {}

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -21,6 +22,7 @@ from plumbline.errors import StoreError
 from plumbline.preferences.account_tables import ApiToken, AuditEntry
 from plumbline.preferences.accounts import Accounts
 from plumbline.preferences.exporters import EXPORTERS
+from plumbline.preferences.records import NewJudgement
 from plumbline.preferences.service import PreferenceService
 from plumbline.preferences.store import Store
 from plumbline.preferences.tokens import Tokens
@@ -91,7 +93,30 @@ def test_judgements_come_in_pages_without_gaps(client: TestClient, bearer: dict[
     assert {row["judgement_id"] for row in first + rest} == {one.judgement_id for one in filled.judgements()}
     assert all(row["annotator"].startswith("annotator-") for row in first + rest)
     assert lines(client.get(f"/api/v1/judgements?cursor={rest[-1]['cursor']}", headers=bearer)) == []
-    assert client.get("/api/v1/judgements?limit=99999999", headers=bearer).status_code == 422
+    assert lines(client.get("/api/v1/judgements?cursor=3", headers=bearer)) == rest  # as cursors were once
+
+
+def test_a_judgement_that_became_a_skip_is_withdrawn(client: TestClient, bearer: Any, filled: Any) -> None:
+    *_, last = lines(client.get("/api/v1/judgements", headers=bearer))
+    bob = filled.sign_in("Bob").annotator_id
+    again = filled.reopen_last(bob)
+    filled.skip(again.lease_id, bob, reason="cannot-judge", idempotency_key="skip")
+    again = filled.reopen_last(bob)
+    ranking = {card.response_id: card.position + 1 for card in again.cards}
+    now = filled.judge(again.lease_id, bob, ranking, idempotency_key="judged after all", reason="because")
+    withdrawn, judged = lines(client.get(f"/api/v1/judgements?cursor={last['cursor']}", headers=bearer))
+    assert withdrawn == {"cursor": withdrawn["cursor"], "withdrawn": True, "supersedes": last["judgement_id"]}
+    assert (judged["judgement_id"], judged["supersedes"]) == (now, last["judgement_id"])
+    assert lines(client.get(f"/api/v1/judgements?cursor={withdrawn['cursor']}", headers=bearer)) == [judged]
+
+
+def test_a_judgement_keeps_its_own_origin_where_its_task_was_sampled(client: Any, bearer: Any, filled: Any) -> None:
+    filled.take([NewJudgement(replace(new_task("question 0"), origin="import:hh"), (1, 2, 3, 4), "hh", key="k")])
+    by_api = lines(client.get("/api/v1/judgements", headers=bearer))
+    exported = lines(client.get("/api/v1/export/rankings", headers=bearer))
+    origins = {row["judgement_id"]: row["origin"] for row in by_api}
+    assert sorted(origins.values()) == ["import:hh", *["sample"] * 4]
+    assert {row["judgement_id"]: row["origin"] for row in exported} == origins
 
 
 @pytest.mark.parametrize("format", sorted(set(EXPORTERS) - {"flags", "demonstrations"}))
@@ -169,6 +194,24 @@ def test_unknown_addresses_and_other_methods(client: TestClient, bearer: dict[st
         assert getattr(client, method)("/api/v1/progress", headers=bearer).status_code in (403, 404, 405)
     answered = client.get("/api/v1/progress", headers={**bearer, "Origin": "https://elsewhere.example"})
     assert not [name for name in answered.headers if name.startswith("access-control")]
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "said"),
+    [
+        ("judgements?cursor=-1", 422, "send that of the last line as it was"),
+        ("judgements?limit=99999999", 422, "limit: "),
+        ("export/trl?split=foo", 422, "split: "),
+        ("export/demonstrations", 404, "nothing to export"),
+    ],
+)
+def test_errors_are_json_of_one_shape(client: TestClient, bearer: Any, path: str, status: int, said: str) -> None:
+    refused = client.get(f"/api/v1/{path}", headers=bearer)
+    assert (refused.status_code, set(refused.json())) == (status, {"error"})
+    assert said in refused.json()["error"]
+    posted = client.post("/api/v1/progress", headers=bearer)
+    assert (posted.status_code, posted.json()) == (405, {"error": "Method Not Allowed."})
+    assert "detail" in client.post("/favicon.ico").json()  # which is none of the API's
 
 
 def test_the_figures_of_quality_name_nobody(client: TestClient, bearer: dict[str, str]) -> None:

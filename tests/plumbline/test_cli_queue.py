@@ -6,6 +6,9 @@ import re
 import pytest
 from typer.testing import CliRunner
 
+from annotate_ui.calls import Nothing
+from annotate_ui.lead.desk import SHOWN_RESTRICTED, LeadDesk
+from annotate_ui.setup import Setup
 from plumbline.cli import app
 from plumbline.errors import StoreError, UserError
 from plumbline.preferences.records import Assignment, NewResponse, NewTask
@@ -61,6 +64,20 @@ def test_a_task_is_kept_for_named_people_and_lifted(recipe, service):
     assert f"{task}  for Ada, Ben: question" in plumbline("list", recipe)
     assert "handed to everybody" in plumbline("restrict", recipe, task, "--everybody")
     assert service.control.restricted() == []
+
+
+def test_all_tasks_that_are_kept_are_listed_and_the_page_tells_how_many_it_does_not_show(recipe, service):
+    texts = [NewResponse("yes", "a"), NewResponse("no", "b")]
+    for number in range(SHOWN_RESTRICTED + 3):
+        service.add_tasks([NewTask([{"role": "user", "content": f"kept {number}"}], texts, service.project)])
+    ada = service.sign_in("Ada").annotator_id
+    kept = [task.task_id for task in service.control.open_tasks() if task.prompt[0]["content"].startswith("kept")]
+    for task in kept:
+        service.control.restrict(task, [ada])
+    assert [line.split()[0] for line in plumbline("list", recipe).splitlines() if " for Ada: " in line] == kept
+    html = LeadDesk(service, Setup("x")).queue("", Nothing())["html"]
+    assert html.count("kept for Ada") == SHOWN_RESTRICTED
+    assert "3 more are kept for named people" in html
 
 
 def test_an_adjudicated_task_becomes_a_gold_item(recipe, service):

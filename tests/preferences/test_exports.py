@@ -16,6 +16,7 @@ from plumbline.errors import UserError
 from plumbline.preferences.exporters import EXPORTERS, ExportOptions, companion_of, export_preferences
 from plumbline.preferences.exporters.argilla import in_words, user_id
 from plumbline.preferences.exporters.csv import harmless
+from plumbline.preferences.exporters.holdings import why_nothing
 from plumbline.preferences.exporters.kto import labels_of
 from plumbline.preferences.exporters.stream import as_json
 from plumbline.preferences.importers import import_preferences
@@ -320,6 +321,21 @@ def test_what_is_left_out(service, tmp_path):
     assert "robot" in names
     with pytest.raises(UserError, match="these options leave"):
         rows_of(PreferenceService(service.store, project="empty"), tmp_path, "trl", simulated=False)
+
+
+@pytest.mark.parametrize("format", ["trl", "dpo", "csv", "kto", "demonstrations"])
+def test_judgements_of_which_a_format_has_no_row_make_no_file_and_the_lead_reads_why(service, tmp_path, format):
+    service.add_tasks(new_tasks(2))
+    judge(service, "Ada", lambda card: 1)
+    place = tmp_path / f"nothing.{EXPORTERS[format].SUFFIX}"
+    with pytest.raises(UserError, match=f"nothing for the format {format}, which takes"):
+        export_preferences(service, place, format=format)
+    assert list(tmp_path.glob("nothing*")) == []
+    assert why_nothing(service, format) is not None
+    assert why_nothing(service, "rankings") is None
+    judge(service, "Ben", number_in, edited="better")
+    assert why_nothing(service, format) is None
+    assert export_preferences(service, place, format=format).rows
 
 
 def test_an_export_of_another_kind_is_refused(judged, tmp_path):

@@ -177,11 +177,14 @@ def _write(export: Export, partial: Path, *, compressed: bool) -> str:
 
 
 def _refuse_empty(export: Export) -> None:
-    project = export.service.project
-    if export.records:
+    project, format = export.service.project, export.exporter.FORMAT
+    if export.rows:
         return
-    if export.exporter.FORMAT == "flags":
+    if format == "flags":
         raise UserError(f"project {project!r} has no flags.")
+    if export.records:
+        takes = "improved responses" if format == "demonstrations" else "judgements that prefer a response"
+        raise UserError(f"project {project!r} has nothing for the format {format}, which takes {takes}.")
     left_out = " that these options leave" if export.options != ExportOptions() else " yet"
     raise UserError(f"project {project!r} has no judgements{left_out}: collect or import some first.")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from statistics import mean
@@ -12,8 +13,10 @@ from plumbline.conversations import Conversation
 from plumbline.preferences.answers import JUDGEMENT
 from plumbline.preferences.checks import adjudicated_ranks
 from plumbline.preferences.records import LEARNED_FROM
+from plumbline.preferences.source_names import SourceNames
+from plumbline.preferences.store import Store
 from plumbline.preferences.tables import Annotator, Answer, Task, current
-from plumbline.preferences.turn import Facet, Turn, known_annotator
+from plumbline.preferences.turn import Facet, Turn, known_annotator, now_utc
 
 JUDGEMENTS_AT_ONCE = 200
 SHOWN_OF_A_TASK = 30
@@ -64,7 +67,18 @@ class DecidedTask:
 
 
 class Decided(Facet):
-    """What has been judged."""
+    """What has been judged.
+
+    Args:
+        store, project, clock: see `Facet`.
+        names: that are masked in responses, as annotators see them; None for none.
+    """
+
+    def __init__(
+        self, store: Store, *, project: str, names: SourceNames | None, clock: Callable[[], datetime] = now_utc
+    ) -> None:
+        super().__init__(store, project=project, clock=clock)
+        self.names = names
 
     def page(
         self, *, before: int | None = None, annotator_id: str | None = None, limit: int = 10
@@ -101,10 +115,10 @@ class Decided(Facet):
                 tasks[row.task_id] = row.id
             all_passed = rows and rows[-1].id in tasks.values() and len(rows) < JUDGEMENTS_AT_ONCE
             last = None if all_passed or not rows else min(tasks.values())
-            return [_decided(turn, task) for task in tasks], last
+            return [_decided(turn, task, self.names) for task in tasks], last
 
 
-def _decided(turn: Turn, task_id: int) -> DecidedTask:
+def _decided(turn: Turn, task_id: int, names: SourceNames | None) -> DecidedTask:
     columns = (Task.key, Task.prompt, Task.responses, Task.disagreement, Task.adjudicated, Task.check_kind)
     task = turn.connection.execute(select(*columns).where(Task.id == task_id)).one()
     query = (
@@ -127,9 +141,9 @@ def _decided(turn: Turn, task_id: int) -> DecidedTask:
         for row in turn.connection.execute(query)
     )
     counted = [one.ranks for one in said if one.purpose in LEARNED_FROM] or [one.ranks for one in said]
-    responses = tuple(
-        (response["text"], mean(ranks[place] for ranks in counted)) for place, response in enumerate(task.responses)
-    )
+    texts = [response["text"] for response in task.responses]
+    shown = texts if names is None else [names.masked(text, task.prompt) for text in texts]
+    responses = tuple((text, mean(ranks[place] for ranks in counted)) for place, text in enumerate(shown))
     not_gold = _not_gold(turn, task_id) if task.adjudicated and task.check_kind is None else None
     about = (task.disagreement, task.adjudicated, task.check_kind, not_gold)
     return DecidedTask(task.key, task.prompt, responses, said, *about)

@@ -32,6 +32,7 @@ class QueueState:
         held: tasks in somebody's hands.
         flagged: tasks that are closed by a flag of which no lead has decided anything.
         disputed: tasks that wait for an adjudicator.
+        restricted: tasks that are kept for named people.
         pools: pools that have open tasks or members.
     """
 
@@ -39,6 +40,7 @@ class QueueState:
     held: int
     flagged: int
     disputed: int
+    restricted: int
     pools: tuple[Pool, ...]
 
 
@@ -58,6 +60,9 @@ def queue_state(turn: Turn, rules: Rules) -> QueueState:
         flagged=turn.connection.execute(flags).scalar_one(),
         disputed=turn.connection.execute(
             select(func.count()).select_from(Task).where(disputed(turn, rules))
+        ).scalar_one(),
+        restricted=turn.connection.execute(
+            select(func.count()).select_from(Task).where(mine, Task.restricted, ~Task.retired)
         ).scalar_one(),
         pools=_pools(turn, open_tasks),
     )

@@ -17,6 +17,7 @@ from plumbline.preferences.quality.sample import read_overlap
 from plumbline.preferences.quality.text import as_lines
 from plumbline.preferences.records import Assignment, NewResponse, NewTask
 from plumbline.preferences.service import PreferenceService
+from plumbline.preferences.source_names import MASK, SourceNames
 from plumbline.preferences.store import Store
 from plumbline.preferences.tables import Annotator
 from tests.preferences.conftest import Clock, best_first, new_tasks
@@ -175,7 +176,7 @@ def test_decided_tasks_come_page_by_page_the_latest_first(
     service.set_overlap(2)
     service.add_tasks(new_tasks(5))
     judge_all(service, clock, {"Ada": lambda text, *_: -int(text[-1]), "Ben": lambda text, *_: int(text[-1])})
-    decided = Decided(store, project="support", clock=clock)
+    decided = Decided(store, project="support", names=None, clock=clock)
     first, before = decided.page(limit=3)
     second, end = decided.page(limit=3, before=before)
     assert [task.prompt[0]["content"] for task in (*first, *second)] == [f"task {number}" for number in (4, 3, 2, 1, 0)]
@@ -184,6 +185,18 @@ def test_decided_tasks_come_page_by_page_the_latest_first(
     assert [rank for _, _, rank in first[0].ranked] == [1.5, 1.5]
     ada = service.sign_in("Ada").annotator_id
     assert len(decided.page(annotator_id=ada)[0]) == 5
+
+
+def test_decided_tasks_are_shown_with_the_masks_that_annotators_see(
+    file_service: PreferenceService, clock: Clock
+) -> None:
+    service = file_service
+    texts = [NewResponse(text, text) for text in ("I am qwen-mini.", "Two.")]
+    service.add_tasks([NewTask([{"role": "user", "content": "Who are you?"}], texts, "support")])
+    judge_all(service, clock, {"Ada": lambda *_: 0})
+    names = SourceNames(own=("qwen-mini",))
+    ((task,), _) = Decided(service.store, project="support", names=names, clock=clock).page()
+    assert {text for text, _ in task.responses} == {f"I am {MASK}.", "Two."}
 
 
 def test_a_sample_is_of_whole_tasks_and_stays_the_same(file_service: PreferenceService, clock: Clock) -> None:
