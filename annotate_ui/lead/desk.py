@@ -11,6 +11,7 @@ from annotate_ui.lead.render import (
     guideline_text,
     render_decided,
     render_exports,
+    render_found,
     render_guidelines,
     render_quality,
     render_queue,
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 SHOWN_RESTRICTED = 50
 """Tasks kept for named people that the page lists; `plumbline queue list` has all."""
+
+MOST_FOUND = 20
 
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 Identifier = Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
@@ -53,6 +56,12 @@ class TaskMessage(Message):
     """Names a task."""
 
     task_id: Identifier
+
+
+class FindMessage(Message):
+    """Words of a conversation, or the beginning of a task's id."""
+
+    words: Name
 
 
 class PriorityMessage(TaskMessage):
@@ -144,6 +153,11 @@ class LeadDesk:
     def queue(self, lead: str, message: Nothing) -> Reply:
         """Show who holds what, what was flagged, and what waits for an adjudicator."""
         return self._queue(lead)
+
+    def find(self, lead: str, message: FindMessage) -> Reply:
+        """Show tasks with these words, with their ids and places in the queue."""
+        tasks = self.service.control.find(message.words, MOST_FOUND)
+        return {"preview": render_found(self.setup, tasks, MOST_FOUND)}
 
     def guidelines(self, lead: str, message: Nothing) -> Reply:
         """Show all versions of the guideline."""

@@ -30,7 +30,7 @@ def lead_page(setup: Setup) -> GradioPage:
 
 def lead_routes(desk: LeadDesk, sessions: Sessions) -> APIRouter:
     """The routes `/lead-work/…` that the page calls, for leads and admins only."""
-    shown = (desk.quality, desk.queue, desk.guidelines, desk.exports, desk.check_export, desk.decided)
+    shown = (desk.quality, desk.queue, desk.find, desk.guidelines, desk.exports, desk.check_export, desk.decided)
     changed = (desk.take_back, desk.reopen, desk.keep_closed, desk.place, desk.pause, desk.resume, desk.quota)
     quiz = (desk.quiz_again, desk.quiz_let_in)
     actions = (*shown, *changed, *quiz, desk.set_pool, desk.restrict, desk.make_gold, desk.preview, desk.publish)

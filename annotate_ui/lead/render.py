@@ -23,6 +23,7 @@ from plumbline.preferences.quality.report import WORKING
 if TYPE_CHECKING:
     from annotate_ui.setup import Setup
     from plumbline.preferences.guidelines import GuidelineVersion
+    from plumbline.preferences.queue_control import FoundTask
 
 TABS = {
     "quality": "Quality",
@@ -117,6 +118,11 @@ def render_queue(setup: Setup, *, now: datetime, **parts: Any) -> str:
             service gives them; `lead`, whose page it is: of what they hold themselves they are not told why.
     """
     return render_part("lead/queue", setup, ago=lambda then: wording.ago(then, now), **parts)
+
+
+def render_found(setup: Setup, tasks: Sequence[FoundTask], most: int) -> str:
+    """Tasks that were looked for; of `most` there may be more."""
+    return render_part("lead/found", setup, tasks=tasks, most=most)
 
 
 def render_guidelines(setup: Setup, versions: Sequence[GuidelineVersion]) -> str:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import bindparam, delete, insert, select, text, update
+from sqlalchemy import Row, Text, bindparam, cast, delete, insert, or_, select, text, update
 
 from plumbline.conversations import Conversation
 from plumbline.errors import StoreError, counted
 from plumbline.preferences import queue
+from plumbline.preferences.account_tables import Account
 from plumbline.preferences.adjudication import ADJUDICATORS, take_back_disputes
 from plumbline.preferences.tables import OPEN_TASK, Annotator, Lease, PoolMember, Tally, Task, TaskAllowance
 from plumbline.preferences.turn import Facet, Turn, ensure_tally, known_annotator, restart_queue
@@ -65,6 +67,20 @@ class OpenTask:
     task_id: str
     prompt: Conversation
     responses: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class FoundTask:
+    """A task that was looked for, and its place in the queue; `flagged` says that flags close it for now."""
+
+    task_id: str
+    prompt: Conversation
+    judged: int
+    wanted: int
+    flagged: bool
+    priority: int
+    pool: str | None
+    restricted: bool
 
 
 @dataclass(frozen=True)
@@ -164,6 +180,23 @@ class QueueControl(Facet):
             turn.connection.execute(update(Task).where(Task.id == task).values(restricted=restricted))
             turn.record("task restricted" if restricted else "task unrestricted", task_id, annotators=len(named))
 
+    def find(self, words: str, limit: int = 20) -> list[FoundTask]:
+        """The tasks whose conversation has these words as they stand, or whose id begins so, in the order of coming.
+
+        Imported tasks are among them, checks and replaced tasks are not. Letters beyond ASCII are told apart by case.
+        """
+        said = words.strip()
+        if not said:
+            return []
+        # As it stands in the stored JSON; that also holds the names of roles, so the texts are looked at again.
+        has = cast(Task.prompt, Text).icontains(json.dumps(said)[1:-1], autoescape=True)
+        wanted = or_(Task.key.startswith(said.lower(), autoescape=True), has)
+        with self.look() as turn:
+            mine = (Task.project_id == turn.project_id) & ~Task.retired & Task.check_kind.is_(None)
+            query = select(Task.__table__).where(mine, wanted).order_by(Task.id)
+            streaming = turn.connection.execution_options(stream_results=True, yield_per=TASKS_AT_ONCE)
+            return list(islice((_found(row) for row in streaming.execute(query) if _has(row, said)), limit))
+
     def restricted(self, limit: int | None = None) -> list[RestrictedTask]:
         """The tasks that are handed to named people only, in the order of coming; with a limit, the first ones."""
         with self.look() as turn:
@@ -223,7 +256,7 @@ class QueueControl(Facet):
         )
 
     def standings(self) -> list[Standing]:
-        """Everybody in the project, by name."""
+        """Everybody in the project, and whoever may sign in but has not, by name."""
         pools: dict[str, list[str]] = {}
         for pool, members in self.pools().items():
             for member in members:
@@ -231,8 +264,9 @@ class QueueControl(Facet):
         with self.look() as turn:
             rows = turn.connection.execute(
                 select(Annotator.annotator_id, Annotator.name, Annotator.simulated, Tally.__table__)
-                .join(Tally, Tally.annotator_id == Annotator.id)
-                .where(Tally.project_id == turn.project_id)
+                .outerjoin(Tally, (Tally.annotator_id == Annotator.id) & (Tally.project_id == turn.project_id))
+                .outerjoin(Account, (Account.annotator_id == Annotator.id) & Account.active)
+                .where(or_(Tally.project_id.is_not(None), Account.annotator_id.is_not(None)))
                 .order_by(Annotator.name)
             ).all()
         return [
@@ -240,9 +274,9 @@ class QueueControl(Facet):
                 annotator_id=row.annotator_id,
                 name=row.name,
                 simulated=row.simulated,
-                judged=row.judged,
-                skipped=row.skipped,
-                flagged=row.flagged,
+                judged=row.judged or 0,
+                skipped=row.skipped or 0,
+                flagged=row.flagged or 0,
                 quota=row.quota,
                 paused=row.paused,
                 pools=tuple(pools.get(row.annotator_id, ())),
@@ -315,6 +349,16 @@ class QueueControl(Facet):
                 queue.end_lease(turn, lease, queue.TAKEN_BACK)
                 turn.record("taken back", lease.lease_id)
             return len(leases)
+
+
+def _has(row: Row[Any], said: str) -> bool:
+    texts = (message["content"].casefold() for message in row.prompt)
+    return row.key.startswith(said.lower()) or any(said.casefold() in text for text in texts)
+
+
+def _found(row: Row[Any]) -> FoundTask:
+    place = (row.judged, row.wanted, row.flagged > 0, -row.deferral, row.pool, row.restricted)
+    return FoundTask(row.key, row.prompt, *place)
 
 
 def _ids(turn: Turn, keys: Iterable[str]) -> dict[str, int]:

@@ -229,9 +229,14 @@ def pool_of(service: PreferenceService, task_id: str) -> str | None:
     return pool
 
 
-def test_a_task_is_moved_to_the_front(service: PreferenceService, lead: TestClient) -> None:
-    last = [task.task_id for task in service.control.open_tasks()][-1]
+def test_a_task_is_found_and_moved_to_the_front(service: PreferenceService, lead: TestClient) -> None:
+    last = list(service.control.open_tasks())[-1]
+    found = ask(lead, "find", words=last.prompt[-1]["content"])["preview"]
+    last = last.task_id
+    assert last in found and "judged 0 of 2 times" in found
     assert "new place" in ask(lead, "place", task_id=last, priority=5)["notice"]
+    assert "priority 5" in ask(lead, "find", words=last[:8])["preview"]
+    assert "No task has these words" in ask(lead, "find", words="nobody asked this")["preview"]
     work = service.lease_next(service.sign_in("Ada").annotator_id)
     assert isinstance(work, Assignment) and work.task_id == last
 

@@ -5,7 +5,8 @@ import pytest
 from plumbline.errors import StoreError
 from plumbline.preferences.records import Assignment, NoWork
 from plumbline.preferences.service import PreferenceService
-from tests.preferences.conftest import best_first, counts_of, new_tasks
+from tests.cheap_passwords import PASSWORD
+from tests.preferences.conftest import best_first, counts_of, new_task, new_tasks
 
 
 def person(service, name="Anna"):
@@ -75,6 +76,40 @@ def test_tasks_of_a_pool_go_to_its_members_only(service):
     assert asked(service.lease_next(ben)) == "task 2"
     with pytest.raises(StoreError, match="1 task not in the store"):
         service.control.assign_pool(["nothing"], "medical")
+
+
+def test_tasks_are_found_by_words_and_ids(service):
+    texts = ("Wo ist mein Päckchen?", "100% cotton?", "100 per cent_age")
+    service.add_tasks([new_task(text) for text in texts])
+    known = ids(service)
+
+    def found(words):
+        return [one.prompt[0]["content"] for one in service.control.find(words)]
+
+    assert found("päckchen") == found(" wo ist ") == [texts[0]]
+    assert found("100%") == [texts[1]] and found("cent_") == [texts[2]]
+    assert found("user") == found("content") == found("  ") == []
+    assert found(known[texts[1]][:10].upper()) == [texts[1]]
+    service.control.assign_pool([known[texts[1]]], "wool")
+    service.control.set_priorities({known[texts[1]]: 3})
+    (one,) = service.control.find("cotton")
+    assert (one.judged, one.wanted, one.priority, one.pool, one.flagged, one.restricted) == (
+        0,
+        1,
+        3,
+        "wool",
+        False,
+        False,
+    )
+    assert len(service.control.find("100", limit=1)) == 1
+
+
+def test_who_may_sign_in_can_be_limited_before_they_do(service, accounts):
+    cyd = accounts.create("Cyd", password=PASSWORD).annotator_id
+    assert [(one.name, one.judged, one.quota) for one in service.control.standings()] == [("Cyd", 0, None)]
+    service.control.set_quota(cyd, 3)
+    accounts.deactivate(accounts.create("Dan").annotator_id)
+    assert [(one.name, one.judged, one.quota) for one in service.control.standings()] == [("Cyd", 0, 3)]
 
 
 def test_a_restricted_task_goes_to_the_named_only(service):

@@ -41,7 +41,10 @@ BOARD_CALLS = [
 ]
 LEAD_CALLS = [
     *(f"/lead-work/{name}" for name in ("quality", "queue", "guidelines", "exports", "decided", "take_back", "reopen")),
-    *(f"/lead-work/{name}" for name in ("keep_closed", "place", "pause", "resume", "quota", "set_pool", "preview")),
+    *(
+        f"/lead-work/{name}"
+        for name in ("find", "keep_closed", "place", "pause", "resume", "quota", "set_pool", "preview")
+    ),
     *(f"/lead-work/{name}" for name in ("restrict", "make_gold", "quiz_again", "quiz_let_in", "check_export")),
     "/lead-work/publish",
     *(f"/people/{name}" for name in ("create", "reset", "role", "deactivate", "activate")),
