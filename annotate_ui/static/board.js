@@ -72,7 +72,7 @@ class Board extends HTMLElement {
     this.pending = null;
     this.part("task").inert = false;
     this.showError("");
-    if (this.isOthers(status)) return;
+    if (this.isNotTheirs(status)) return;
     if (!body?.error && refused) return this.showError(this.t("refused", { status }), "next", this.t("go_on"));
     if (status === 413) return this.showError(body.error); // to be shortened here
     this.take(body, action);
@@ -121,14 +121,14 @@ class Board extends HTMLElement {
   /** Tell where a call that keeps the shown task was refused; what was entered stays, as a draft. */
   refused(status, body) {
     const why = body?.newer ?? body?.lost ?? body?.error;
-    if (this.pending || this.isOthers(status)) return; // the answer to what is pending tells
+    if (this.pending || this.isNotTheirs(status)) return; // the answer to what is pending tells
     if (status === 200 && why && why !== this.part("error-text").textContent) {
       this.showError(why, "next", this.t(body.newer ? "load" : "go_on"));
     }
   }
 
   /** Tell where this page's annotator is not signed in any more, or somebody else is; returns whether it is so. */
-  isOthers(status) {
+  isNotTheirs(status) {
     if (status === 401) this.showError(this.t("signed_out"), "reload", this.t("sign_in"));
     if (status === 409) this.showError(this.t("somebody_else"), "reload", this.t("reload"));
     return status === 401 || status === 409;
@@ -268,7 +268,7 @@ class Board extends HTMLElement {
   release() {
     const { task } = this;
     if (!task || this.pending) return;
-    if (task.correcting) task.draft.giveUp();
+    if (task.correcting) task.draft.leave();
     this.ask("release", { lease_id: task.lease }, () => this.save());
   }
 

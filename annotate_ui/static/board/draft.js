@@ -128,19 +128,13 @@ export class Draft {
     clearTimeout(this.timer);
   }
 
-  /** It is not wanted any more: nothing of it is to be saved after that. */
-  giveUp() {
-    clearTimeout(this.timer);
-    this.unsaved = false;
-  }
-
   /** The answer is stored, or given up. */
   forget() {
     this.leave();
     forget(this.showing);
   }
 
-  /** Another task is shown. */
+  /** Another task is shown, or it is given up: nothing more is saved. */
   leave() {
     this.over = true;
     clearTimeout(this.timer);

@@ -12,7 +12,8 @@ export const shown = new Map();
 
 export function readKept(showing) {
   try {
-    return JSON.parse(ofBrowser.get(PREFIX + showing));
+    const kept = JSON.parse(ofBrowser.get(PREFIX + showing));
+    return kept?.content ? kept : null; // not as an earlier version kept it
   } catch {
     return null;
   }
