@@ -26,6 +26,9 @@ Action = Callable[[str, Any], Mapping[str, Any]]
 """Takes the annotator's id and a `Message`; what it returns is sent as JSON."""
 
 SIGNED_OUT = "You are signed out. Reload the page to sign in again."
+SOMEBODY_ELSE = "Somebody else has signed in in this browser since. Reload the page to go on under their name."
+BADGE = "x-plumbline-badge"
+"""With this header a page says whose it is (`Session.badge`): what it sends for them is never taken as another's."""
 NOT_YOURS = "Your account may not do this."
 NO_JSON = "This address takes JSON."
 TRY_AGAIN = {"Retry-After": "2"}
@@ -73,9 +76,10 @@ def call_routes(
         limiter: threads in which the calls are answered, where several routers share them; by default `AT_ONCE`, so
             that no page waits for another one's calls.
 
-    Faults come back as `{"error": sentence}`: with status 401 without a session, 403 with the wrong role, 422 for what
-    is no such message, 503 with `Retry-After` while the store cannot be read or written (the same call may be sent
-    again); with 200 where a rule of the service refused, because the page then goes on.
+    Faults come back as `{"error": sentence}`: with status 401 without a session, 409 where the page is another
+    person's, 403 with the wrong role, 422 for what is no such message, 503 with `Retry-After` while the store cannot
+    be read or written (the same call may be sent again); with 200 where a rule of the service refused, because the page
+    then goes on.
     """
     router = APIRouter(prefix=prefix)
     limiter = limiter or CapacityLimiter(AT_ONCE)
@@ -104,6 +108,8 @@ def _route(
             session = sessions.read(request)
             if session is None:
                 return _refused(401, say(SIGNED_OUT))
+            if (badge := request.headers.get(BADGE)) and badge != session.badge:
+                return _refused(409, say(SOMEBODY_ELSE))
             if roles and session.role not in roles:
                 return _refused(403, say(NOT_YOURS))
             audit.ACTOR.set(session.annotator_id)  # of this request alone: each has a context of its own
@@ -121,7 +127,9 @@ def _route(
         if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
             return _refused(415, say(NO_JSON))
         body = await request.body()
-        return await anyio.to_thread.run_sync(answer, request, body, limiter=limiter)
+        response = await anyio.to_thread.run_sync(answer, request, body, limiter=limiter)
+        response.headers.setdefault("Cache-Control", "no-store")  # nor may a page come back that shows it
+        return response
 
     return handle
 

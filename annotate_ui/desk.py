@@ -12,7 +12,7 @@ from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from annotate_ui.calls import Nothing
+from annotate_ui.calls import Nothing, sentence
 from annotate_ui.messages import (
     ConsentMessage,
     DraftMessage,
@@ -22,7 +22,6 @@ from annotate_ui.messages import (
     LeaseMessage,
     OwnMessage,
     QuizMessage,
-    ReleaseMessage,
     SkipMessage,
 )
 from annotate_ui.render import (
@@ -38,10 +37,10 @@ from annotate_ui.render import (
 )
 from plumbline.errors import StoreError
 from plumbline.preferences.counting import LiveCounts
+from plumbline.preferences.drafts import NewerDraft
 from plumbline.preferences.pace import Pace
 from plumbline.preferences.records import ALL_BAD, JUDGEMENT, Assignment, NeedsConsent, NeedsQuiz, NoWork
 from plumbline.preferences.source_names import MASK
-from plumbline.preferences.validation import digest
 
 if TYPE_CHECKING:
     from annotate_ui.setup import Setup
@@ -57,6 +56,7 @@ class Reply(TypedDict, total=False):
     `html` replaces the shown task; `task` is what the page has to know of it beside the HTML (see `Desk._task`);
     `expires_in` is the seconds left of its lease; `consent` opens the guideline to be accepted; what `stays` is not
     replaced before the annotator asks; `notice` is announced; `lost` says why the shown task is no longer theirs;
+    `newer` says that a draft was not taken, because a newer one is kept;
     `error` is a sentence for the annotator, and what they entered stays on the page.
     """
 
@@ -67,6 +67,7 @@ class Reply(TypedDict, total=False):
     stays: bool
     notice: str
     lost: str
+    newer: str
     error: str
 
 
@@ -147,13 +148,9 @@ class Desk:
         assignment = self.service.reopen(message.answer_id, annotator_id)
         return {**self._show(annotator_id, assignment), "notice": self.setup.texts("board.reopened_this")}
 
-    def release(self, annotator_id: str, message: ReleaseMessage) -> Reply:
+    def release(self, annotator_id: str, message: LeaseMessage) -> Reply:
         """Hand the shown task back unanswered, then show another; of a correction, the earlier answer stands."""
-        corrected = False
-        if message.lease_id:
-            corrected = self.service.release(message.lease_id, annotator_id, aside=message.leaving)
-        if message.leaving:
-            return {}
+        corrected = message.lease_id is not None and self.service.release(message.lease_id, annotator_id)
         notice = self.setup.texts("board.kept" if corrected else "board.handed_back")
         return {**self._show(annotator_id, self.service.lease_next(annotator_id)), "notice": notice}
 
@@ -165,8 +162,12 @@ class Desk:
 
     def draft(self, annotator_id: str, message: DraftMessage) -> Reply:
         """Keep what is entered and not submitted."""
-        lost = self.service.save_draft(message.lease_id, annotator_id, message.content.model_dump())
-        return {} if lost is None else {"lost": self.setup.texts.of_service(f"{lost[:1].upper()}{lost[1:]}")}
+        content, say = message.content.model_dump(), self.setup.texts.of_service
+        try:
+            lost = self.service.save_draft(message.lease_id, annotator_id, content, after=message.after)
+        except NewerDraft as fault:
+            return {"newer": say(sentence(fault))}
+        return {} if lost is None else {"lost": say(f"{lost[:1].upper()}{lost[1:]}")}
 
     def history(self, annotator_id: str, message: HistoryMessage) -> Reply:
         """The annotator's own answers, the newest first, a page at a time."""
@@ -219,7 +220,7 @@ class Desk:
         if isinstance(work, NoWork):
             return {"html": render_empty(self.setup, work, counts)}
         html = render_task(self.setup, work, counts)
-        return {"html": html, "task": _task(annotator_id, work), "expires_in": seconds_until(work.expires_at)}
+        return {"html": html, "task": _task(work), "expires_in": seconds_until(work.expires_at)}
 
     def _counts(self, annotator_id: str) -> dict[str, Any]:
         counts = self.counts.of(annotator_id)
@@ -233,16 +234,15 @@ class Desk:
         }
 
 
-def _task(annotator_id: str, work: Assignment) -> dict[str, Any]:
+def _task(work: Assignment) -> dict[str, Any]:
     """What the page has to know of a task beside its HTML.
 
     `texts` are the responses as they are shown, by id; `mask` is in them where a name is hidden; `begin` is what to
-    begin with; `asks_reason` says when a reason is needed; `draft_key` names, in the browser, what this annotator
-    entered for this task.
+    begin with; `asks_reason` says when a reason is needed; `showing` names what is asked, for what is entered.
     """
     return {
         "lease": work.lease_id,
-        "draft_key": digest(annotator_id, work.task_id, work.supersedes or ""),
+        "showing": work.showing,
         "texts": {card.response_id: card.text for card in work.cards},
         "mask": MASK if work.masked else None,
         "asks_reason": work.asks_reason,

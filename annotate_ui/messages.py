@@ -27,12 +27,6 @@ class LeaseMessage(Message):
     lease_id: Identifier | None = None
 
 
-class ReleaseMessage(LeaseMessage):
-    """The annotator hands a task back; `leaving` says that they go themselves, and want no other."""
-
-    leaving: bool = False
-
-
 class AnswerMessage(Message):
     """An answer to the shown task; `key` is made once for each view of a task, so that a retry counts once."""
 
@@ -79,10 +73,12 @@ class Edit(Message):
 class DraftContent(Message):
     """What is entered and not submitted: as in `JudgeMessage`, but nothing has to be whole.
 
-    `gaps` are by the two groups of responses that they part; `at` is when it was entered, in milliseconds.
+    `gaps` are by the two groups of responses that they part; `at` is when it was entered, in milliseconds by the
+    browser's clock; `revision` names this state of the draft.
     """
 
     at: Annotated[int, Field(ge=0, le=2**53)]
+    revision: Identifier | None = None
     ranks: dict[Identifier, Rank] = Field(default_factory=dict)
     gaps: dict[Step, Grade] = Field(default_factory=dict)
     scores: Scores = Field(default_factory=dict)
@@ -93,9 +89,10 @@ class DraftContent(Message):
 
 
 class DraftMessage(Message):
-    """A draft of an answer to the shown task."""
+    """A draft of an answer to the shown task; `after` are the revisions from which it may go on."""
 
     lease_id: Identifier
+    after: Annotated[list[Identifier], Field(max_length=50)] | None = None
     content: DraftContent
 
 

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from annotate_ui.calls import unavailable
 from annotate_ui.render import render_refused
+from annotate_ui.sessions import Session
 from plumbline.errors import StoreUnavailable
 
 if TYPE_CHECKING:
@@ -46,14 +47,14 @@ class OwnPages:
         if page not in self.pages:
             await self.app(scope, receive, send)
             return
-        instead = await run_in_threadpool(self._instead, Request(scope), self.pages[page])
-        if instead is not None:
-            await instead(scope, receive, send)
-            return
-        await _send_own_page(self.app, scope, receive, send, self.setup.texts)
+        visitor = await run_in_threadpool(self._visitor, Request(scope), self.pages[page])
+        if isinstance(visitor, Session):
+            await _send_own_page(self.app, scope, receive, send, self.setup.texts, visitor)
+        else:
+            await visitor(scope, receive, send)
 
-    def _instead(self, request: Request, roles: Collection[str]) -> Response | None:
-        """What those get who may not open the page."""
+    def _visitor(self, request: Request, roles: Collection[str]) -> Session | Response:
+        """Who opens the page, or what those get who may not."""
         try:
             session = self.sessions.read(request)
         except StoreUnavailable as fault:
@@ -62,10 +63,12 @@ class OwnPages:
             return RedirectResponse("/", status_code=303)
         if roles and session.role not in roles:
             return HTMLResponse(render_refused(self.setup), status_code=403)
-        return None
+        return session
 
 
-async def _send_own_page(app: ASGIApp, scope: Scope, receive: Receive, send: Send, texts: Texts) -> None:
+async def _send_own_page(
+    app: ASGIApp, scope: Scope, receive: Receive, send: Send, texts: Texts, visitor: Session
+) -> None:
     plain = [(name, value) for name, value in scope["headers"] if name != b"accept-encoding"]  # not compressed
     begin: dict[str, Any] = {}
     body = bytearray()
@@ -76,14 +79,16 @@ async def _send_own_page(app: ASGIApp, scope: Scope, receive: Receive, send: Sen
         elif message["type"] == "http.response.body":
             body.extend(message.get("body", b""))
             if not message.get("more_body"):
-                page = own_page(body.decode(), texts).encode()
-                headers = [(name, value) for name, value in begin["headers"] if name.lower() != b"content-length"]
-                await send({**begin, "headers": [*headers, (b"content-length", str(len(page)).encode())]})
+                page = own_page(body.decode(), texts, visitor).encode()
+                ours = {b"content-length": str(len(page)).encode(), b"cache-control": b"no-store"}
+                headers = [(name, value) for name, value in begin["headers"] if name.lower() not in ours]
+                await send({**begin, "headers": [*headers, *ours.items()]})
                 await send({"type": "http.response.body", "body": page})
 
     await app({**scope, "headers": plain}, receive, keep)
 
 
-def own_page(page: str, texts: Texts) -> str:
-    """Gradio's page in our language, less the tags that offer its own picture and text to link previews."""
-    return HTML_TAG.sub(f'<html lang="{texts.lang}" dir="{texts.direction}"', PREVIEW_TAG.sub("", page), count=1)
+def own_page(page: str, texts: Texts, visitor: Session) -> str:
+    """Gradio's page in our language and for its visitor, less what offers its own picture and text to link previews."""
+    tag = f'<html lang="{texts.lang}" dir="{texts.direction}" data-badge="{visitor.badge}"'
+    return HTML_TAG.sub(tag, PREVIEW_TAG.sub("", page), count=1)

@@ -41,10 +41,10 @@ class GradioPage:
     @property
     def head(self) -> str:
         """What the page loads, as tags."""
-        names = ("base.css", "nav.css", *self.assets)
+        names = ("base.css", "nav.css", "nav.js", *self.assets)
         sheets = [f'<link rel="stylesheet" href="/assets/{name}">' for name in names if name.endswith(".css")]
         scripts = [f'<script type="module" src="/assets/{name}"></script>' for name in names if name.endswith(".js")]
-        return "".join([*sheets, '<script src="/assets/nav.js"></script>', *scripts])
+        return "".join([*sheets, *scripts])
 
 
 def add_pages(app: FastAPI, pages: Sequence[GradioPage], sessions: Sessions, setup: Setup) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from plumbline.preferences.validation import digest
+
 if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
@@ -19,6 +21,11 @@ class Session:
     annotator_id: str
     name: str
     role: str = "annotator"
+
+    @property
+    def badge(self) -> str:
+        """What tells a page's visitor from others, without their id: a page may outlive the session it was sent to."""
+        return digest("badge", self.annotator_id)
 
 
 class Sessions:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +14,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from annotate_ui.calls import away, sentence
 from annotate_ui.render import render_account, render_first_password, render_sign_in
 from annotate_ui.sessions import Session, Sessions
-from plumbline.errors import StoreUnavailable, UserError
+from plumbline.errors import StoreError, StoreUnavailable, UserError
 from plumbline.preferences.account_tables import LEADS
 from plumbline.preferences.accounts import Accounts, WrongPassword
 from plumbline.preferences.passwords import AT_ONCE
@@ -66,16 +67,21 @@ class Door:
         return response
 
     def sign_out(self, request: Request) -> Response:
-        """End this session."""
+        """End this session; what they hold goes back first, so that others need not wait until its time is over."""
         response = _to("/")
+        if found := self.sessions.read(request):
+            with suppress(StoreError):  # nobody is kept in by a task
+                self.service.release(None, found.annotator_id, aside=True)
         self.sessions.end(request, response)
         return response
 
     def sign_out_everywhere(self, request: Request) -> Response:
         """End all sessions of whoever asks."""
-        if found := self.sessions.read(request):
+        found = self.sessions.read(request)
+        response = self.sign_out(request)
+        if found:
             self.sessions.login.end_all(found.annotator_id)
-        return self.sign_out(request)
+        return response
 
     def account(self, request: Request, *, changed: bool) -> Response:
         """The account page; `changed` says that the password was just changed."""

@@ -1,17 +1,20 @@
 // The annotation board: what is entered stays here until the service has acknowledged it. The server sends tasks as
 // sanitised HTML; every other text is put into the page as text.
 import { Dialogs, showGuideline } from "./board/dialogs.js";
-import { Draft, forgetDrafts, forgetOldDrafts } from "./board/draft.js";
+import { Draft } from "./board/draft.js";
+import { forgetOld } from "./board/kept.js";
 import { actionOf, keysAreOff, showKeys, switchKeys } from "./board/keys.js";
 import { Quiz } from "./board/quiz.js";
-import { call, textsOf } from "./board/server.js";
+import { call, session, textsOf } from "./board/server.js";
 import { Task } from "./board/task.js";
 import { showTimes } from "./board/times.js";
+import { ofBrowser } from "./storage.js";
 
 const RENEW_AFTER = 1 / 3; // share of the lease's time
 const LOOK_AGAIN_SECONDS = 30;
 const AWAY_SECONDS = 1; // who comes back to the page after that is told whether the task is still theirs
 const TOAST_SECONDS = 2.5;
+const SLOW_SECONDS = 1; // an answer that takes longer is told to be waited for
 const LONGEST_PAUSE = 30; // seconds between two tries
 const EARLIER_OPEN = "plumbline:earlier-open";
 const ANSWERS = ["judge", "skip", "flag"];
@@ -27,7 +30,7 @@ class Board extends HTMLElement {
     this.pending = null; // {action, message, tries}: what was sent and is not answered yet
     this.active = false; // whether the annotator did anything since the lease was renewed
     this.timers = [];
-    forgetOldDrafts();
+    forgetOld();
     showGuideline(this);
     this.part("single-keys").checked = !keysAreOff();
     showKeys(this);
@@ -41,10 +44,17 @@ class Board extends HTMLElement {
 
   // --- the server ------------------------------------------------------------------------------------------------
 
-  /** Call the server and show its answer. Where none comes, it is asked again; what was entered stays. */
-  ask(action, message) {
+  /**
+   * Call the server and show its answer, one thing at a time. Where none comes, it is asked again; what was entered
+   * stays. `first` is done before, and meanwhile nothing else is begun.
+   */
+  async ask(action, message, first) {
     if (this.pending) return;
     this.pending = { action, message, tries: 0 };
+    if (first) {
+      this.showBusy(true);
+      await first();
+    }
     this.send();
   }
 
@@ -52,17 +62,17 @@ class Board extends HTMLElement {
     if (this.sending) return;
     this.sending = true;
     clearTimeout(this.retryTimer);
-    this.part("task").setAttribute("aria-busy", "true");
+    this.showBusy(true);
     const { status, body } = await call(this.pending.action, this.pending.message);
     this.sending = false;
+    this.showBusy(false);
     const refused = status >= 400 && status < 500; // it would be refused again
     if (!refused && (!body || status >= 500)) return this.sendLater(status, body?.error);
     const { action } = this.pending;
     this.pending = null;
     this.part("task").inert = false;
-    this.part("task").setAttribute("aria-busy", "false");
     this.showError("");
-    if (status === 401) return this.signedOut();
+    if (this.isNotTheirs(status)) return;
     if (!body?.error && refused) return this.showError(this.t("refused", { status }), "next", this.t("go_on"));
     if (status === 413) return this.showError(body.error); // to be shortened here
     this.take(body, action);
@@ -74,7 +84,7 @@ class Board extends HTMLElement {
     const what = reason ?? this.t(status ? "no_answer" : "unreachable");
     this.part("task").inert = true; // what was sent must not change until it is known what became of it
     this.showError(`${what} ${this.t("retry_in", { seconds: pause })}`, "send", this.t("retry_now"));
-    this.part("error-button").focus();
+    if (this.pending.tries === 1) this.part("error-button").focus(); // once: they may read the guideline meanwhile
     this.retryTimer = setTimeout(() => this.send(), pause * 1000);
   }
 
@@ -84,7 +94,7 @@ class Board extends HTMLElement {
     // Who hands a disputed item back goes on with work: they would get the same one again.
     if (leaves && !this.task?.correcting) history.replaceState(null, "", location.pathname);
     const deciding = location.hash === DISPUTED && (leaves || ANSWERS.includes(action));
-    if (leaves || ANSWERS.includes(action)) this.task?.draft.forget();
+    if (ANSWERS.includes(action) || (leaves && this.task?.correcting)) this.task?.draft.forget();
     if (deciding) this.next();
     if (action === "consent") showGuideline(this);
     if (reply.html !== undefined && !deciding) this.showTask(reply, action);
@@ -110,16 +120,18 @@ class Board extends HTMLElement {
 
   /** Tell where a call that keeps the shown task was refused; what was entered stays, as a draft. */
   refused(status, body) {
-    const why = body?.lost ?? body?.error;
-    if (this.pending) return; // its answer tells
-    if (status === 401) this.signedOut();
-    else if (status === 200 && why && why !== this.part("error-text").textContent) {
-      this.showError(why, "next", this.t("go_on"));
+    const why = body?.newer ?? body?.lost ?? body?.error;
+    if (this.pending || this.isNotTheirs(status)) return; // the answer to what is pending tells
+    if (status === 200 && why && why !== this.part("error-text").textContent) {
+      this.showError(why, "next", this.t(body.newer ? "load" : "go_on"));
     }
   }
 
-  signedOut() {
-    this.showError(this.t("signed_out"), "reload", this.t("sign_in"));
+  /** Tell where this page's annotator is not signed in any more, or somebody else is; returns whether it is so. */
+  isNotTheirs(status) {
+    if (status === 401) this.showError(this.t("signed_out"), "reload", this.t("sign_in"));
+    if (status === 409) this.showError(this.t("somebody_else"), "reload", this.t("reload"));
+    return status === 401 || status === 409;
   }
 
   // --- showing ---------------------------------------------------------------------------------------------------
@@ -140,7 +152,7 @@ class Board extends HTMLElement {
     const form = this.part("quiz");
     this.quiz = form && new Quiz(form, this.t);
     const earlier = this.querySelector(".pl-earlier");
-    if (earlier) earlier.open = localStorage.getItem(EARLIER_OPEN) === "yes";
+    if (earlier) earlier.open = ofBrowser.get(EARLIER_OPEN) === "yes";
     if (this.task) {
       this.renewedAt = performance.now();
       this.timers = [setInterval(() => this.renew(), Math.max(1, reply.expires_in * RENEW_AFTER) * 1000)];
@@ -162,6 +174,21 @@ class Board extends HTMLElement {
     return new Task(this.part("task"), sent, draft, this.t, (text) => this.say(text));
   }
 
+  /** Whether an answer is waited for; when it takes long, the page says so. */
+  showBusy(busy) {
+    const place = this.part("task");
+    place.setAttribute("aria-busy", String(busy));
+    clearTimeout(this.busyTimer);
+    if (busy) this.busyTimer = setTimeout(() => this.showSlow(), SLOW_SECONDS * 1000);
+    else if (place.hasAttribute("data-slow")) this.notify("");
+    if (!busy) place.removeAttribute("data-slow");
+  }
+
+  showSlow() {
+    this.part("task").setAttribute("data-slow", "");
+    this.notify(this.t("waiting"), { stays: true });
+  }
+
   showDraft(state) {
     this.part("draft").textContent = state && this.t(`draft_${state}`);
   }
@@ -181,24 +208,26 @@ class Board extends HTMLElement {
     this.part("status").textContent = text;
   }
 
-  /** Tell everybody, for a moment. */
-  notify(text) {
+  /** Tell everybody, for a moment, or until something else is told. */
+  notify(text, { stays = false } = {}) {
     const toast = this.part("toast");
     toast.textContent = text;
     clearTimeout(this.toastTimer);
-    this.toastTimer = setTimeout(() => (toast.textContent = ""), TOAST_SECONDS * 1000);
+    if (!stays) this.toastTimer = setTimeout(() => (toast.textContent = ""), TOAST_SECONDS * 1000);
   }
 
   // --- what buttons and keys do ----------------------------------------------------------------------------------
 
-  async next() {
-    await this.task?.draft.saveOnServer();
-    this.ask(location.hash === DISPUTED ? await this.decideCall() : "next", {});
+  next() {
+    this.ask("next", {}, async () => {
+      await this.save();
+      if (location.hash === DISPUTED) this.pending.action = await decideCall();
+    });
   }
 
-  async decideCall() {
-    const session = await fetch("/session").then((answer) => answer.json(), () => ({}));
-    return LEADS.includes(session.role) ? "decide_as_lead" : "decide";
+  /** What is entered comes to the server before something else is shown. */
+  async save() {
+    await this.task?.draft.saveOnServer();
   }
 
   judge() {
@@ -210,7 +239,7 @@ class Board extends HTMLElement {
   }
 
   skip() {
-    this.leave("skip", (form) => ({ reason: form.get("reason") || form.get("note") || "Another reason" }));
+    this.leave("skip", (form) => ({ reason: skipReason(form) }));
   }
 
   flag() {
@@ -218,29 +247,29 @@ class Board extends HTMLElement {
   }
 
   leave(action, read) {
-    if (!this.task || this.pending) return;
+    const { task } = this;
+    if (!task || this.pending) return;
     this.dialogs.ask(action, (form) => {
-      this.task.draft.hold();
-      this.ask(action, { lease_id: this.task.lease, key: this.task.draft.key, ...read(form) });
+      task.draft.hold();
+      this.ask(action, { lease_id: task.lease, key: task.draft.key, ...read(form) });
     });
   }
 
-  async undo() {
-    await this.task?.draft.saveOnServer();
-    this.ask("undo", {});
+  undo() {
+    this.ask("undo", {}, () => this.save());
   }
 
-  async reopen(button) {
+  reopen(button) {
     this.dialogs.close();
-    await this.task?.draft.saveOnServer();
-    this.ask("reopen", { answer_id: button.dataset.answer });
+    this.ask("reopen", { answer_id: button.dataset.answer }, () => this.save());
   }
 
   /** Hand the item back, with what was entered; of a correction, the earlier answer stands. */
-  async release() {
-    if (this.task.correcting) await this.task.draft.saving; // what is given up must not be saved after that
-    else await this.task.draft.saveOnServer();
-    this.ask("release", { lease_id: this.task.lease });
+  release() {
+    const { task } = this;
+    if (!task || this.pending) return;
+    if (task.correcting) task.draft.leave();
+    this.ask("release", { lease_id: task.lease }, () => this.save());
   }
 
   readGuideline() {
@@ -258,7 +287,8 @@ class Board extends HTMLElement {
   }
 
   guideline() {
-    document.querySelector("#pl-sidebar .toggle-button")?.click();
+    const { ready } = this.querySelector("[data-do=guideline]").dataset;
+    if (ready) document.querySelector("#pl-sidebar .toggle-button")?.click();
   }
 
   help() {
@@ -329,7 +359,6 @@ class Board extends HTMLElement {
       this.handIn();
     });
     this.addEventListener("input", (event) => this.onText(event.target));
-    this.querySelector("form[action='/sign-out']").addEventListener("submit", (event) => this.signOut(event));
     document.addEventListener("keydown", (event) => {
       const action = actionOf(event, this);
       if (!action || this.pending) return;
@@ -368,7 +397,7 @@ class Board extends HTMLElement {
   /** Who wants to see earlier turns, or not, wants it for the next items too. */
   onFold(details) {
     if (details.matches(".pl-own-whole") && details.open) this.dialogs.readOwn(details);
-    if (details.matches(".pl-earlier")) localStorage.setItem(EARLIER_OPEN, details.open ? "yes" : "");
+    if (details.matches(".pl-earlier")) ofBrowser.set(EARLIER_OPEN, details.open ? "yes" : "");
   }
 
   onText(field) {
@@ -377,15 +406,16 @@ class Board extends HTMLElement {
     if (field === this.task.part("edited")) this.task.edit(field.value);
     if (field === this.task.part("reason")) this.task.giveReason(field.value);
   }
+}
 
-  /** Hand the shown task back first, so that others need not wait for its lease to run out. */
-  async signOut(event) {
-    event.preventDefault();
-    await this.task?.draft.saveOnServer();
-    if (this.task) await call("release", { lease_id: this.task.lease, leaving: true });
-    forgetDrafts();
-    event.target.submit();
-  }
+/** Leads decide as such, wherever they are in no pool. */
+async function decideCall() {
+  return LEADS.includes((await session()).role) ? "decide_as_lead" : "decide";
+}
+
+/** The chosen reason, and what was written beside it. */
+function skipReason(form) {
+  return [form.get("reason"), form.get("note").trim()].filter(Boolean).join(": ") || "Another reason";
 }
 
 customElements.define("pl-board", Board);

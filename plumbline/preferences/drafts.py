@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from typing import Any
 
-from sqlalchemy import BindParameter, ColumnElement, delete, insert
+from sqlalchemy import BindParameter, ColumnElement, delete, insert, select
 
 from plumbline.errors import StoreError
 from plumbline.preferences.tables import Draft, RowId
@@ -14,6 +15,10 @@ from plumbline.preferences.turn import Actor, Turn
 MAX_DRAFT = 512 * 1024
 """Bytes of a draft as JSON: an improved response and a reason of the longest kind, in any script (a character takes up
 to 4 bytes), with room to spare."""
+
+
+class NewerDraft(StoreError):
+    """The store has a draft of this task that the given one does not go on from; it stays."""
 
 
 def checked_draft(content: Any) -> dict[str, Any]:
@@ -33,8 +38,25 @@ def checked_draft(content: Any) -> dict[str, Any]:
     return content
 
 
-def put_draft(turn: Turn, actor: Actor, lease: Any, content: dict[str, Any]) -> None:
-    """Keep a draft in place of the one before."""
+def put_draft(
+    turn: Turn, actor: Actor, lease: Any, content: dict[str, Any], after: Collection[str] | None = None
+) -> None:
+    """Keep a draft in place of the one before.
+
+    Args:
+        after: the `revision`s of the draft from which this one may go on; None for whichever there is.
+
+    Raises:
+        NewerDraft: the one that is there has another revision.
+    """
+    if after is not None:
+        mine = (Draft.task_id == lease.task_id) & draft_of(lease.annotator_id, lease.purpose)
+        kept = turn.connection.execute(select(Draft.content).where(mine)).scalar_one_or_none() or {}
+        if kept.get("revision") not in (None, content.get("revision"), *after):
+            raise NewerDraft(
+                "you went on with this item in another window or browser: load what you entered there, or go on here "
+                "and submit this."
+            )
     drop_draft(turn, lease)
     key = {"task_id": lease.task_id, "annotator_id": actor.id, "purpose": lease.purpose}
     turn.connection.execute(insert(Draft).values(**key, content=content, saved_at=turn.now))

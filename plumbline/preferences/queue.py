@@ -46,6 +46,7 @@ from plumbline.preferences.rules import Rules
 from plumbline.preferences.source_names import MASK
 from plumbline.preferences.tables import OPEN_TASK, Answer, Draft, Lease, PoolMember, RowId, Tally, Task, TaskAllowance
 from plumbline.preferences.turn import Actor, Turn
+from plumbline.preferences.validation import digest
 
 OPEN, ANSWERED, RELEASED, TAKEN_BACK = "open", "answered", "released", "taken"
 EXPIRED, SET_ASIDE = "expired", "aside"
@@ -149,6 +150,14 @@ def held_lease(turn: Turn, actor: Actor) -> Row[Any] | None:
     """The lease that the annotator holds in this project, where there is one."""
     mine = {"project": turn.project_id, "annotator": actor.id}
     return turn.connection.execute(_HELD, mine).one_or_none()
+
+
+def was_left(turn: Turn, actor: Actor, lease: Row[Any]) -> bool:
+    """Whether the time of a lease was over, and its task is not in the annotator's hands again."""
+    if lease.state != EXPIRED:
+        return False
+    held = held_lease(turn, actor)
+    return held is None or held.task_id != lease.task_id
 
 
 def own_lease(turn: Turn, actor: Actor, lease_id: str) -> Row[Any]:
@@ -310,6 +319,7 @@ def as_assignment(turn: Turn, actor: Actor, lease: Row[Any], until: datetime, ru
         supersedes=earlier.answer_id if earlier else None,
         earlier=earlier,
         draft=task.content,
+        showing=digest(turn.project, actor.annotator_id, task.key, lease.purpose, earlier.answer_id if earlier else ""),
         masked=names is not None and any(MASK in card.text for card in cards),
         asks_reason=() if actor.simulated else rules.reason_cases(lease.purpose),
     )

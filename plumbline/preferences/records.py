@@ -140,6 +140,8 @@ class Assignment:
         earlier: that answer, for the page to begin with.
         draft: what the annotator entered for this task before and did not send (see `save_draft`); newer than
             `earlier`.
+        showing: names what is asked of the annotator: the same until it is answered, however often it is handed out;
+            another one when the task comes again, as a repeat, or to be corrected. It tells nothing else.
         masked: a response that is shown holds the mask of a model's name (see `source_names`).
         asks_reason: when this ranking needs a reason (see `Rules.require_reason`).
     """
@@ -152,6 +154,7 @@ class Assignment:
     supersedes: str | None = None
     earlier: GivenAnswer | None = None
     draft: dict[str, Any] | None = None
+    showing: str = ""
     masked: bool = False
     asks_reason: tuple[str, ...] = ()
 

@@ -232,7 +232,7 @@ class PreferenceService(Intake):
                 raise StoreError(lost)
             return self._renewed(turn, actor, lease).expires_at
 
-    def release(self, lease_id: str, annotator_id: str, *, aside: bool = False) -> bool:
+    def release(self, lease_id: str | None, annotator_id: str, *, aside: bool = False) -> bool:
         """Give a held task back unanswered; of a correction, the earlier answer stands. Repeating it does nothing.
 
         What was entered for a task is kept. What was entered for a correction is dropped: whoever gives that up sees
@@ -240,6 +240,7 @@ class PreferenceService(Intake):
         left for this annotator.
 
         Args:
+            lease_id: None for what they hold, where they hold anything.
             aside: they only leave, so that others need not wait: the same task follows, where it is still free then.
 
         Returns:
@@ -250,27 +251,35 @@ class PreferenceService(Intake):
         """
         with self.turn() as turn:
             actor = acting(turn, annotator_id)
-            lease = queue.own_lease(turn, actor, lease_id)
+            lease = queue.own_lease(turn, actor, lease_id) if lease_id else queue.held_lease(turn, actor)
+            if lease is None:
+                return False
             if lease.state == queue.OPEN:
                 queue.end_lease(turn, lease, queue.SET_ASIDE if aside else queue.RELEASED)
             if lease.supersedes_id is None:
                 return False
-            if not aside and (lease.state == queue.OPEN or _was_left(turn, actor, lease)):
+            if not aside and (lease.state == queue.OPEN or queue.was_left(turn, actor, lease)):
                 drop_draft(turn, lease)
             return True
 
-    def save_draft(self, lease_id: str, annotator_id: str, content: dict[str, Any]) -> str | None:
+    def save_draft(
+        self, lease_id: str, annotator_id: str, content: dict[str, Any], *, after: Collection[str] | None = None
+    ) -> str | None:
         """Keep what the annotator entered for a task; the next assignment of the same task brings it back.
 
         It survives reload and restart, also the end of the lease, and is gone with the answer.
 
         Args:
-            content: a JSON object of the page's own making, at most `drafts.MAX_DRAFT` bytes.
+            content: a JSON object of the page's own making, at most `drafts.MAX_DRAFT` bytes; `revision` in it names
+                this state of the draft.
+            after: the revisions that it goes on from, so that a save that was late or elsewhere undoes no newer one.
 
         Returns:
-            Why the task is no longer theirs, where its time is over or it was taken back; the draft is kept then too.
+            Why the task is no longer theirs, where its time is over or it was taken back; the draft is kept then too,
+            but not that of a correction which they gave up.
 
         Raises:
+            NewerDraft: the draft that is kept goes on from none of `after`.
             StoreError: the lease is not theirs or its task is answered, or the content is too large or no JSON.
         """
         content = checked_draft(content)
@@ -279,7 +288,8 @@ class PreferenceService(Intake):
             lease = queue.own_lease(turn, actor, lease_id)
             if queue.was_answered(turn, lease):
                 raise StoreError(queue.ANSWERED_ALREADY)
-            put_draft(turn, actor, lease, content)
+            if lease.supersedes_id is None or lease.state != queue.RELEASED:
+                put_draft(turn, actor, lease, content, after)
             return queue.why_lost(lease)
 
     def purpose_of(self, lease_id: str) -> str:
@@ -484,11 +494,3 @@ class PreferenceService(Intake):
         until = turn.now + self.lease
         turn.connection.execute(update(Lease).where(Lease.id == lease.id).values(expires_at=until))
         return queue.as_assignment(turn, actor, lease, until, self.rules)
-
-
-def _was_left(turn: Turn, actor: Actor, lease: Row[Any]) -> bool:
-    """Whether the time of a lease was over, and its task is not in the annotator's hands again."""
-    if lease.state != queue.EXPIRED:
-        return False
-    held = queue.held_lease(turn, actor)
-    return held is None or held.task_id != lease.task_id

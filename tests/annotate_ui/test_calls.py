@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from annotate_ui.app import build_app
-from annotate_ui.calls import CONFLICTS, Message, call_routes
+from annotate_ui.calls import BADGE, CONFLICTS, Message, call_routes
 from annotate_ui.server import open_listener
 from annotate_ui.sessions import Session
 from annotate_ui.setup import Setup
@@ -60,6 +60,17 @@ def test_while_the_store_is_away_a_call_may_be_sent_again() -> None:
     assert "the disk is full" in answer.json()["error"] and "/srv" not in answer.text
     assert int(answer.headers["retry-after"]) > 0
     assert client.post("/annotate-work/work", json={}).json() == {"notice": "Saved."}
+
+
+def test_what_a_page_of_somebody_else_sends_is_refused_and_no_answer_is_kept_by_the_browser() -> None:
+    done: list[str] = []
+    client = client_of(lambda: {"notice": str(done.append("work"))})
+    refused = client.post("/annotate-work/work", json={}, headers={BADGE: Session("bob", "Bob").badge})
+    assert (refused.status_code, done) == (409, [])
+    assert refused.json()["error"].startswith("Somebody else has signed in")
+    answer = client.post("/annotate-work/work", json={}, headers={BADGE: Session("ada", "Ada").badge})
+    assert (answer.status_code, done) == (200, ["work"])
+    assert {one.headers["cache-control"] for one in (refused, answer)} == {"no-store"}
 
 
 def test_sessions_that_cannot_be_read_are_no_fault_of_the_visitor() -> None:

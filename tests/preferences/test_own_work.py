@@ -3,11 +3,13 @@
 import pytest
 
 from plumbline.errors import StoreError
-from plumbline.preferences.drafts import MAX_DRAFT
-from plumbline.preferences.records import ALL_BAD, JUDGEMENT
+from plumbline.preferences import queue
+from plumbline.preferences.drafts import MAX_DRAFT, NewerDraft
+from plumbline.preferences.records import ALL_BAD, JUDGEMENT, REPEAT
 from plumbline.preferences.rules import Rules
 from plumbline.preferences.service import PreferenceService
 from plumbline.preferences.store import Store
+from plumbline.preferences.turn import acting
 from plumbline.recipe_annotate import RubricAxis
 from tests.preferences.conftest import best_first, new_tasks
 
@@ -95,6 +97,58 @@ def test_drafts_belong_to_the_holder_of_the_task(service):
     judge(service, anna, work)
     with pytest.raises(StoreError, match="answered already"):
         service.save_draft(work.lease_id, anna, {})
+
+
+def test_a_draft_goes_on_from_the_one_that_is_kept_or_stays_out(service):
+    """Saves that are late, sent twice, or of another window."""
+    service.add_tasks(new_tasks(1))
+    who = person(service)
+    lease = service.lease_next(who).lease_id
+
+    def save(revision, *after):
+        service.save_draft(lease, who, {"revision": revision}, after=after)
+
+    save("a1")
+    save("a2", "a1")
+    for late in (("a1",), ("b2", "a1"), ("b1",)):
+        with pytest.raises(NewerDraft, match="in another window or browser"):
+            save(*late)
+    save("a2", "a1")  # sent again
+    save("a4", "a1", "a2", "a3")  # the replies to two were lost, and one of them never came
+    assert service.lease_next(who).draft == {"revision": "a4"}
+
+
+def test_what_is_entered_for_a_correction_that_was_given_up_is_not_kept(service, clock):
+    service.add_tasks(new_tasks(1))
+    who = person(service)
+    judge(service, who)
+    clock.advance(1)
+    correction = service.reopen_last(who)
+    service.release(correction.lease_id, who)
+    assert "handed this task back" in service.save_draft(correction.lease_id, who, {"reason": "late"})
+    assert service.reopen_last(who).draft is None
+
+
+def test_a_showing_is_the_same_until_it_is_answered_and_another_when_the_task_comes_again(service, clock):
+    service.add_tasks(new_tasks(1))
+    who = person(service)
+    first = service.lease_next(who)
+    service.release(first.lease_id, who)
+    handed_back = service.lease_next(who)
+    clock.advance(60)
+    expired = service.lease_next(who)
+    assert first.lease_id != handed_back.lease_id != expired.lease_id
+    assert first.showing == handed_back.showing == expired.showing
+    judge(service, who, expired)
+    correction = service.reopen_last(who)
+    judge(service, who, correction)
+    with service.turn() as turn:
+        until = turn.now + service.lease
+        queue.open_lease(turn, acting(turn, who), 1, order=[0, 1], until=until, purpose=REPEAT)
+    shown = [first, correction, service.lease_next(who)]
+    service.release(shown[-1].lease_id, who)
+    shown.append(service.reopen_last(who))
+    assert len({work.showing for work in shown}) == 4
 
 
 # -- own work ------------------------------------------------------------------------------------------------------

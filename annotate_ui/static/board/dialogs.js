@@ -2,6 +2,7 @@
 import { showDiff } from "./diff.js";
 import { call, make } from "./server.js";
 import { showTimes } from "./times.js";
+import { ofBrowser } from "../storage.js";
 
 export class Dialogs {
   constructor(root, t) {
@@ -55,7 +56,8 @@ export class Dialogs {
   /** Older answers below those that are shown. */
   async moreWork(button) {
     const { body } = await call("history", { before: button.dataset.before });
-    if (body?.html === undefined) return;
+    const fault = button.parentElement.querySelector("[role=alert]");
+    if (body?.html === undefined) return void (fault.textContent = body?.error ?? this.t("unreachable"));
     button.closest("li").remove();
     const list = this.root.querySelector("[data-pl=work-list]");
     const before = list.children.length;
@@ -103,12 +105,12 @@ function placePanel(label) {
   const wide = window.matchMedia("(min-width: 64rem)");
   const isOpen = () => toggle.closest("#pl-sidebar").classList.contains("open");
   const fit = () => {
-    const open = wide.matches && !localStorage.getItem(place);
+    const open = wide.matches && !ofBrowser.get(place);
     if (isOpen() !== open) toggle.click();
   };
   fit();
   wide.addEventListener("change", fit);
   toggle.addEventListener("click", () => {
-    if (wide.matches) localStorage.setItem(place, isOpen() ? "yes" : "");
+    if (wide.matches) ofBrowser.set(place, isOpen() ? "yes" : "");
   });
 }

@@ -1,10 +1,10 @@
 // What the annotator has entered for the shown task, kept in this browser at once and on the server soon after.
+import { asMessage, forget, keep, newKey, readKept, shown } from "./kept.js";
 import { call } from "./server.js";
 
 const SAVE_AFTER = 1000; // milliseconds without a change
 const LONGEST_PAUSE = 30_000;
-const PREFIX = "plumbline:draft:";
-const KEEP_DAYS = 14;
+const MOST_AFTER = 50; // revisions that a message may name
 
 /** Seconds for which the page was visible since the task was shown. */
 class Stopwatch {
@@ -27,18 +27,21 @@ class Stopwatch {
 
 export class Draft {
   /**
-   * `task` is what the server sent: `draft_key` (task and annotator), `lease`, and `begin`, the draft or the earlier
-   * answer to start from. What this browser kept counts when it is newer. `tell` is called with "saved", "local" or "";
-   * `refused` with what the server answered, where the task is no longer theirs or the draft was not taken.
+   * `task` is what the server sent: `showing` (what is asked, and of whom), `lease`, and `begin`, the draft or the
+   * earlier answer to start from. `tell` is called with "saved", "local", "unkept" or ""; `refused` with what the server
+   * answered, where the task is no longer theirs or the draft was not taken.
    */
   constructor(task, tell, refused) {
-    this.place = PREFIX + task.draft_key;
-    this.lease = task.lease;
-    Object.assign(this, { tell, refused });
-    const kept = readKept(this.place);
-    const begin = kept && kept.at >= (task.begin.at ?? 0) ? kept : task.begin;
-    // The key names this view of the task: sent again after a lost answer, it does not count twice.
+    Object.assign(this, { showing: task.showing, lease: task.lease, tell, refused });
+    const { revision } = task.begin;
+    const kept = readKept(this.showing);
+    const goesOn = kept !== null && isNewest(kept, revision);
+    const begin = goesOn ? kept.content : task.begin;
+    // The key names this showing of the task: sent again after a lost answer, it does not count twice.
     this.key = kept?.key ?? newKey();
+    // The revisions from which the next one goes on: the one that the server told last, and those of which it is not
+    // known whether they arrived.
+    this.after = goesOn ? kept.after : [revision ?? []].flat();
     this.ranks = new Map(Object.entries(begin.ranks ?? {}));
     this.gaps = new Map(Object.entries(begin.gaps ?? {}));
     this.scores = structuredClone(begin.scores ?? {});
@@ -46,8 +49,11 @@ export class Draft {
     this.allBad = begin.all_bad ?? false;
     this.edited = begin.edited ?? null; // {of: response id, text}
     this.watch = new Stopwatch(begin.seconds ?? 0);
-    this.pause = SAVE_AFTER;
-    this.unsaved = false;
+    this.changes = 0;
+    this.sending = null;
+    this.unsaved = goesOn && !kept.saved;
+    if (this.unsaved) this.later(SAVE_AFTER);
+    shown.set(this.showing, this);
   }
 
   content() {
@@ -65,10 +71,16 @@ export class Draft {
 
   /** Something was entered. */
   save() {
-    keep(this.place, { ...this.content(), key: this.key });
+    this.changes += 1;
     this.unsaved = true;
+    this.keep();
     this.tell("");
     this.later(SAVE_AFTER);
+  }
+
+  keep() {
+    const { lease, key, after, unsaved } = this;
+    this.isKept = keep(this.showing, { content: this.content(), lease, key, after, saved: !unsaved });
   }
 
   later(pause) {
@@ -77,22 +89,38 @@ export class Draft {
     this.timer = setTimeout(() => this.saveOnServer(), pause);
   }
 
-  /** Send what is not saved yet; without an answer, again after a longer pause. */
+  /**
+   * Send what is not saved yet, one state after the other; without an answer, again after a longer pause. `last` does not
+   * wait: the page may go. Returns the status of the answer; undefined where nothing was to be sent.
+   */
   async saveOnServer({ last = false } = {}) {
     clearTimeout(this.timer);
-    if (!this.unsaved) return;
-    this.unsaved = false;
-    this.saving = call("draft", { lease_id: this.lease, content: this.content() }, { last });
-    const { status, body } = await this.saving;
-    if (this.over) return;
-    const taken = status === 200 && !body?.error;
-    if (taken) this.tell(this.unsaved ? "" : "saved");
-    else this.tell("local");
+    while (this.sending && !last) await this.sending;
+    if (!this.unsaved || this.over) return undefined;
+    this.sending = this.send(last).finally(() => (this.sending = null));
+    return this.sending;
+  }
+
+  async send(last) {
+    const revision = newKey();
+    const sent = this.changes;
+    const message = asMessage({ lease: this.lease, after: this.after, content: this.content() }, revision);
+    this.after = [...this.after, revision];
+    if (this.after.length > MOST_AFTER) this.after.splice(1, 1);
+    this.keep();
+    const { status, body } = await call("draft", message, { last });
+    if (this.over) return status;
+    const taken = status === 200 && !body?.error && !body?.newer;
+    if (taken) {
+      this.after = this.after.slice(this.after.indexOf(revision));
+      this.unsaved = this.changes !== sent;
+      this.keep();
+    }
+    this.tell(taken ? (this.unsaved ? "" : "saved") : this.isKept ? "local" : "unkept");
     this.refused(status, body);
-    if (taken || status === 200) return;
-    this.unsaved = true;
-    const final = status >= 400 && status < 500; // it would be refused again, until something else is entered
+    const final = status >= 200 && status < 500; // it would be refused again, until something else is entered
     if (!final) this.later(Math.min(this.pause * 2, LONGEST_PAUSE));
+    return status;
   }
 
   /** An answer is on its way, which carries all of it. */
@@ -100,50 +128,21 @@ export class Draft {
     clearTimeout(this.timer);
   }
 
-  /** The answer is stored. */
+  /** The answer is stored, or given up. */
   forget() {
     this.leave();
-    localStorage.removeItem(this.place);
+    forget(this.showing);
   }
 
-  /** Another task is shown. */
+  /** Another task is shown, or it is given up: nothing more is saved. */
   leave() {
     this.over = true;
-    this.unsaved = false;
     clearTimeout(this.timer);
+    if (shown.get(this.showing) === this) shown.delete(this.showing);
   }
 }
 
-/** 128 random bits. Not `crypto.randomUUID`, which browsers have at https and localhost alone. */
-function newKey() {
-  const bytes = crypto.getRandomValues(new Uint8Array(16));
-  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
-}
-
-/** Forget all drafts of this browser: somebody else may sit here next. The server has them. */
-export function forgetDrafts(isOld = () => true) {
-  for (const place of Object.keys(localStorage)) {
-    if (place.startsWith(PREFIX) && isOld(readKept(place))) localStorage.removeItem(place);
-  }
-}
-
-export function forgetOldDrafts() {
-  const oldest = Date.now() - KEEP_DAYS * 24 * 3600 * 1000;
-  forgetDrafts((kept) => !(kept?.at > oldest));
-}
-
-function readKept(place) {
-  try {
-    return JSON.parse(localStorage.getItem(place) ?? "null");
-  } catch {
-    return null;
-  }
-}
-
-function keep(place, content) {
-  try {
-    localStorage.setItem(place, JSON.stringify(content));
-  } catch (fault) {
-    console.warn(fault); // no room left: the server's copy has to do
-  }
+/** Whether what the browser kept is newer than the server's draft: it goes on from that, or there is none yet. */
+function isNewest(kept, revision) {
+  return revision ? kept.after.includes(revision) : !kept.saved;
 }

@@ -1,18 +1,20 @@
 // Which key does what.
+import { ofBrowser } from "../storage.js";
 
 const TEXT_FIELDS = "textarea, select, input:not([type=radio]):not([type=checkbox])";
 const ANYWHERE = { u: "undo", w: "work", g: "guideline", "?": "help" };
 const ON_TASK = { s: "skip", f: "flag", b: "allBad", e: "edit", d: "compare", n: "note", r: "scores", h: "release" };
+const SCROLLS = "pre, table, .pl-diff, #pl-sidebar"; // there arrows scroll
 const MOVES = { ArrowUp: -1, ArrowLeft: -1, ArrowDown: 1, ArrowRight: 1 };
 
 const KEYS_OFF = "plumbline:keys-off"; // who dictates, or hits keys by accident, has no keys of one character
 
 export function keysAreOff() {
-  return Boolean(localStorage.getItem(KEYS_OFF));
+  return Boolean(ofBrowser.get(KEYS_OFF));
 }
 
 export function switchKeys(on) {
-  localStorage.setItem(KEYS_OFF, on ? "" : "yes");
+  ofBrowser.set(KEYS_OFF, on ? "" : "yes");
 }
 
 /** Let buttons name their key only where it does something. */
@@ -61,6 +63,7 @@ function onTask(key, target, task, board) {
   const onControl = target.closest?.("button, a, summary, input");
   if (key === "Enter") return onControl && !onControl.matches("input[type=radio]") ? undefined : () => board.judge();
   if (onControl) return undefined;
+  if (MOVES[key] && target.closest?.(SCROLLS)) return undefined;
   if (MOVES[key]) return () => (field ? focusBeside(field, MOVES[key], task) : task.mark(task.current + MOVES[key]));
   return key === "Backspace" ? () => task.takeBack() : undefined;
 }
