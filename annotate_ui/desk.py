@@ -190,6 +190,8 @@ class Desk:
     def consent(self, annotator_id: str, message: ConsentMessage) -> Reply:
         """Note that the annotator accepts the guideline, then show the next task."""
         self.service.guidelines.consent(annotator_id, message.version)
+        if message.deciding:
+            return {}
         return self._show(annotator_id, self.service.lease_next(annotator_id))
 
     def quiz(self, annotator_id: str, message: QuizMessage) -> Reply:
@@ -197,6 +199,8 @@ class Desk:
         graded = self.service.quizzes.answer(annotator_id, message.shown, message.number, message.chosen)
         if graded.wrong:
             return {"html": render_graded(self.setup, graded), "stays": True}
+        if message.deciding:
+            return {"notice": self.setup.texts("quiz.all_right")}
         work = self.service.lease_next(annotator_id)
         return {**self._show(annotator_id, work), "notice": self.setup.texts("quiz.all_right")}
 
@@ -205,21 +209,22 @@ class Desk:
     def _disputed(self, annotator_id: str, *, lead: bool) -> Reply:
         work = self.service.lease_adjudication(annotator_id, lead=lead)
         notice: Reply = {"notice": self.setup.texts("board.deciding")} if isinstance(work, Assignment) else {}
-        return {**self._show(annotator_id, work), **notice}
+        return {**self._show(annotator_id, work, deciding=True), **notice}
 
     def _next_after(self, annotator_id: str, answer: Callable[[], str], notice: str) -> Reply:
         work = self.service.then_next(annotator_id, answer)
         return {**self._show(annotator_id, work), "notice": self.setup.texts(notice)}
 
-    def _show(self, annotator_id: str, work: Assignment | NoWork) -> Reply:
+    def _show(self, annotator_id: str, work: Assignment | NoWork, *, deciding: bool = False) -> Reply:
         counts = self._counts(annotator_id)
         if isinstance(work, NeedsConsent):
             return {"html": render_consent(self.setup, work, counts), "consent": True}
         if isinstance(work, NeedsQuiz):
             return {"html": render_quiz(self.setup, work, counts), "stays": True}
         if isinstance(work, NoWork):
-            return {"html": render_empty(self.setup, work, counts)}
-        html = render_task(self.setup, work, counts)
+            left = {"remaining": None, "time_left": None} if work.kind == "paused" else {}
+            return {"html": render_empty(self.setup, work, {**counts, **left})}
+        html = render_task(self.setup, work, counts, deciding=deciding)
         return {"html": html, "task": _task(work), "expires_in": seconds_until(work.expires_at)}
 
     def _counts(self, annotator_id: str) -> dict[str, Any]:

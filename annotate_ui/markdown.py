@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import sys
 import threading
+import unicodedata
 from collections import OrderedDict
 from functools import lru_cache
 
@@ -19,6 +21,7 @@ TAGS = {
     *("p", "br", "hr", "blockquote", "pre", "code", "em", "strong", "s", "ul", "ol", "li", "a"),
     *("h1", "h2", "h3", "h4", "h5", "h6", "table", "thead", "tbody", "tr", "th", "td"),
 }
+TAG = re.compile(r"<[^>]*>")
 ATTRIBUTES = {"a": {"href", "title"}, "ol": {"start"}}
 
 
@@ -45,6 +48,12 @@ def shown_html(text: str) -> str:
 def shown_plain(text: str) -> bool:
     """Whether a text is shown as it was written, because it is long or has very much markup."""
     return len(text) > LONGEST or sum(map(text.count, MARKS)) > MOST_MARKS
+
+
+def shown_blank(text: str) -> bool:
+    """Whether nothing of a text can be seen: it has marks without width alone, say, or a link that nothing names."""
+    html = shown_html(text)
+    return "<hr" not in html and all(unicodedata.category(char)[0] in "CMZ" for char in TAG.sub("", html))
 
 
 def safe_html(text: str, *, keep_lines: bool = True) -> str:

@@ -109,17 +109,23 @@ class OwnMessage(Message):
 
 
 class ConsentMessage(Message):
-    """The annotator has read this version of the guideline."""
+    """The annotator has read this version of the guideline.
+
+    `deciding`: the page is that of disputed tasks, asks for one itself, and is handed no other work.
+    """
 
     version: Annotated[int, Field(ge=1)]
+    deciding: bool = False
 
 
 class QuizMessage(Message):
     """A try at the quiz: of each question the numbers of the chosen options, from 1.
 
-    `shown` names the questions that the page showed, `number` says which try it is, so that a retry counts once.
+    `shown` names the questions that the page showed, `number` says which try it is, so that a retry counts once;
+    `deciding` is as in `ConsentMessage`.
     """
 
     shown: Identifier
     number: Annotated[int, Field(ge=1, le=1_000_000)]
     chosen: Annotated[list[Annotated[list[Rank], Field(max_length=9)]], Field(max_length=50)]
+    deciding: bool = False

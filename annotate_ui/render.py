@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from annotate_ui.markdown import safe_html, shown_html, shown_plain
+from annotate_ui.markdown import safe_html, shown_blank, shown_html, shown_plain
 from annotate_ui.nav import PAGES
 from annotate_ui.wording import ago
 from plumbline.numbers import signed
@@ -50,13 +50,14 @@ MOMENT = "\ufffc"
 FLAG_KINDS = ("personal-data", "harmful", "broken", "source-named", "other")
 
 
-def render_task(setup: Setup, assignment: Assignment, counts: Mapping[str, Any]) -> str:
+def render_task(setup: Setup, assignment: Assignment, counts: Mapping[str, Any], *, deciding: bool = False) -> str:
     """A task: the conversation, and the responses as cards A, B, C, … in the order that the service recorded.
 
     Args:
         setup: how the app is set.
         assignment: what to show; nothing in it names a response's source.
         counts: see `render_empty`.
+        deciding: whether it is a disputed task, which this ranking decides.
     """
     cards = [
         {"letter": letter, "id": card.response_id, "text": card.text}
@@ -64,7 +65,7 @@ def render_task(setup: Setup, assignment: Assignment, counts: Mapping[str, Any])
     ]
     earlier = sum(len(message["content"]) for message in assignment.prompt[:-1])
     fold = earlier > FOLD_ABOVE
-    shown = {"cards": cards, "counts": counts, "fold": fold, "longest": MAX_EDITED, "mask": MASK}
+    shown = {"cards": cards, "counts": counts, "fold": fold, "longest": MAX_EDITED, "mask": MASK, "deciding": deciding}
     return render_part("task", setup, assignment=assignment, **shown)
 
 
@@ -74,8 +75,8 @@ def render_empty(setup: Setup, work: NoWork, counts: Mapping[str, Any]) -> str:
     Args:
         setup: how the app is set.
         work: what the service said.
-        counts: `mine` and `remaining` for this annotator, `share` (percent) for the whole project; `time_left`
-            (see `time_left`) and `streak`, or None.
+        counts: `mine` and `remaining` (None where they get no work) for this annotator, `share` (percent) for the whole
+            project; `time_left` (see `time_left`) and `streak`, or None.
     """
     reason: str = escape(why_no_work(setup.texts, work))
     until = work.values.get("until")
@@ -270,5 +271,6 @@ def _environment() -> Environment:
     environment.filters["markdown"] = lambda text: Markup(shown_html(text))
     environment.filters["moment"] = moment
     environment.tests["plain"] = shown_plain
+    environment.tests["blank"] = shown_blank
     environment.globals["signed"] = signed
     return environment

@@ -42,6 +42,7 @@ class Arena {
     const { status, body } = await call(action, message);
     this.setDoing(null);
     if (status === 401) return this.tellSignedOut();
+    if (status === 409) return this.showError(body?.error ?? "", () => location.reload());
     if (body?.quiz) return this.showError(body.error, () => location.assign("/annotate/"), this.text("to_quiz"));
     if (!body || body.error) return this.showError(body?.error ?? this.text("unreachable"), again);
     return body;

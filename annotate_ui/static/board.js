@@ -93,7 +93,7 @@ class Board extends HTMLElement {
     const leaves = action === "release";
     // Who hands a disputed item back goes on with work: they would get the same one again.
     if (leaves && !this.task?.correcting) history.replaceState(null, "", location.pathname);
-    const deciding = location.hash === DISPUTED && (leaves || ANSWERS.includes(action));
+    const deciding = isDeciding() && (leaves || [...ANSWERS, "consent"].includes(action) || (action === "quiz" && !reply.html));
     if (ANSWERS.includes(action) || (leaves && this.task?.correcting)) this.task?.draft.forget();
     if (deciding) this.next();
     if (action === "consent") showGuideline(this);
@@ -159,6 +159,7 @@ class Board extends HTMLElement {
     }
     window.scrollTo({ top: 0 });
     if (goesThere) this.querySelector("[data-focus]")?.focus({ preventScroll: true });
+    else if (this.task?.isRanked()) this.task.goOnOrMark();
     if (reply.consent) this.readGuideline();
   }
 
@@ -221,7 +222,7 @@ class Board extends HTMLElement {
   next() {
     this.ask("next", {}, async () => {
       await this.save();
-      if (location.hash === DISPUTED) this.pending.action = await decideCall();
+      if (isDeciding()) this.pending.action = await decideCall();
     });
   }
 
@@ -278,12 +279,12 @@ class Board extends HTMLElement {
 
   consent(button) {
     this.dialogs.close();
-    this.ask("consent", { version: Number(button.dataset.version) });
+    this.ask("consent", { version: Number(button.dataset.version), deciding: isDeciding() });
   }
 
   handIn() {
     const answer = this.quiz.answer();
-    if (answer) this.ask("quiz", answer);
+    if (answer) this.ask("quiz", { ...answer, deciding: isDeciding() });
   }
 
   guideline() {
@@ -407,6 +408,9 @@ class Board extends HTMLElement {
     if (field === this.task.part("reason")) this.task.giveReason(field.value);
   }
 }
+
+/** Whether this is the page of disputed tasks. */
+const isDeciding = () => location.hash === DISPUTED;
 
 /** Leads decide as such, wherever they are in no pool. */
 async function decideCall() {

@@ -12,7 +12,8 @@
   /** Ask the server; a reply with `error` where it does not answer. */
   async function call(action, message) {
     try {
-      const headers = { "content-type": "application/json" };
+      const badge = document.documentElement.dataset.badge ?? ""; // somebody else may be signed in by now
+      const headers = { "content-type": "application/json", "x-plumbline-badge": badge };
       const answer = await fetch(`/lead-work/${action}`, { method: "POST", headers, body: JSON.stringify(message) });
       return await answer.json();
     } catch (fault) {

@@ -54,6 +54,21 @@ def test_a_strength_goes_with_its_neighbours(open_page: OpenPage, service: Prefe
 
 
 @pytest.mark.parametrize("setup", [Setup("Support", strength=True)])
+def test_digits_are_strengths_after_a_reason_and_a_reload_too(open_page: OpenPage, service: PreferenceService) -> None:
+    service.add_tasks([new_task("kettle", 3)])
+    page = open_page("Ada")
+    press(page, "1 2 3 n")
+    page.keyboard.type("shorter")
+    press(page, "Escape 2")
+    page.wait_for_function("document.querySelector('[data-pl=draft]').textContent === 'Draft saved'")
+    page.reload()
+    page.wait_for_selector(".pl-gap")
+    press(page, "3 Enter")
+    (record,) = judgements(service, 1)
+    assert (ranks_as_shown(record), record.gaps, record.reason) == ([1, 2, 3], (2, 3), "shorter")
+
+
+@pytest.mark.parametrize("setup", [Setup("Support", strength=True)])
 def test_a_reason_is_asked_for_where_one_is_needed(open_page: OpenPage, service: PreferenceService) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     service.rules = replace(service.rules, require_reason=("strong", "all_bad"))

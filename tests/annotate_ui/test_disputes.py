@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,12 @@ from fastapi.testclient import TestClient
 from annotate_ui.app import build_app
 from annotate_ui.setup import Setup
 from plumbline.preferences.flag_decisions import FlagDecisions
+from plumbline.preferences.quiz_file import Question, Quiz
 from plumbline.preferences.records import ADJUDICATION, Assignment
 from plumbline.preferences.rules import Rules
 from plumbline.preferences.service import PreferenceService
 from plumbline.preferences.store import Store
-from tests.annotate_ui.conftest import new_task
+from tests.annotate_ui.conftest import new_task, served
 
 BASE = "http://127.0.0.1:7860"
 
@@ -66,6 +68,31 @@ def test_a_flag_of_an_adjudicator_waits_for_the_lead(lea: TestClient, service: P
     ask(lea, "flag", lease_id=lease, key="once", kind="broken", note="cut off")
     waiting = FlagDecisions(service.store, project="support").waiting()
     assert [flag.note for task in waiting for flag in task.flags] == ["cut off"]
+
+
+@pytest.mark.browser
+def test_after_guideline_and_quiz_comes_what_the_page_is_for(browser: Any, service: PreferenceService) -> None:
+    right = Question("Is shorter better?", ("Always", "No"), frozenset({2}), "See the guideline.")
+    service.rules = service.quizzes.rules = replace(service.rules, quiz=Quiz((right,)))
+    service.adjudication.rules = service.rules
+    service.guidelines.publish("Best first.")
+    with served(build_app(service, Setup("Support"))) as address:
+        page = browser.new_page()
+        page.set_default_timeout(60_000)
+        page.goto(address)
+        page.fill("#name", "Lea")
+        page.click("button[type=submit]")
+        page.wait_for_selector("[data-do=consent]")
+        page.goto(f"{page.url}#disputed")
+        page.reload()
+        page.click("[data-do=consent]")
+        page.click(".pl-quiz .pl-choice:has-text('No')")
+        page.click(".pl-quiz button")
+        page.wait_for_selector(".pl-card")
+        assert page.inner_text(".pl-prompt").strip().endswith("disputed")
+        assert page.is_visible(".pl-note:has-text('disputed')")
+        page.close()
+    assert [one.purpose for one in service.control.held()] == [ADJUDICATION]
 
 
 def test_the_guideline_comes_before_deciding_too(lea: TestClient, service: PreferenceService) -> None:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from annotate_ui import markdown
-from annotate_ui.markdown import LONGEST, MARKS, MOST_MARKS, HtmlCache, safe_html, shown_html, shown_plain
+from annotate_ui.markdown import LONGEST, MARKS, MOST_MARKS, HtmlCache, safe_html, shown_blank, shown_html, shown_plain
 
 
 def test_markdown_is_rendered() -> None:
@@ -133,6 +133,12 @@ def test_what_is_rendered_never_takes_long(piece: str) -> None:
 def test_a_long_table_is_rendered_in_bounds() -> None:
     row = "|" + "a|" * (MOST_MARKS // 3 - 2) + "\n"
     assert calls_of(row + row.replace("a", "-") + row) < 2_000_000
+
+
+@pytest.mark.parametrize("text", ["\u200b", " \u2060\n", "[a]: https://example.org/b"])
+def test_a_text_of_which_nothing_can_be_seen_is_told(text: str) -> None:
+    assert shown_blank(text)
+    assert not shown_blank(f"{text}\n\n.") and not shown_blank("---") and not shown_blank("<b>")
 
 
 @pytest.mark.parametrize("text", ["a" * (LONGEST + 1), "<b>[x](y)\n" * 2000])

@@ -1,4 +1,5 @@
 // What the arena asks the server.
+import { ownBadge } from "../board/server.js";
 
 /** Ask the server. `status` is 0 where no answer came; `body` is null where none came that can be read. */
 export async function call(action, message) {
@@ -13,7 +14,7 @@ export async function call(action, message) {
 
 /** Post a message; the answer may be one object or lines of them (see `lines`). */
 export function post(action, message, signal = null) {
-  const headers = { "content-type": "application/json" };
+  const headers = { "content-type": "application/json", "x-plumbline-badge": ownBadge() };
   return fetch(`/arena-work/${action}`, { method: "POST", headers, body: JSON.stringify(message), signal });
 }
 

@@ -77,10 +77,13 @@ export class Dialogs {
     const [from, to] = selects;
     [from.value, to.value] = [marked.dataset.response, other.dataset.response];
     const place = this.root.querySelector("[data-pl=diff]");
-    const show = () => showDiff(place, task.texts[from.value], task.texts[to.value], this.t);
+    const show = () => {
+      showDiff(place, task.texts[from.value], task.texts[to.value], this.t);
+      place.querySelector("del, ins")?.scrollIntoView({ block: "nearest" });
+    };
     selects.forEach((select) => (select.onchange = show));
-    show();
     this.open("diff");
+    show();
   }
 }
 

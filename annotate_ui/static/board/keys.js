@@ -47,7 +47,7 @@ export function actionOf(event, board) {
 /** In a text field only leaving it and submitting are ours. */
 function inText(event, field, board) {
   if (!board.task || !field.closest(".pl-task")) return undefined;
-  if (event.key === "Escape") return () => board.task.mark(board.task.current);
+  if (event.key === "Escape") return () => board.task.goOnOrMark();
   return event.key === "Enter" && (event.ctrlKey || event.metaKey) ? () => board.judge() : undefined;
 }
 

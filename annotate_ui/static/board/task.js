@@ -265,13 +265,25 @@ export class Task {
     this.mark(this.current + 1);
   }
 
+  isRanked() {
+    return !this.unranked().length;
+  }
+
   /** Put the focus on what is asked next: strengths, then scores, then the reason. */
   goOn() {
+    return this.goOnByDigit() || (this.missingReason() ? this.focusReason() : false);
+  }
+
+  goOnByDigit() {
     const [gap] = this.missingGaps();
     if (gap) return this.focusGap(gap.name);
-    const [score] = this.missingScores();
-    if (score) return this.focusAxis(...score);
-    return this.missingReason() ? this.focusReason() : false;
+    const [score] = this.isRanked() ? this.missingScores() : [];
+    return score ? this.focusAxis(...score) : false;
+  }
+
+  /** Put the focus where the next digit belongs. */
+  goOnOrMark() {
+    if (!this.goOnByDigit()) this.mark(this.current);
   }
 
   tieWithPrevious() {

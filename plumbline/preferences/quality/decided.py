@@ -41,11 +41,12 @@ class DecidedTask:
 
     Attributes:
         task_id, prompt: the task.
-        responses: text and mean rank of each response, in the store's order, which tells nothing. Checks and
-            repeats count in the mean only where there is nothing else.
+        responses: text and rank of each response, in the store's order, which tells nothing: the adjudicator's rank
+            where one has ranked (`settled`), else the mean. Checks and repeats count in the mean only where there is
+            nothing else.
         said: its current judgements, the first ones before the others.
         disagreement: share of pairs on which they disagree, where that is known.
-        adjudicated: whether an adjudicator has decided it.
+        adjudicated, settled: whether an adjudicator has decided it, and has done so by ranking.
         check: its kind, where it measures annotators.
         not_gold: why an adjudicated task cannot become a gold item; None where it can.
     """
@@ -56,12 +57,13 @@ class DecidedTask:
     said: tuple[Said, ...]
     disagreement: float | None
     adjudicated: bool
+    settled: bool
     check: str | None
     not_gold: str | None
 
     @property
     def ranked(self) -> list[tuple[int, str, float]]:
-        """Place, text and mean rank of each response, the best first."""
+        """Place, text and rank of each response, the best first."""
         places = [(place, text, rank) for place, (text, rank) in enumerate(self.responses)]
         return sorted(places, key=lambda one: one[2])
 
@@ -140,17 +142,18 @@ def _decided(turn: Turn, task_id: int, names: SourceNames | None) -> DecidedTask
         Said(row.name, row.simulated, row.purpose, tuple(row.ranks), row.seconds, row.reason, row.judged_at)
         for row in turn.connection.execute(query)
     )
-    counted = [one.ranks for one in said if one.purpose in LEARNED_FROM] or [one.ranks for one in said]
+    settled = adjudicated_ranks(turn, task_id) if task.adjudicated else None
+    learned = [one.ranks for one in said if one.purpose in LEARNED_FROM] or [one.ranks for one in said]
+    counted = [settled] if settled else learned
     texts = [response["text"] for response in task.responses]
     shown = texts if names is None else [names.masked(text, task.prompt) for text in texts]
     responses = tuple((text, mean(ranks[place] for ranks in counted)) for place, text in enumerate(shown))
-    not_gold = _not_gold(turn, task_id) if task.adjudicated and task.check_kind is None else None
-    about = (task.disagreement, task.adjudicated, task.check_kind, not_gold)
+    not_gold = _not_gold(settled) if task.adjudicated and task.check_kind is None else None
+    about = (task.disagreement, task.adjudicated, settled is not None, task.check_kind, not_gold)
     return DecidedTask(task.key, task.prompt, responses, said, *about)
 
 
-def _not_gold(turn: Turn, task_id: int) -> str | None:
-    ranks = adjudicated_ranks(turn, task_id)
+def _not_gold(ranks: list[int] | None) -> str | None:
     if ranks is None:
         return "the adjudicator gave no ranking"
     return "the adjudicator tied all responses, so there is nothing to get right" if len(set(ranks)) < 2 else None
