@@ -186,7 +186,7 @@ class QueueControl(Facet):
         Imported tasks are among them, checks and replaced tasks are not. Letters beyond ASCII are told apart by case.
         """
         said = words.strip()
-        if not said:
+        if not said or note_fault(said):  # what cannot be stored is nowhere
             return []
         # As it stands in the stored JSON; that also holds the names of roles, so the texts are looked at again.
         has = cast(Task.prompt, Text).icontains(json.dumps(said)[1:-1], autoescape=True)

@@ -88,7 +88,7 @@ def test_tasks_are_found_by_words_and_ids(service):
 
     assert found("päckchen") == found(" wo ist ") == [texts[0]]
     assert found("100%") == [texts[1]] and found("cent_") == [texts[2]]
-    assert found("user") == found("content") == found("  ") == []
+    assert found("user") == found("content") == found("  ") == found("\0") == found("\ud800") == []
     assert found(known[texts[1]][:10].upper()) == [texts[1]]
     service.control.assign_pool([known[texts[1]]], "wool")
     service.control.set_priorities({known[texts[1]]: 3})
