@@ -162,8 +162,7 @@ def test_the_best_response_is_improved_and_compared_word_by_word(
     assert page.input_value("[data-pl=edited]") == first
     page.keyboard.press("End")
     page.keyboard.type(" Then wait.")
-    page.wait_for_selector("[data-pl=edit-diff] ins")
-    assert page.inner_text("[data-pl=edit-diff] ins").strip() == "Then wait."
+    page.wait_for_function("document.querySelector('[data-pl=edit-diff] ins')?.textContent.trim() === 'Then wait.'")
     press(page, "Escape d")  # the marked one, B, against the best
     diff = page.locator("[data-pl=diff]")
     kept = diff.evaluate("d => [...d.childNodes].filter(n => n.nodeName !== 'INS').map(n => n.textContent).join('')")

@@ -62,6 +62,7 @@ def test_an_account_from_the_admin_s_page_to_a_password_of_its_own(browser: Any,
         admin.wait_for_selector("pl-lead .pl-tabs")
         admin.click("a:has-text('Ada')")
         admin.click("a:has-text('People')")
+        admin.wait_for_url("**/people")  # with its script
         admin.click("text=New account")
         admin.fill("#new-name", "Bob <i>")
         assert serious_faults(admin) == []
