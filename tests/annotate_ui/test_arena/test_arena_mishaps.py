@@ -168,5 +168,5 @@ def test_the_next_person_in_a_tab_does_not_see_what_the_last_one_wrote(open_aren
     page.wait_for_selector(".pl-main")
     page.goto(f"{address}arena/")
     page.wait_for_selector("#pl-say-text:visible")
+    page.wait_for_function("!JSON.stringify(sessionStorage).includes('Smith')")
     assert page.input_value("#pl-say-text") == ""
-    assert "Smith" not in page.evaluate("JSON.stringify(sessionStorage)")
