@@ -95,6 +95,15 @@ def test_after_guideline_and_quiz_comes_what_the_page_is_for(browser: Any, servi
     assert [one.purpose for one in service.control.held()] == [ADJUDICATION]
 
 
+def test_who_is_paused_is_not_told_of_work_left(lea: TestClient, service: PreferenceService) -> None:
+    assert 'data-pl="remaining"' in ask(lea, "next")["html"]
+    who = service.sign_in("Lea").annotator_id
+    service.control.release_all(who)
+    service.control.pause(who, "have a rest")
+    html = ask(lea, "next")["html"]
+    assert "have a rest" in html and 'data-pl="remaining"' not in html and 'data-pl="mine"' in html
+
+
 def test_the_guideline_comes_before_deciding_too(lea: TestClient, service: PreferenceService) -> None:
     service.guidelines.publish("Best first.")
     assert ask(lea, "decide_as_lead")["consent"] is True

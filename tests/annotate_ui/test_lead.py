@@ -263,6 +263,7 @@ def test_an_adjudicated_task_becomes_a_gold_item(service: PreferenceService, lea
     judge_best(service, "Cem", "one", adjudicate=True)
     html = ask(lead, "decided")["html"]
     assert html.count("Make it a gold item</button>") == 1
+    assert " decided</span>" in html and " mean rank</span>" in html  # of the one that waits still
     task_id = html.split('data-call="make_gold" data-task_id="')[1][:32]
     assert "gold item" in ask(lead, "make_gold", task_id=task_id)["notice"]
     html = ask(lead, "decided")["html"]
