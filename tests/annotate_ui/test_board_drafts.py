@@ -176,6 +176,7 @@ def test_signing_out_forgets_what_the_server_has_and_nothing_else(
     # From another page: it is on the server, no longer here, and the task is free for others.
     press(page, "b")
     page.click("[data-pl=name]")
+    page.wait_for_url("**/account")  # with its script, which hands the draft over
     page.click("[action='/sign-out'] button")
     page.wait_for_selector("#name")
     assert (page.evaluate(KEPT), service.control.held()) == (0, [])

@@ -31,6 +31,8 @@ RUBRIC = RubricAxis(
     high="Selbstverständlichkeitsnachweisbarkeit",
 )
 CODE = f"```\nGET /tracking/{'c' * 100}\n```\n\n| a | b |\n|---|---|\n| {'d' * 60} | e |"
+HEAD_LINE = ".pl-nav:not([hidden])"
+"""There as soon as the page's script knows who is signed in."""
 TITLE = "kundendienstqualitaetssicherungspruefung-2026q4"
 
 
@@ -86,7 +88,7 @@ def test_nothing_leaves_the_window_and_a_finger_hits_everything(browser: Any, ap
         page.fill("#password", PASSWORD)
         page.click("button[type=submit]")
         page.wait_for_selector("[data-panel=quality] .pl-people")
-        page.wait_for_selector(".pl-nav:not([hidden])")
+        page.wait_for_selector(HEAD_LINE)
         look("quality")
         for tab in ("queue", "guidelines", "exports", "decided"):
             page.click(f"#tab-{tab}")
@@ -95,14 +97,16 @@ def test_nothing_leaves_the_window_and_a_finger_hits_everything(browser: Any, ap
             look(tab)
 
         page.goto(f"{address}people")
+        page.wait_for_selector(HEAD_LINE)
         look("people")
         click_and_look("[data-do=openCreate]", "dialog[open]")
         page.goto(f"{address}account")
+        page.wait_for_selector(HEAD_LINE)
         look("account")
 
         page.goto(f"{address}annotate/")
         page.wait_for_selector(".pl-card")
-        page.wait_for_selector(".pl-nav:not([hidden])")
+        page.wait_for_selector(HEAD_LINE)
         press(page, "1 2 3")
         page.wait_for_selector(".pl-gap")
         look("board")
@@ -112,6 +116,7 @@ def test_nothing_leaves_the_window_and_a_finger_hits_everything(browser: Any, ap
         click_and_look("[data-do=edit]", "[data-pl=editor]:not([hidden])")
 
         page.goto(f"{address}arena/")
+        page.wait_for_selector(HEAD_LINE)
         page.fill("#pl-say-text", "w" * 100)
         look("arena")
         click_and_look("[data-pl=send]", "[data-vote=tie]:visible")
