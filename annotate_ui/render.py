@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from annotate_ui.changes import around, changes
 from annotate_ui.markdown import safe_html, shown_blank, shown_html, shown_plain
 from annotate_ui.nav import PAGES
 from annotate_ui.wording import ago
@@ -110,13 +111,13 @@ def moment(when: datetime, shows: Literal["time", "both"] = "both") -> Markup:
 def render_consent(setup: Setup, needed: NeedsConsent, counts: Mapping[str, Any]) -> str:
     """The guideline that is to be accepted before there is work; `counts` as in `render_empty`."""
     dialog = Markup(render_consent_dialog(setup, needed))
-    return render_part("consent", setup, version=needed.version, dialog=dialog, counts=counts)
+    return render_part("consent", setup, needed=needed, dialog=dialog, counts=counts)
 
 
 def render_consent_dialog(setup: Setup, needed: NeedsConsent) -> str:
     """The guideline that is to be accepted, as a dialog."""
     guideline = Markup(safe_html(needed.text, keep_lines=False))
-    return render_part("consent_dialog", setup, version=needed.version, guideline=guideline)
+    return render_part("consent_dialog", setup, needed=needed, guideline=guideline)
 
 
 def render_quiz(setup: Setup, quiz: NeedsQuiz, counts: Mapping[str, Any]) -> str:
@@ -270,6 +271,7 @@ def _environment() -> Environment:
     )
     environment.filters["markdown"] = lambda text: Markup(shown_html(text))
     environment.filters["moment"] = moment
+    environment.filters["changes_to"] = lambda before, after: around(changes(before, after))
     environment.tests["plain"] = shown_plain
     environment.tests["blank"] = shown_blank
     environment.globals["signed"] = signed

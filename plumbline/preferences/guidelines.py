@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import ScalarSelect, Select, bindparam, func, insert, select
 
 from plumbline.errors import StoreError
-from plumbline.preferences.records import NeedsConsent
+from plumbline.preferences.records import AcceptedGuideline, NeedsConsent
 from plumbline.preferences.store import insert_new
 from plumbline.preferences.tables import Consent, Guideline, Project, RowId
 from plumbline.preferences.turn import Actor, Facet, Turn, acting
@@ -95,7 +95,8 @@ def missing_consent(turn: Turn, actor: Actor) -> NeedsConsent | None:
     newest = turn.connection.execute(_NEWEST_WITH_CONSENT, asked).one_or_none()
     if newest is None or newest.given_at is not None:
         return None
-    return NeedsConsent("Please read and accept the guideline first.", "guideline", {}, newest.version, newest.text)
+    why = "Please read and accept the guideline first."
+    return NeedsConsent(why, "guideline", {}, newest.version, newest.text, _accepted(turn, actor))
 
 
 def accepted_guideline(project: RowId, annotator: RowId) -> ScalarSelect[Any]:
@@ -110,8 +111,14 @@ def accepted_guideline(project: RowId, annotator: RowId) -> ScalarSelect[Any]:
 
 def accepted_version(turn: Turn, actor: Actor) -> int | None:
     """The newest version that the annotator has accepted; None where they have accepted none."""
+    accepted = _accepted(turn, actor)
+    return accepted and accepted.version
+
+
+def _accepted(turn: Turn, actor: Actor) -> AcceptedGuideline | None:
     newest = Guideline.id == accepted_guideline(turn.project_id, actor.id)
-    return turn.connection.execute(select(Guideline.version).where(newest)).scalar_one_or_none()
+    row = turn.connection.execute(select(Guideline.version, Guideline.text).where(newest)).one_or_none()
+    return None if row is None else AcceptedGuideline(**row._mapping)
 
 
 def _newest(project: RowId) -> Select[Any]:

@@ -213,6 +213,13 @@ class NoWork:
     values: dict[str, Any] = field(default_factory=dict, compare=False)
 
 
+class AcceptedGuideline(NamedTuple):
+    """The newest version of the guideline that somebody has accepted."""
+
+    version: int
+    text: str
+
+
 @dataclass(frozen=True)
 class NeedsConsent(NoWork):
     """There may be work, but the annotator must accept the guideline in force first.
@@ -220,10 +227,12 @@ class NeedsConsent(NoWork):
     Attributes:
         version: to be given back with the consent.
         text: the guideline, Markdown.
+        accepted: the version that they accepted last; None where they have accepted none.
     """
 
     version: int = 0
     text: str = ""
+    accepted: AcceptedGuideline | None = None
 
 
 class ShownQuestion(NamedTuple):

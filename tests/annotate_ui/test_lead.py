@@ -342,7 +342,10 @@ def test_a_guideline_is_previewed_then_published(service: PreferenceService, lea
     reply = ask(lead, "publish", text=text)
     assert reply["notice"] == "Version 1 is in force."
     assert "<script>alert" not in reply["html"]
-    assert ask(lead, "publish", text="# Other")["notice"] == "Version 2 is in force."
+    second = ask(lead, "publish", text="# Other")
+    assert second["notice"] == "Version 2 is in force."
+    assert second["html"].count("Changes since version 1") == 2  # as the heading, and for those who hear the page
+    assert "# <del>Rank" in second["html"] and "<ins>Other</ins>" in second["html"]
 
 
 def test_messages_are_strict(lead: TestClient) -> None:

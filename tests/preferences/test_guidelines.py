@@ -40,7 +40,7 @@ def test_who_has_not_accepted_the_version_in_force_gets_no_work(service):
     service.guidelines.publish("# Be kind")
     asked = service.lease_next(who)
     assert isinstance(asked, NeedsConsent) and isinstance(asked, NoWork)
-    assert (asked.version, asked.text, asked.kind) == (1, "# Be kind", "guideline")
+    assert (asked.version, asked.text, asked.kind, asked.accepted) == (1, "# Be kind", "guideline", None)
     assert service.control.held() == []
     service.guidelines.consent(who, 1)
     service.guidelines.consent(who, 1)
@@ -49,7 +49,7 @@ def test_who_has_not_accepted_the_version_in_force_gets_no_work(service):
     with pytest.raises(StoreError, match="has changed since you opened it"):
         service.guidelines.consent(who, 1)
     service.judge(held.lease_id, who, best_first(held), idempotency_key="shown under version 1")
-    assert service.lease_next(who).version == 2
+    assert (service.lease_next(who).version, service.lease_next(who).accepted) == (2, (1, "# Be kind"))
     service.guidelines.consent(who, 2)
     judge(service, who)
     judge(service, robot)
