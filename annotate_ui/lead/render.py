@@ -117,7 +117,11 @@ def render_queue(setup: Setup, *, now: datetime, **parts: Any) -> str:
         parts: `state`, `masked`, `held`, `flagged`, `disputes`, `standings`, `quiz`, `pools` and `restricted`, as the
             service gives them; `lead`, whose page it is: of what they hold themselves they are not told why.
     """
-    return render_part("lead/queue", setup, ago=lambda then: wording.ago(then, now), **parts)
+    kept_for: dict[str, list[str]] = {}
+    for task in parts["restricted"]:
+        for name in task.names:
+            kept_for.setdefault(name, []).append(task.task_id)
+    return render_part("lead/queue", setup, ago=lambda then: wording.ago(then, now), kept_for=kept_for, **parts)
 
 
 def render_found(setup: Setup, tasks: Sequence[FoundTask], most: int) -> str:

@@ -48,6 +48,12 @@ def press(page: Any, keys: str) -> None:
         page.keyboard.press(key)
 
 
+def names_its_page(page: Any, request: Any) -> bool:
+    """Whether a call says whose page it comes from, so that it is never taken as another's."""
+    badge = page.evaluate("document.documentElement.dataset.badge")
+    return bool(badge) and request.headers["x-plumbline-badge"] == badge
+
+
 def ranks_as_shown(record: JudgementRecord) -> list[int]:
     """The ranks of a judgement in the order in which the annotator saw the cards: A, B, C, …"""
     return [record.ranking[response_id] for response_id in record.shown_order]

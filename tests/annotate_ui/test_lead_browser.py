@@ -12,7 +12,7 @@ from annotate_ui.sessions import Session, Sessions
 from plumbline.preferences.erasure import erase
 from plumbline.preferences.records import Assignment
 from plumbline.preferences.service import PreferenceService
-from tests.annotate_ui.conftest import new_task
+from tests.annotate_ui.conftest import names_its_page, new_task
 from tests.annotate_ui.screens import outside
 
 pytestmark = pytest.mark.browser
@@ -104,8 +104,9 @@ def test_replies_come_into_the_panel_that_asked_and_take_nothing_that_is_being_w
     lead.fill("#pl-pool", "experts")
     assert written() == [ada]
     lead.check(f"[name=members][value='{ben}']")
-    with lead.expect_response("**/take_back"):
+    with lead.expect_response("**/take_back") as reply:
         lead.click("[aria-label='Take back from Ada']")
+    assert names_its_page(lead, reply.value.request)
     lead.wait_for_selector("[aria-label='Take back from Ada']", state="detached")
     assert lead.is_visible("#pl-pool") and written() == [ada, ben]
     lead.fill("#pl-pool", "experts of rain")
@@ -182,8 +183,12 @@ def test_a_task_is_kept_for_those_who_are_ticked_and_a_decided_one_becomes_gold(
     lead.click("button:text-is('Set who may have it')")
     lead.wait_for_selector("text=kept for Ben")
     assert [one.names for one in service.control.restricted()] == [("Ben",)]
+    lead.fill("#pl-kept-task", task)  # who has it already is ticked
+    lead.click("form[data-call=restrict] label:has-text('Ada')")
+    lead.click("button:text-is('Set who may have it')")
+    lead.wait_for_selector("text=kept for Ada, Ben")
     lead.click("button:text-is('For everybody again')")
-    lead.wait_for_selector("text=kept for Ben", state="detached")
+    lead.wait_for_selector("text=kept for Ada, Ben", state="detached")
     lead.click("#tab-decided")
     lead.on("dialog", lambda dialog: dialog.accept())
     lead.click("button:text-is('Make it a gold item')")

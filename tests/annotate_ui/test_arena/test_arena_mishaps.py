@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from annotate_ui.sessions import Sessions
+from tests.annotate_ui.conftest import names_its_page
 from tests.annotate_ui.test_arena.conftest import votes_of, whole
 
 pytestmark = pytest.mark.browser
@@ -99,8 +100,9 @@ def test_nothing_that_is_asked_is_dropped_silently(open_arena, service, as_lead)
     hold = lambda route: held.append(route)  # noqa: E731
     page.route("**/arena-work/draw", hold)
     page.fill("#pl-say-text", "Where is it?")
-    with page.expect_request("**/arena-work/draw"):
+    with page.expect_request("**/arena-work/draw") as asked:
         page.click("[data-do=draw]")
+    assert names_its_page(page, asked.value)
     page.click("[data-pl=send]")
     page.wait_for_selector("text=That was not done")
     page.once("dialog", lambda dialog: dialog.dismiss())
