@@ -2,8 +2,8 @@
 
     pytest -p tests.slow_browser -m browser
 
-Processors of pages run at a quarter of their speed, and every reply of the app waits for a moment at random, once before
-the call reaches the app and once after. A test that fails so alone, and passes without, looks too early.
+Processors of pages run at a quarter of their speed, and every call waits for a moment at random, once before it reaches
+the app and once before its reply goes out. A test that fails with this alone looks too early.
 """
 
 from __future__ import annotations
