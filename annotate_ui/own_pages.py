@@ -1,10 +1,10 @@
-"""Gradio's pages as pages of ours: for those who may open them, in our language, without Gradio's link previews."""
+"""Gradio's pages as pages of ours: for those who may open them, in our language and look, without its link previews."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -25,6 +25,13 @@ PREVIEW_TAG = re.compile(r"""<meta\s+(?:property="og:|name="twitter:)[^>]*>\s*""
 HTML_TAG = re.compile(r"""<html(\s+lang="[^"]*")?""")
 
 
+class OwnPage(NamedTuple):
+    """The roles that may open a page, none for all, and the tags of what it loads."""
+
+    roles: Collection[str]
+    head: str
+
+
 class OwnPages:
     """ASGI middleware for the pages that Gradio serves.
 
@@ -35,21 +42,24 @@ class OwnPages:
         app: what is behind it.
         sessions: who asks.
         setup: how the app is set.
-        pages: path of each mounted page, without a slash at the end, and the roles that may open it; none for all.
+        pages: each mounted page by its path, without a slash at the end.
     """
 
-    def __init__(self, app: ASGIApp, sessions: Sessions, setup: Setup, pages: Mapping[str, Collection[str]]) -> None:
+    def __init__(self, app: ASGIApp, sessions: Sessions, setup: Setup, pages: Mapping[str, OwnPage]) -> None:
         self.app, self.sessions, self.setup, self.pages = app, sessions, setup, dict(pages)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection."""
-        page = scope["path"].rstrip("/") if scope["type"] == "http" and scope["method"] == "GET" else None
-        if page not in self.pages:
+        asks = scope["type"] == "http" and scope["method"] == "GET"
+        page = self.pages.get(scope["path"].rstrip("/")) if asks else None
+        if page is None:
             await self.app(scope, receive, send)
             return
-        visitor = await run_in_threadpool(self._visitor, Request(scope), self.pages[page])
+        visitor = await run_in_threadpool(self._visitor, Request(scope), page.roles)
         if isinstance(visitor, Session):
-            await _send_own_page(self.app, scope, receive, send, self.setup.texts, visitor)
+            await _send_own_page(
+                self.app, scope, receive, send, lambda body: own_page(body, page, self.setup.texts, visitor)
+            )
         else:
             await visitor(scope, receive, send)
 
@@ -67,7 +77,7 @@ class OwnPages:
 
 
 async def _send_own_page(
-    app: ASGIApp, scope: Scope, receive: Receive, send: Send, texts: Texts, visitor: Session
+    app: ASGIApp, scope: Scope, receive: Receive, send: Send, change: Callable[[str], str]
 ) -> None:
     plain = [(name, value) for name, value in scope["headers"] if name != b"accept-encoding"]  # not compressed
     begin: dict[str, Any] = {}
@@ -79,7 +89,7 @@ async def _send_own_page(
         elif message["type"] == "http.response.body":
             body.extend(message.get("body", b""))
             if not message.get("more_body"):
-                page = own_page(body.decode(), texts, visitor).encode()
+                page = change(body.decode()).encode()
                 ours = {b"content-length": str(len(page)).encode(), b"cache-control": b"no-store"}
                 headers = [(name, value) for name, value in begin["headers"] if name.lower() not in ours]
                 await send({**begin, "headers": [*headers, *ours.items()]})
@@ -88,7 +98,11 @@ async def _send_own_page(
     await app({**scope, "headers": plain}, receive, keep)
 
 
-def own_page(page: str, texts: Texts, visitor: Session) -> str:
-    """Gradio's page in our language and for its visitor, less what offers its own picture and text to link previews."""
+def own_page(html: str, page: OwnPage, texts: Texts, visitor: Session) -> str:
+    """Gradio's page in our language and for its visitor, less what offers its own picture and text to link previews.
+
+    What the page loads stands in its head: Gradio would have a script put it there, and what is hidden would be seen
+    until the style sheets have come, one by one.
+    """
     tag = f'<html lang="{texts.lang}" dir="{texts.direction}" data-badge="{visitor.badge}"'
-    return HTML_TAG.sub(tag, PREVIEW_TAG.sub("", page), count=1)
+    return HTML_TAG.sub(tag, PREVIEW_TAG.sub("", html), count=1).replace("</head>", f"{page.head}</head>", 1)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import gradio as gr
 from fastapi import FastAPI, Request
 
-from annotate_ui.own_pages import OwnPages
+from annotate_ui.own_pages import OwnPage, OwnPages
 from annotate_ui.sessions import Session, Sessions
 from annotate_ui.theme import plumbline_theme
 
@@ -56,7 +56,6 @@ def add_pages(app: FastAPI, pages: Sequence[GradioPage], sessions: Sessions, set
             path=page.path,
             auth_dependency=_name_of_visitor(page, sessions),
             theme=plumbline_theme(),
-            head=page.head,
             allowed_paths=[],
             show_error=False,
             run_history=False,
@@ -67,7 +66,8 @@ def add_pages(app: FastAPI, pages: Sequence[GradioPage], sessions: Sessions, set
             ssr_mode=False,
             max_file_size="1kb",
         )
-    app.add_middleware(OwnPages, sessions=sessions, setup=setup, pages={page.path: page.roles for page in pages})
+    own = {page.path: OwnPage(page.roles, page.head) for page in pages}
+    app.add_middleware(OwnPages, sessions=sessions, setup=setup, pages=own)
 
 
 def _name_of_visitor(page: GradioPage, sessions: Sessions) -> Callable[[Request], str | None]:

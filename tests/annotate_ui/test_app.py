@@ -12,13 +12,14 @@ from fastapi.responses import StreamingResponse
 from fastapi.testclient import TestClient
 
 from annotate_ui.app import build_app
-from annotate_ui.own_pages import OwnPages
+from annotate_ui.own_pages import OwnPage, OwnPages
 from annotate_ui.sessions import Session
 from annotate_ui.setup import Setup
 from plumbline.preferences.service import PreferenceService
 from tests.annotate_ui.conftest import new_task, ranks_as_shown
 
 BASE = "http://127.0.0.1:7860"
+STYLE = '<link rel="stylesheet" href="/assets/base.css">'
 
 
 @pytest.fixture
@@ -215,6 +216,7 @@ def test_the_page_names_no_other_site(ada: Page) -> None:
         assert "content-encoding" not in answer.headers
         assert answer.headers["content-type"].startswith("text/html")
         assert "<gradio-app" in answer.text
+        assert STYLE in answer.text.split("</head>")[0]  # so that nothing is seen before it
         assert "</html>" in answer.text
         named = set(re.findall(r"""(?:https?:)?//([a-z0-9-]+(?:\.[a-z0-9-]+)+)""", answer.text))
         assert named <= {"127.0.0.1"}
@@ -224,11 +226,11 @@ def test_the_page_names_no_other_site(ada: Page) -> None:
     assert "//" not in sign_in
 
 
-def test_the_page_without_preview_tags_keeps_every_header() -> None:
-    """All of those given several times too; the length is that of what is left."""
+def test_the_page_in_our_look_keeps_every_header() -> None:
+    """All of those given several times too; the length is that of what is sent."""
 
     async def gradio(scope: Any, receive: Any, send: Any) -> None:
-        page = '<html lang="en"><meta property="og:image" content="x"><title>é</title>'
+        page = '<html lang="en"><head><meta property="og:image" content="x"><title>é</title></head>'
         answer = StreamingResponse(
             iter([page[:20].encode(), page[20:].encode()]),
             media_type="text/html",
@@ -242,11 +244,11 @@ def test_the_page_without_preview_tags_keeps_every_header() -> None:
         def read(self, request: Request) -> Session:
             return Session("a", "Ada")
 
-    app: Any = OwnPages(gradio, cast(Any, Everybody()), Setup("Support"), {"/annotate": ()})
+    app: Any = OwnPages(gradio, cast(Any, Everybody()), Setup("Support"), {"/annotate": OwnPage((), STYLE)})
     answer = TestClient(app, base_url=BASE).get("/annotate/")
     assert [cookie.split(";")[0] for cookie in answer.headers.get_list("set-cookie")] == ["first=1", "second=2"]
     assert answer.headers["content-type"].startswith("text/html")
     badge = Session("a", "Ada").badge
-    assert answer.text == f'<html lang="en" dir="ltr" data-badge="{badge}"><title>é</title>'
+    assert answer.text == f'<html lang="en" dir="ltr" data-badge="{badge}"><head><title>é</title>{STYLE}</head>'
     assert answer.headers["cache-control"] == "no-store"
     assert answer.headers.get_list("content-length") == [str(len(answer.content))]
