@@ -75,7 +75,7 @@ def half_written(root: Path) -> list[str]:
 def main() -> None:
     """Kill and run again, stage by stage."""
     recipe_path, root, rng = Path(sys.argv[1]), Path(sys.argv[2]), random.Random(int(sys.argv[3]))
-    tempfile.tempdir = str(root.parent)  # what is killed leaves temporary folders
+    tempfile.tempdir = str(recipe_path.parent)  # what is killed leaves temporary folders
     for module in USED_BY_STAGES:
         importlib.import_module(module)
     recipe = read_recipe(recipe_path)
