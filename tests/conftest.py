@@ -39,6 +39,16 @@ def shared() -> Path:
 
 
 @pytest.fixture(scope="session")
+def new_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A new store's file, to be copied: making the tables takes longer than most tests."""
+    from plumbline.preferences.store import Store  # most tests need none
+
+    path = tmp_path_factory.mktemp("new") / "preferences.db"
+    Store.open(path).close()
+    return path
+
+
+@pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
     """One browser for all tests of a process: Playwright cannot be started a second time beside itself."""
     if CHROMIUM is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -82,10 +83,15 @@ def setup() -> Setup:
 
 
 @pytest.fixture
-def service(tmp_path: Path, setup: Setup) -> Iterator[PreferenceService]:
-    store = Store.open(tmp_path / "preferences.db")
-    yield PreferenceService(store, project="support", rules=Rules(rubric=setup.rubric, edit=setup.edit))
-    store.close()
+def store(tmp_path: Path, new_file: Path) -> Iterator[Store]:
+    opened = Store.open(shutil.copy(new_file, tmp_path / "preferences.db"))
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def service(store: Store, setup: Setup) -> PreferenceService:
+    return PreferenceService(store, project="support", rules=Rules(rubric=setup.rubric, edit=setup.edit))
 
 
 @contextlib.contextmanager

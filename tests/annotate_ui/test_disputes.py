@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,9 +23,8 @@ BASE = "http://127.0.0.1:7860"
 
 
 @pytest.fixture
-def service(tmp_path: Path) -> Iterator[PreferenceService]:
+def service(store: Store) -> PreferenceService:
     """A task on which two annotators say the opposite, and one that nobody has seen."""
-    store = Store.open(tmp_path / "preferences.db")
     service = PreferenceService(store, project="support", rules=Rules(adjudicate_above=0.3))
     service.set_overlap(2)
     service.add_tasks([new_task("disputed", 2)])
@@ -38,8 +36,7 @@ def service(tmp_path: Path) -> Iterator[PreferenceService]:
         ranking = {response: 1 if index == best else 2 for index, response in enumerate(order)}
         service.judge(work.lease_id, who, ranking, idempotency_key=work.lease_id)
     service.add_tasks([new_task("not yet judged", 2)])
-    yield service
-    store.close()
+    return service
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -34,12 +34,10 @@ RIGHT = [[1], [2, 3], [1]]
 
 
 @pytest.fixture
-def service(tmp_path: Any) -> Iterator[PreferenceService]:
-    store = Store.open(tmp_path / "preferences.db")
+def service(store: Store) -> PreferenceService:
     service = PreferenceService(store, project="support", rules=Rules(quiz=QUIZ))
     service.add_tasks([new_task("kettle", 2), new_task("toaster", 2)])
-    yield service
-    store.close()
+    return service
 
 
 def signed_in(service: PreferenceService, name: str) -> TestClient:

@@ -46,12 +46,10 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def service(tmp_path: Any, clock: Clock) -> Iterator[PreferenceService]:
-    store = Store.open(tmp_path / "preferences.db")
+def service(store: Store, clock: Clock) -> PreferenceService:
     service = PreferenceService(store, project="support", clock=clock)
     service.add_tasks([new_task("first"), new_task("second")])
-    yield service
-    store.close()
+    return service
 
 
 @pytest.fixture

@@ -46,14 +46,6 @@ def postgres_folder() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def new_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A new store's file, to be copied: making the tables takes longer than most tests."""
-    path = tmp_path_factory.mktemp("new") / "preferences.db"
-    Store.open(path).close()
-    return path
-
-
-@pytest.fixture(scope="session")
 def new_tables(postgres_folder: Path) -> str:
     """The name of a PostgreSQL database with a new store, to be copied."""
     url = new_database(postgres_folder)
