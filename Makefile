@@ -21,7 +21,7 @@ annotate: $(READY) ## the annotation app on the demo's run
 	$(BIN)/plumbline annotate $(RECIPE) --run demo
 
 test: $(READY) ## all tests
-	$(BIN)/python -m pytest -n 3 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: lint types layers
 
