@@ -85,6 +85,9 @@ def test_whoever_accepted_a_version_is_shown_what_came_since(service: Preference
         assert "It has changed" in html and "What has changed since version 1" in html
         assert "Be &lt;b&gt;<del>fair</del><ins>very kind</ins>&lt;/b&gt;." in html
 
+        service.guidelines.publish("Be <b>fair</b>.")  # as it was
+        assert "version 4" in asked("next") and "pl-changes" not in asked("next")
+
         client.post("/sign-out")
-        client.post("/sign-in", data={"name": "Ben"})  # whose first one is version 3
+        client.post("/sign-in", data={"name": "Ben"})  # whose first one is version 4
         assert "before you start" in asked("next") and "pl-changes" not in asked("next")
